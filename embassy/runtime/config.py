@@ -1,0 +1,223 @@
+"""The configuration: one TOML file, parsed once into frozen values.
+
+A role's file holds only the sections that the role needs; a command that misses one says which. Unknown
+keys are errors, relative paths are relative to the file, and ``EMBASSY_<SECTION>__<KEY>`` in the
+environment overrides a value (``EMBASSY_METRICS__LISTEN=127.0.0.1:9464``). Secrets are never values of
+this file: it names key files.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Annotated, Self, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from embassy.model.errors import ConfigurationError
+
+MIB = 1 << 20
+
+
+_folder: ContextVar[Path] = ContextVar("folder", default=Path())
+
+
+def _beside_file(path: Path) -> Path:
+    return _folder.get() / path
+
+
+FilePath = Annotated[Path, AfterValidator(_beside_file)]
+StreamId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class KafkaCluster(_Section):
+    """One Kafka cluster, reached with mutual TLS."""
+
+    bootstrap: str
+    ca: FilePath
+    certificate: FilePath
+    key: FilePath
+
+
+class Kafka(_Section):
+    """The clusters of the two sites."""
+
+    home: KafkaCluster | None = None
+    foreign: KafkaCluster | None = None
+
+
+class Keys(_Section):
+    """Key files; see docs/wire-format.md for their roles."""
+
+    identity: FilePath | None = None
+    """The producer's secret signing identity."""
+    recipient: FilePath | None = None
+    """The consumer's secret recipient key."""
+    recipients: tuple[FilePath, ...] = ()
+    """Public recipient keys for whom the producer wraps each data key."""
+    operators: tuple[FilePath, ...] = ()
+    """The operators' public keys: the roster that signs enrolments."""
+    threshold: int = Field(default=2, ge=1)
+    """Distinct persons who must have signed an enrolment."""
+
+
+class Metrics(_Section):
+    """Where /metrics, /livez and /readyz are served; port 0 picks a free one."""
+
+    listen: str = "127.0.0.1:0"
+
+
+class Source(_Section):
+    """A stream's database at home."""
+
+    dsn: str
+    slot: str = ""
+    publication: str = "embassy"
+
+
+class Replica(_Section):
+    """A stream's replica in the embassy."""
+
+    dsn: str
+
+
+class Stream(_Section):
+    """One registry's stream. ``stream`` is its opaque identity: 16 bytes in hexadecimal."""
+
+    stream: StreamId
+    enrolment: FilePath
+    source: Source | None = None
+    replica: Replica | None = None
+    rpo_seconds: float = Field(default=60, gt=0)
+
+    @property
+    def topic(self) -> str:
+        """The stream's topic, in both clusters; it tells nothing about the registry."""
+        return f"s-{self.stream}"
+
+    @property
+    def slot(self) -> str:
+        """The stream's replication slot at the source."""
+        return (self.source.slot if self.source else "") or f"embassy_{self.stream}"
+
+
+class ProducerTuning(_Section):
+    """The producer's limits; the defaults suit any load."""
+
+    batch_bytes: int = Field(default=4 * MIB, ge=1024)
+    """Values gathered in a batch before it ships although the last one is unacknowledged."""
+    record_bytes: int = Field(default=900_000, ge=4096)
+    """A sealed record's limit; a larger batch is cut into parts. Keep below the topics' max.message.bytes."""
+    inflight_bytes: int = Field(default=32 * MIB, ge=1024)
+    """Sealed bytes sent and not yet acknowledged; beyond it the producer stops reading its slot."""
+    rotate_seconds: float = Field(default=300, gt=0)
+    """Age of a data key after which a new incarnation begins."""
+    rotate_bytes: int = Field(default=1024 * MIB, ge=1024)
+    """Sealed bytes after which a new incarnation begins."""
+    heartbeat_seconds: float = Field(default=1, gt=0)
+
+
+class ConsumerTuning(_Section):
+    """The consumer's limits; the defaults suit any load."""
+
+    hold_seconds: float = Field(default=60, gt=0)
+    """How long records that do not link may keep coming before the stream halts."""
+    queue_bytes: int = Field(default=16 * MIB, ge=1024)
+    """Sealed bytes fetched ahead of the applier, per stream."""
+
+
+class Settings(BaseSettings):
+    """The whole file."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="EMBASSY_", env_nested_delimiter="__"
+    )
+
+    site: str
+    """The name of this site in logs and metrics."""
+    kafka: Kafka = Kafka()
+    keys: Keys = Keys()
+    metrics: Metrics = Metrics()
+    producer: ProducerTuning = ProducerTuning()
+    consumer: ConsumerTuning = ConsumerTuning()
+    streams: dict[str, Stream] = {}
+
+    @model_validator(mode="after")
+    def _streams_are_distinct(self) -> Self:
+        seen: dict[str, str] = {}
+        for name, stream in self.streams.items():
+            other = seen.setdefault(stream.stream, name)
+            if other != name:
+                raise ValueError(f"streams {other!r} and {name!r} have the same identity")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic's
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment overrides the file, and nothing else counts."""
+        return env_settings, init_settings
+
+
+def load(path: Path) -> Settings:
+    """Read and check a configuration file.
+
+    Raises:
+        ConfigurationError: the file is missing, is not TOML, has an unknown key or a value out of range;
+            the message names each key.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot read the configuration: {error.strerror}",
+            place=str(path),
+            hint="pass the file with -c FILE",
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"not valid TOML: {error}", place=str(path)) from error
+    token = _folder.set(path.absolute().parent)
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        raise ConfigurationError(
+            "; ".join(_complaint(entry["loc"], entry["type"], entry["msg"]) for entry in error.errors()),
+            place=str(path),
+            hint="embassy config check -c FILE lists every key",
+        ) from error
+    finally:
+        _folder.reset(token)
+
+
+def _complaint(location: tuple[int | str, ...], kind: str, message: str) -> str:
+    key = ".".join(map(str, location)) or "the file"
+    if kind != "extra_forbidden":
+        return f"{key}: {message}"
+    known = _known_keys(location[:-1])
+    near = difflib.get_close_matches(str(location[-1]), known, n=1)
+    return f"{key}: unknown key" + (
+        f", did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
+    )
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    model: type[BaseModel] = Settings
+    for part in location:
+        field = model.model_fields.get(str(part))
+        if field is None:  # the name of a stream: streams is a table of tables
+            continue
+        candidates = [a for a in (field.annotation, *get_args(field.annotation)) if isinstance(a, type)]
+        model = next((a for a in candidates if issubclass(a, BaseModel)), model)
+    return sorted(model.model_fields)
