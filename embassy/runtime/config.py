@@ -207,9 +207,7 @@ def _complaint(location: tuple[int | str, ...], kind: str, message: str) -> str:
         return f"{key}: {message}"
     known = _known_keys(location[:-1])
     near = difflib.get_close_matches(str(location[-1]), known, n=1)
-    return f"{key}: unknown key" + (
-        f", did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
-    )
+    return f"{key}: unknown key" + (f", did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}")
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
