@@ -1,0 +1,51 @@
+"""What every Kafka client of the product is configured with."""
+
+from __future__ import annotations
+
+from confluent_kafka import KafkaError
+
+from embassy.model.errors import ConfigurationError, EmbassyError, TransientError
+from embassy.runtime.config import KafkaCluster
+
+_FIX = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "grant this client's certificate access to the topic",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "grant this client's certificate READ on groups embassy-*",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "grant this client's certificate IDEMPOTENT_WRITE on the cluster",
+    KafkaError.MSG_SIZE_TOO_LARGE: "raise the topic's max.message.bytes or lower producer.record_bytes",
+    KafkaError.UNKNOWN_TOPIC_OR_PART: "embassy provision apply creates the stream's topic",
+    KafkaError._UNKNOWN_TOPIC: "embassy provision apply creates the stream's topic",
+    KafkaError._UNKNOWN_PARTITION: "a stream's topic has one partition; was it recreated?",
+}
+
+
+def client_config(cluster: KafkaCluster, client: str) -> dict[str, str | int | float | bool]:
+    """Mutual TLS with host names checked. ``client`` appears in the brokers' logs.
+
+    Raises:
+        ConfigurationError: a certificate or key file does not exist.
+    """
+    for path in (cluster.ca, cluster.certificate, cluster.key):
+        if not path.is_file():
+            raise ConfigurationError("no such file", place=str(path), hint="check the [kafka.*] section")
+    return {
+        "bootstrap.servers": cluster.bootstrap,
+        "client.id": client,
+        "security.protocol": "ssl",
+        "ssl.ca.location": str(cluster.ca),
+        "ssl.certificate.location": str(cluster.certificate),
+        "ssl.key.location": str(cluster.key),
+        "ssl.endpoint.identification.algorithm": "https",
+        "socket.keepalive.enable": True,
+        "reconnect.backoff.ms": 50,
+        "reconnect.backoff.max.ms": 2000,
+        "log.connection.close": False,
+    }
+
+
+def as_embassy_error(error: KafkaError, place: str) -> EmbassyError:
+    """The family of a Kafka error, by what helps against it."""
+    fix = _FIX.get(error.code())
+    text = f"{error.name()}: {error.str()}"
+    if fix is not None:
+        return ConfigurationError(text, place=place, hint=fix)
+    return TransientError(text, place=place, hint="is the broker up and reachable, and its certificate valid?")

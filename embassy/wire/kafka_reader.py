@@ -1,0 +1,260 @@
+"""Reading topics: many streams through one client, and one topic by itself.
+
+No consumer group, no committed offsets: whoever reads knows from the destination where to begin, and the chain
+proves that nothing is missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Self
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from embassy.model.errors import EmbassyError, IntegrityError
+from embassy.runtime.config import KafkaCluster
+from embassy.wire.kafka_client import as_embassy_error, client_config
+
+_METADATA_SECONDS = 10.0
+_POLL_SECONDS = 0.2
+_TAKE = 200
+
+
+class Fetched(NamedTuple):
+    """A Kafka record as it came."""
+
+    offset: int
+    timestamp_ms: int
+    value: bytes
+
+
+def _new_consumer(
+    cluster: KafkaCluster, client: str, on_error: Callable[[KafkaError], None] | None, *, eof: bool
+) -> Consumer:
+    config: dict[str, Any] = client_config(cluster, client) | {
+        "group.id": f"embassy-{client}",  # librdkafka wants one even where none is joined
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "error",
+        "enable.partition.eof": eof,
+        "check.crcs": True,
+        "fetch.wait.max.ms": 100,
+        "fetch.message.max.bytes": 4 << 20,
+        "queued.max.messages.kbytes": 8 << 10,
+        "fetch.error.backoff.ms": 100,
+    }
+    if on_error is not None:
+        config["error_cb"] = on_error
+    return Consumer(config)
+
+
+def _fetch_error(error: KafkaError, place: str) -> EmbassyError:
+    if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+        return IntegrityError(
+            f"the topic no longer holds the next record ({error.str()})",
+            place=place,
+            hint="its retention passed, or it was emptied or recreated: carry it again, or resync",
+        )
+    if error.code() in (
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._UNKNOWN_PARTITION,
+    ):
+        return IntegrityError(
+            "the topic is gone", place=place, hint="embassy provision apply creates a new stream's"
+        )
+    return as_embassy_error(error, place)
+
+
+class TopicReader:
+    """Reads one topic's only partition, from any offset to the end that it had when asked."""
+
+    def __init__(self, cluster: KafkaCluster, topic: str, client: str) -> None:
+        self.topic = topic
+        self._partition = TopicPartition(topic, 0)
+        self._consumer = _new_consumer(cluster, client, None, eof=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._consumer.close()
+
+    def bounds(self) -> tuple[int, int]:
+        """The first offset still held, and the one that the next record will get.
+
+        Raises:
+            TransientError: the cluster is unreachable.
+            IntegrityError: the topic does not exist.
+        """
+        try:
+            low, high = self._consumer.get_watermark_offsets(self._partition, timeout=_METADATA_SECONDS)
+        except KafkaException as exception:
+            raise _fetch_error(exception.args[0], self.topic) from exception
+        return low, high
+
+    def read(self, start: int, stop: int) -> Iterator[Fetched]:
+        """The records at offsets start ≤ offset < stop, in order; ends at the topic's end."""
+        if start >= stop:
+            return
+        self._consumer.assign([TopicPartition(self.topic, 0, start)])
+        try:
+            while True:
+                message = self._consumer.poll(_METADATA_SECONDS)
+                if message is None:
+                    raise as_embassy_error(KafkaError(KafkaError._TIMED_OUT), self.topic)
+                error = message.error()
+                if error is not None:
+                    if error.code() == KafkaError._PARTITION_EOF:
+                        return
+                    raise _fetch_error(error, f"{self.topic}@{start}")
+                fetched = _fetched(message)
+                if fetched.offset >= stop:
+                    return
+                yield fetched
+                if fetched.offset == stop - 1:
+                    return
+        finally:
+            self._consumer.unassign()
+
+
+_Switch = Callable[["Subscription"], None]
+
+
+class Subscription:
+    """One stream's records as they arrive, bounded in bytes; used by one loop."""
+
+    def __init__(self, topic: str, queue_bytes: int, pause: _Switch, resume: _Switch) -> None:
+        self.topic = topic
+        self._limit = queue_bytes
+        self._pause = pause
+        self._resume = resume
+        self._queue: deque[Fetched] = deque()
+        self._bytes = 0
+        self._paused = False
+        self._failure: EmbassyError | None = None
+        self._changed = threading.Condition()
+
+    def take(self, timeout_seconds: float) -> list[Fetched]:
+        """All that has arrived; waits up to the time-out for the first record.
+
+        Raises:
+            EmbassyError: the topic cannot be read on from here.
+        """
+        with self._changed:
+            if not self._queue and self._failure is None:
+                self._changed.wait(timeout_seconds)
+            if self._failure is not None and not self._queue:
+                raise self._failure
+            taken = list(self._queue)
+            self._queue.clear()
+            self._bytes = 0
+            resume = self._paused
+            self._paused = False
+        if resume:
+            self._resume(self)
+        return taken
+
+    def put(self, records: list[Fetched]) -> None:
+        """Called by the client's thread."""
+        with self._changed:
+            self._queue.extend(records)
+            self._bytes += sum(len(record.value) for record in records)
+            pause = self._bytes > self._limit and not self._paused
+            self._paused = self._paused or pause
+            self._changed.notify()
+        if pause:
+            self._pause(self)
+
+    def fail(self, failure: EmbassyError) -> None:
+        """Called by the client's thread."""
+        with self._changed:
+            self._failure = failure
+            self._changed.notify()
+
+
+class StreamsReader:
+    """One client, and one thread that hands what it fetches to each stream's subscription."""
+
+    def __init__(
+        self, cluster: KafkaCluster, client: str, on_connection: Callable[[bool], None] | None = None
+    ) -> None:
+        self._on_connection = on_connection or (lambda _up: None)
+        self._consumer = _new_consumer(cluster, client, self._on_error, eof=False)
+        self._subscriptions: dict[str, Subscription] = {}
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"{client}-fetch", daemon=True)
+        self._thread.start()
+
+    def subscribe(self, topic: str, offset: int, queue_bytes: int) -> Subscription:
+        """Begin at an offset; a former subscription of the topic ends."""
+        self.unsubscribe(topic)
+        subscription = Subscription(topic, queue_bytes, self._pause, self._resume)
+        with self._lock:
+            self._subscriptions[topic] = subscription
+            self._consumer.incremental_assign([TopicPartition(topic, 0, offset)])
+        return subscription
+
+    def unsubscribe(self, topic: str) -> None:
+        """Stop fetching a topic."""
+        with self._lock:
+            if self._subscriptions.pop(topic, None) is not None:
+                with contextlib.suppress(KafkaException):
+                    self._consumer.incremental_unassign([TopicPartition(topic, 0)])
+
+    def close(self) -> None:
+        """End the thread and the client."""
+        self._closed.set()
+        self._thread.join()
+        self._consumer.close()
+
+    def _pause(self, subscription: Subscription) -> None:
+        self._switch(subscription, self._consumer.pause)
+
+    def _resume(self, subscription: Subscription) -> None:
+        self._switch(subscription, self._consumer.resume)
+
+    def _switch(self, subscription: Subscription, switch: Callable[[list[TopicPartition]], object]) -> None:
+        with self._lock, contextlib.suppress(KafkaException):  # it may have been unassigned meanwhile
+            if self._subscriptions.get(subscription.topic) is subscription:
+                switch([TopicPartition(subscription.topic, 0)])
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            first = self._consumer.poll(_POLL_SECONDS)
+            if first is None:
+                continue
+            self._hand_out([first, *self._consumer.consume(_TAKE, 0)])
+
+    def _hand_out(self, messages: list[Message]) -> None:
+        batches: dict[str, list[Fetched]] = {}
+        for message in messages:
+            topic = message.topic() or ""
+            error = message.error()
+            if error is None:
+                batches.setdefault(topic, []).append(_fetched(message))
+            elif not error.retriable() or error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                subscription = self._subscriptions.get(topic)
+                if subscription is not None:
+                    subscription.fail(_fetch_error(error, topic))
+        for topic, records in batches.items():
+            subscription = self._subscriptions.get(topic)
+            if subscription is not None:
+                subscription.put(records)
+        if batches:
+            self._on_connection(True)  # noqa: FBT003 - a callback
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._on_connection(False)  # noqa: FBT003 - a callback
+
+
+def _fetched(message: Message) -> Fetched:
+    value, offset = message.value(), message.offset()
+    return Fetched(
+        -1 if offset is None else offset, message.timestamp()[1], b"" if value is None else bytes(value)
+    )

@@ -1,0 +1,206 @@
+"""Appending to topics, in order and without giving up.
+
+One librdkafka client serves every stream of a process. Acknowledgements are gathered by a thread of its own and
+wake the stream's loop through an event descriptor, so that a loop can wait for its slot and its acknowledgements
+at once.
+
+Order within a topic holds because the client is idempotent and never lets one record time out and sends the
+next (``message.timeout.ms=0``). Should it fail all the same, the stream's appender is broken for good: whatever it
+still had on the way does not link to what its successor appends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from embassy.model.errors import EmbassyError, IntegrityError, TransientError
+from embassy.runtime.config import KafkaCluster
+from embassy.wire.kafka_client import as_embassy_error, client_config
+
+_QUEUE_KIB = 512 * 1024
+_POLL_SECONDS = 0.5
+
+
+class Ack(NamedTuple):
+    """A record is in the log of every in-sync replica."""
+
+    number: int
+    """Which of the appender's records, counted from 0."""
+    offset: int
+    value_bytes: int
+
+
+class Appender:
+    """Appends to one topic's only partition; used by one loop."""
+
+    def __init__(self, topic: str, produce: Callable[[Appender, bytes], None]) -> None:
+        self.topic = topic
+        self.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.inflight_bytes = 0
+        self._produce = produce
+        self._sent: deque[int] = deque()
+        self._acked: deque[Ack] = deque()
+        self._count = 0
+        self._last_offset = -1
+        self._failure: EmbassyError | None = None
+        self._open = True
+        self._lock = threading.Lock()
+
+    @property
+    def inflight(self) -> int:
+        """Records sent and not yet taken as acknowledged."""
+        return len(self._sent) + len(self._acked)
+
+    def append(self, value: bytes) -> int:
+        """Send one record; returns its number.
+
+        Raises:
+            EmbassyError: the appender is broken (see the module's docstring); make a new one and start again.
+        """
+        if self._failure is not None:
+            raise self._failure
+        number = self._count
+        self._count += 1
+        self._sent.append(number)
+        self.inflight_bytes += len(value)
+        self._produce(self, value)
+        return number
+
+    def acks(self) -> list[Ack]:
+        """What was acknowledged since the last call, in order.
+
+        Raises:
+            EmbassyError: a record was refused for good.
+        """
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self.wake_fd)
+        taken = []
+        while self._acked:
+            ack = self._acked.popleft()
+            self.inflight_bytes -= ack.value_bytes
+            taken.append(ack)
+        if self._failure is not None:
+            raise self._failure
+        return taken
+
+    def close(self) -> None:
+        """Stop listening; records on their way may still arrive, and will not count."""
+        with self._lock:
+            if self._open:
+                self._open = False
+                os.close(self.wake_fd)
+
+    def on_delivery(self, error: KafkaError | None, message: Message, value_bytes: int) -> None:
+        """Called in the acknowledgement thread, in the order of appending."""
+        offset = message.offset() if error is None else None
+        if error is not None:
+            self._failure = _refusal(error, self.topic)
+        elif offset is None or offset <= self._last_offset:
+            self._failure = TransientError(
+                f"a record was appended at offset {offset}, not behind {self._last_offset}: the topic lost its "
+                "tail or was recreated",
+                place=self.topic,
+                hint="restarting finds the head again, and halts if it is gone",
+            )
+        else:
+            self._last_offset = offset
+            self._acked.append(Ack(self._sent.popleft(), offset, value_bytes))
+        with self._lock:
+            if self._open:
+                os.eventfd_write(self.wake_fd, 1)
+
+
+class KafkaWriter:
+    """The process's client for one cluster."""
+
+    def __init__(
+        self, cluster: KafkaCluster, client: str, on_connection: Callable[[bool], None] | None = None
+    ) -> None:
+        self._cluster = cluster
+        self._client = client
+        self._on_connection = on_connection or (lambda _up: None)
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._fatal = False
+        self._producer = self._new_producer()
+        self._thread = threading.Thread(target=self._poll, name=f"{client}-acks", daemon=True)
+        self._thread.start()
+
+    def appender(self, topic: str) -> Appender:
+        """A fresh appender; after a fatal error of the client, on a fresh client."""
+        with self._lock:
+            if self._fatal:
+                self._fatal = False
+                self._producer = self._new_producer()
+            producer = self._producer
+
+        def produce(appender: Appender, value: bytes) -> None:
+            size = len(value)
+            try:
+                producer.produce(
+                    topic,
+                    value=value,
+                    partition=0,
+                    on_delivery=lambda error, message: appender.on_delivery(error, message, size),
+                )
+            except BufferError:
+                raise TransientError(
+                    "the client's queue is full",
+                    place=topic,
+                    hint="the broker takes no records; is its disk full?",
+                ) from None
+            except KafkaException as exception:
+                raise as_embassy_error(exception.args[0], topic) from exception
+
+        return Appender(topic, produce)
+
+    def close(self, timeout_seconds: float = 5) -> int:
+        """Wait for what is on its way; returns how many records were not acknowledged in time."""
+        left: int = self._producer.flush(timeout_seconds)
+        self._closed.set()
+        self._thread.join()
+        return left
+
+    def _new_producer(self) -> Producer:
+        config = client_config(self._cluster, self._client) | {
+            "enable.idempotence": True,
+            "acks": "all",
+            "message.timeout.ms": 0,
+            "compression.type": "none",
+            "linger.ms": 0,
+            "queue.buffering.max.kbytes": _QUEUE_KIB,
+            "queue.buffering.max.messages": 1_000_000,
+            "message.max.bytes": 100_000_000,  # the topic's own limit decides
+            "error_cb": self._on_error,
+        }
+        return Producer(config)
+
+    def _poll(self) -> None:
+        while not self._closed.is_set():
+            self._producer.poll(_POLL_SECONDS)
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._fatal = True
+        self._on_connection(error.code() != KafkaError._ALL_BROKERS_DOWN)
+
+
+def _refusal(error: KafkaError, topic: str) -> EmbassyError:
+    if error.code() in (
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._UNKNOWN_PARTITION,
+    ):
+        return IntegrityError(
+            "the topic is gone",
+            place=topic,
+            hint="was it deleted? restore it, or enrol the stream anew (two persons)",
+        )
+    return as_embassy_error(error, topic)
