@@ -67,24 +67,24 @@ class Authority:
             .sign(key, hashes.SHA256())
         )
         _write_private(self.folder / "ca.key", _pem_key(key))
-        self.ca.write_bytes(_pem(certificate))
+        self.ca.write_text(_pem(certificate), encoding="ascii")
 
     def issue_client(self, role: str) -> ClientCertificate:
         """Make a certificate whose common name is the role, readable by the caller alone."""
         key, chain = self._issue(role, server=False)
         files = self.client(role)
         _write_private(files.key, key)
-        files.certificate.write_bytes(chain)
+        files.certificate.write_text(chain, encoding="ascii")
         return files
 
-    def issue_server(self, name: str) -> tuple[bytes, bytes]:
+    def issue_server(self, name: str) -> tuple[str, str]:
         """Make a certificate for localhost; returns key and chain as PEM.
 
         It also serves as a client certificate, as a broker is a client of its controller.
         """
         return self._issue(name, server=True)
 
-    def _issue(self, name: str, *, server: bool) -> tuple[bytes, bytes]:
+    def _issue(self, name: str, *, server: bool) -> tuple[str, str]:
         ca = x509.load_pem_x509_certificate(self.ca.read_bytes())
         ca_key = serialization.load_pem_private_key((self.folder / "ca.key").read_bytes(), password=None)
         assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
@@ -146,17 +146,17 @@ def _name(common_name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 
-def _pem(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(serialization.Encoding.PEM)
+def _pem(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
 
 
-def _pem_key(key: ec.EllipticCurvePrivateKey) -> bytes:
+def _pem_key(key: ec.EllipticCurvePrivateKey) -> str:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    ).decode("ascii")
 
 
-def _write_private(path: Path, content: bytes) -> None:
+def _write_private(path: Path, content: str) -> None:
     path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
         file.write(content)

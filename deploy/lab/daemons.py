@@ -56,13 +56,6 @@ class Daemon:
             except ProcessLookupError:
                 return
 
-    def command_line(self) -> str:
-        """The program and its arguments; empty if the process is gone."""
-        try:
-            return Path(f"/proc/{self.pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            return ""
-
     def descendants(self) -> list[Daemon]:
         """Every living process below this one."""
         parents: dict[int, list[int]] = {}
@@ -131,6 +124,24 @@ def last_lines(log: Path, lines: int = 5) -> str:
     except OSError as error:
         return f"(no log: {error.strerror})"
     return " | ".join(text.strip().splitlines()[-lines:])
+
+
+def running_in(folder: Path, program: str) -> list[Daemon]:
+    """The running processes of this program whose working folder is this one.
+
+    These are a server and its children. Somebody's shell that looks around there is not among them.
+    """
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            ours = (entry / "cwd").readlink() == folder and (entry / "exe").readlink().name == program
+        except OSError:
+            continue
+        if ours and (daemon := Daemon.find(int(entry.name))):
+            found.append(daemon)
+    return found
 
 
 def _status(pid: int) -> list[str] | None:

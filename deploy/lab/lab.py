@@ -16,6 +16,7 @@ from deploy.lab.account import remove_sheltered, sheltered
 from deploy.lab.construction import Workshop
 from deploy.lab.layout import Layout
 from deploy.lab.plan import Wish, planned
+from deploy.lab.server import Server
 from deploy.lab.site import HOME, Site
 from deploy.lab.state import LabState, RegistryState, ServerKind, locked
 from deploy.lab.waiting import Announce, silent
@@ -208,7 +209,7 @@ def _stop(workshop: Workshop, servers: Iterable[tuple[str, ServerKind]]) -> None
     _together(workshop, steps)
 
 
-def _server(workshop: Workshop, site: str, kind: ServerKind) -> Any:
+def _server(workshop: Workshop, site: str, kind: ServerKind) -> Server:
     found = workshop.site(site)
     return found.kafka if kind == "kafka" else found.postgres
 

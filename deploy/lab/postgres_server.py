@@ -8,23 +8,19 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from deploy.lab.account import Account
 from deploy.lab.artifacts import PostgresPrograms
-from deploy.lab.certificates import Authority, now_utc
-from deploy.lab.daemons import Daemon, last_lines, running_with, spawn
 from deploy.lab.ports import free_port
-from deploy.lab.state import Ledger
-from deploy.lab.waiting import Announce, Patience
+from deploy.lab.server import Server
 from embassy.model.errors import ConfigurationError, TransientError
 
 SUPERUSER = "postgres"
-_START_SECONDS = 60
-_RESPAWN_AFTER = ("still in use", "lock file")
+_STOP_SIGNALS = ((signal.SIGINT, 15), (signal.SIGQUIT, 10))
+"""Fast shutdown, then immediate shutdown, each with its limit in seconds."""
 
 _HBA = """\
 # Every connection shows a certificate whose common name is its role.
@@ -54,23 +50,16 @@ _SETTINGS = {
 
 
 @dataclass(frozen=True, slots=True)
-class PostgresServer:
-    """A server of a site: its folder, its process and the ways to connect to it.
+class PostgresServer(Server):
+    """The database server of a site and the ways to connect to it.
 
     Attributes:
-        site: the site's name, for messages.
-        folder: everything the server writes.
-        authority: signs the server's certificate and those of the roles.
         extra_settings: settings beyond what every server of the lab has.
     """
 
-    site: str
-    folder: Path
-    authority: Authority
-    ledger: Ledger
-    account: Account
-    patience: Patience
-    announce: Announce
+    title: ClassVar[str] = "PostgreSQL"
+    program: ClassVar[str] = "postgres"
+
     programs: Callable[[], PostgresPrograms]
     extra_settings: tuple[tuple[str, str], ...] = ()
 
@@ -80,24 +69,14 @@ class PostgresServer:
         return self.folder / "cluster"
 
     @property
-    def log(self) -> Path:
-        """The server's log."""
-        return self.folder / "server.log"
+    def last_argument(self) -> Path:
+        """The cluster's folder."""
+        return self.data
 
     @property
-    def port(self) -> int:
-        """Where it listens."""
-        return self.ledger.server.port
-
-    @property
-    def pid(self) -> int | None:
-        """The postmaster's process id, running or not; None if it was stopped."""
-        return self.ledger.server.pid
-
-    @property
-    def alive(self) -> bool:
-        """Whether the postmaster runs."""
-        return self._daemon() is not None
+    def working_folder(self) -> Path:
+        """The cluster's folder; the children of the postmaster run there too."""
+        return self.data
 
     def dsn(self, role: str, database: str, **options: str) -> str:
         """A libpq connection string for a role of this server."""
@@ -124,116 +103,52 @@ class PostgresServer:
             self._initialise()
         self._issue_certificate()
         settings = {**_SETTINGS, **dict(self.extra_settings), "port": str(self.port)}
-        self._write("postgresql.conf", "".join(f"{name} = '{value}'\n" for name, value in settings.items()))
-        self._write("pg_hba.conf", _HBA)
+        self.write(
+            self.data / "postgresql.conf", "".join(f"{name} = '{value}'\n" for name, value in settings.items())
+        )
+        self.write(self.data / "pg_hba.conf", _HBA)
 
     def relocate(self, taken: set[int]) -> None:
         """Choose another port, for a server that does not run."""
         self.ledger.move(free_port(taken))
 
-    def start(self, limit_seconds: float = _START_SECONDS) -> None:
-        """Start the server and wait until it answers; one that runs already is kept.
+    def command(self) -> list[str | Path]:
+        """A postmaster in the foreground.
 
-        Right after a kill, dying children may still hold the shared memory: the start is tried again.
-
-        Raises:
-            TransientError: it does not answer within the limit; the message has the log's last lines.
+        No process of this cluster runs now, so a lock file left by a killed one is stale. It is removed because
+        PostgreSQL would trust the process id in it, which may be another program's by now, or that of a dead
+        process that nobody has reaped.
         """
-        if not self.alive:
-            self._spawn()
-        for left in self.patience.looks(limit_seconds):
-            if self._answers(left):
-                return
-            if not self.alive:
-                last = last_lines(self.log)
-                if not any(reason in last for reason in _RESPAWN_AFTER):
-                    raise TransientError(f"PostgreSQL of {self.site} ended at start: {last}", place=str(self.log))
-                self._spawn()
-        raise self._silent(limit_seconds)
+        (self.data / "postmaster.pid").unlink(missing_ok=True)
+        return [self.programs().bin / "postgres", "-D", self.data]
 
-    def wait_ready(self, limit_seconds: float = _START_SECONDS) -> None:
-        """Wait until the server answers.
-
-        Raises:
-            TransientError: it does not within the limit.
-        """
-        for left in self.patience.looks(limit_seconds):
-            if self._answers(left):
-                return
-        raise self._silent(limit_seconds)
+    def answers(self, left_seconds: float) -> bool:
+        """Whether a client can run a query."""
+        limit = max(2, min(10, int(left_seconds)))
+        try:
+            with psycopg.connect(self.dsn(SUPERUSER, "postgres"), connect_timeout=limit) as connection:
+                connection.execute("SELECT 1")
+        except psycopg.OperationalError:
+            return False
+        return True
 
     def stop(self) -> None:
-        """Shut down, cleanly if possible, and wait until the process is gone."""
-        daemon = self._daemon()
-        if daemon is not None:
+        """Shut down, cleanly if possible, and wait until every process is gone."""
+        if daemon := self.daemon:
             daemon.signal(signal.SIGCONT)
-            for number, limit_seconds in ((signal.SIGINT, 15), (signal.SIGQUIT, 10)):
+            for number, limit_seconds in _STOP_SIGNALS:
                 daemon.signal(number)
                 try:
                     daemon.wait_gone(self.patience, limit_seconds)
                     break
                 except TransientError:
                     continue
-            else:
-                daemon.cut_power(self.patience)
+        self.kill9()
         self.ledger.record(None)
-
-    def kill9(self) -> None:
-        """End the postmaster and all its children as a power cut would."""
-        daemon = self._daemon()
-        if daemon is not None:
-            daemon.cut_power(self.patience)
-
-    def erase(self) -> None:
-        """Remove everything a stopped server wrote."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _daemon(self) -> Daemon | None:
-        daemon = self.ledger.server.daemon
-        if daemon is not None and daemon.alive:
-            return daemon
-        return running_with("postgres", str(self.data))
-
-    def _spawn(self) -> None:
-        self._forget_stranger()
-        binary = self.programs().bin / "postgres"
-        daemon = spawn([binary, "-D", self.data], account=self.account, folder=self.data, log=self.log)
-        self.ledger.record(daemon)
-
-    def _forget_stranger(self) -> None:
-        """Remove a lock file whose process id another program got since, for instance after a reboot.
-
-        PostgreSQL would take that program for a running server. While a server of this cluster may run, or its
-        children still die, the file stays: it protects the data.
-        """
-        lock = self.data / "postmaster.pid"
-        try:
-            daemon = Daemon.find(int(lock.read_text(encoding="utf-8").split("\n", 1)[0]))
-        except (OSError, ValueError):
-            return
-        if daemon is not None and "postgres" not in daemon.command_line():
-            lock.unlink()
-
-    def _answers(self, left_seconds: float) -> bool:
-        try:
-            with psycopg.connect(
-                self.dsn(SUPERUSER, "postgres"), connect_timeout=max(2, min(10, int(left_seconds)))
-            ) as connection:
-                connection.execute("SELECT 1")
-        except psycopg.OperationalError:
-            return False
-        return True
-
-    def _silent(self, limit_seconds: float) -> TransientError:
-        return TransientError(
-            f"PostgreSQL of {self.site} does not answer after {limit_seconds:g} s: {last_lines(self.log)}",
-            place=str(self.log),
-        )
 
     def _initialise(self) -> None:
         self.announce(f"{self.site} postgres", "making the cluster")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.account.own(self.folder)
+        self.make_folder()
         fresh = self.folder / "cluster.new"
         shutil.rmtree(fresh, ignore_errors=True)
         made = subprocess.run(
@@ -253,18 +168,10 @@ class PostgresServer:
         fresh.rename(self.data)
 
     def _issue_certificate(self) -> None:
-        ca = self.authority.ca.read_bytes()
+        ca = self.authority.ca.read_text(encoding="ascii")
         mine = self.data / "ca.pem"
-        if mine.is_file() and mine.read_bytes() == ca and self.authority.is_current(now_utc()):
-            return
-        key, chain = self.authority.issue_server("localhost")
-        self._write("server.key", key.decode("ascii"))
-        self._write("server.pem", chain.decode("ascii"))
-        self._write("ca.pem", ca.decode("ascii"))
-
-    def _write(self, name: str, text: str) -> None:
-        path = self.data / name
-        path.touch(mode=0o600)
-        path.chmod(0o600)
-        path.write_text(text, encoding="utf-8")
-        self.account.own(path)
+        if not mine.is_file() or mine.read_text(encoding="ascii") != ca:
+            key, chain = self.authority.issue_server("localhost")
+            self.write(self.data / "server.key", key)
+            self.write(self.data / "server.pem", chain)
+            self.write(mine, ca)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from deploy.lab import databases, kafka_access
 from deploy.lab.certificates import Authority, now_utc
 from deploy.lab.kafka_broker import KafkaBroker
-from deploy.lab.ports import is_free
 from deploy.lab.postgres_server import SUPERUSER, PostgresServer
+from deploy.lab.server import Server
 from deploy.lab.state import RegistryState
 from embassy.model.errors import TransientError
 
@@ -76,7 +76,7 @@ def renew(authority: Authority, roles: Iterable[str]) -> None:
         authority.issue_client(role)
 
 
-def _start(server: KafkaBroker | PostgresServer, taken: set[int]) -> None:
+def _start(server: Server, taken: set[int]) -> None:
     """Start a server; if its port was taken meanwhile, on another one.
 
     Raises:
@@ -86,19 +86,15 @@ def _start(server: KafkaBroker | PostgresServer, taken: set[int]) -> None:
     for attempt in range(1, _PORT_ATTEMPTS + 1):
         if server.alive:
             break
-        if not _ports_free(server):
+        if not server.ports_are_free:
             server.relocate(taken)
         server.prepare()
         server.announce(subject, "starting")
         try:
             server.start()
         except TransientError:
-            if attempt == _PORT_ATTEMPTS or server.alive or _ports_free(server):
+            if attempt == _PORT_ATTEMPTS or server.alive or server.ports_are_free:
                 raise
         else:
             return
     server.wait_ready()
-
-
-def _ports_free(server: KafkaBroker | PostgresServer) -> bool:
-    return all(is_free(port) for port in server.ledger.server.ports)

@@ -1,0 +1,5 @@
+"""Fixtures for every test come from the plugins of the harness."""
+
+from __future__ import annotations
+
+pytest_plugins = ["tests.harness.lab", "tests.harness.kafka"]
