@@ -7,10 +7,35 @@ from random import Random
 
 import psycopg
 
-from deploy.workload.registries import treasury
+from deploy.workload.registries import (
+    business,
+    court_files,
+    identity_documents,
+    land_cadastre,
+    land_register,
+    pension_insurance,
+    population,
+    state_gazette,
+    taxable_persons,
+    treasury,
+)
 from deploy.workload.registry import RegistryWorkload, Scale, no_rows
 
-_KNOWN = {known.name: known for known in (treasury.WORKLOAD,)}
+_KNOWN = {
+    known.name: known
+    for known in (
+        treasury.WORKLOAD,
+        pension_insurance.WORKLOAD,
+        business.WORKLOAD,
+        population.WORKLOAD,
+        land_cadastre.WORKLOAD,
+        identity_documents.WORKLOAD,
+        land_register.WORKLOAD,
+        taxable_persons.WORKLOAD,
+        state_gazette.WORKLOAD,
+        court_files.WORKLOAD,
+    )
+}
 
 
 def names() -> tuple[str, ...]:

@@ -67,7 +67,10 @@ class Invariant:
     sql: str
     """Returns rows only when violated; reads within the registry's own schemas."""
     torn_by: str
-    """An example of half a transaction; after it ``sql`` returns something (the tests prove it)."""
+    """An example of half a transaction, as a replica would apply it (no triggers, so no cascades either).
+
+    After it ``sql`` returns something; the tests prove it.
+    """
 
 
 @dataclass(frozen=True, slots=True)

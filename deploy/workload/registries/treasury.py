@@ -10,14 +10,7 @@ from decimal import Decimal
 from random import Random
 
 from deploy.workload import material
-from deploy.workload.registry import (
-    Connection,
-    Invariant,
-    RegistryWorkload,
-    Scale,
-    Ticket,
-    TransactionKind,
-)
+from deploy.workload.registry import Connection, Invariant, RegistryWorkload, Scale, Ticket, TransactionKind
 
 _FIRST_DAY = date(2025, 11, 1)
 _DAYS = 420
