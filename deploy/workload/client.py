@@ -43,6 +43,33 @@ class Deck:
             return self._left.pop()
 
 
+def crew(
+    workload: RegistryWorkload,
+    dsn: str,
+    ledger: Ledger,
+    *,
+    clients: int,
+    seed: int,
+    rate_per_second: float | None = 20.0,
+    scale: Scale | None = None,
+) -> tuple[Client, ...]:
+    """Return clients, numbered from 1 and not started, that share one deck and the rate; see ``Client``."""
+    deck = Deck(workload.transactions, Random(f"{seed}/{workload.name}/deck"))  # noqa: S311 - believable, not secret
+    return tuple(
+        Client(
+            workload,
+            dsn,
+            ledger,
+            client=number,
+            seed=seed,
+            rate_per_second=None if rate_per_second is None else rate_per_second / clients,
+            scale=scale,
+            deck=deck,
+        )
+        for number in range(1, clients + 1)
+    )
+
+
 class Client:
     """One client of a registry, on a thread of its own.
 

@@ -167,6 +167,12 @@ class Ledger:
         with self._lock:
             return tuple(self._failures)
 
+    @property
+    def failed(self) -> int:
+        """How many unexplained errors clients have met."""
+        with self._lock:
+            return self._failed
+
     def entries(self) -> tuple[Entry, ...]:
         """Return every entry as it stands."""
         with self._lock:

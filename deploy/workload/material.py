@@ -57,12 +57,12 @@ def phrase(rng: Random, words: int) -> str:
 
 
 def prose(rng: Random, size_bytes: int) -> str:
-    """Return text of about ``size_bytes`` bytes, in paragraphs; never shorter than one word."""
+    """Return text of ``size_bytes`` bytes in UTF-8, or a few fewer where a letter would not fit; never none."""
     paragraph = " ".join(rng.choices(_WORDS, k=400))
-    copies = max(1, size_bytes // (len(paragraph.encode()) + 10))
+    copies = size_bytes // len(paragraph.encode()) + 1
     # A number in each paragraph keeps compression honest without choosing every word anew.
     text = "\n".join(f"{rng.getrandbits(32):08x} {paragraph}" for _ in range(copies))
-    return text if len(text.encode()) <= size_bytes + len(paragraph) else text[:size_bytes]
+    return text.encode()[:size_bytes].decode(errors="ignore") or "§"
 
 
 def euros(rng: Random, low: int, high: int) -> Decimal:

@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import hashlib
 from random import Random
-from typing import TYPE_CHECKING
+from uuid import UUID
 
 from deploy.workload import material
 from deploy.workload.registries.court_files_invariants import INVARIANTS
 from deploy.workload.registry import Connection, RegistryWorkload, Scale, Ticket, TransactionKind
-
-if TYPE_CHECKING:
-    from uuid import UUID
 
 _ROOMS = 12
 _CASE_NUMBERS = 10**6
@@ -31,13 +28,16 @@ def _seeded_case(scale: Scale, number: int) -> str:
 
 
 def seed_rows(connection: Connection, rng: Random, scale: Scale) -> None:
-    """Open a fifth as many cases as there are people, and furnish the rooms."""
+    """Open a fifth as many cases as there are people, some with a document, and furnish the rooms."""
     connection.execute(
         "INSERT INTO court_files.room_calendar SELECT i, 0, '2027-01-01 08:00+02' FROM generate_series(1, %s) AS i",
         (_ROOMS,),
     )
     for number in range(_cases(scale)):
-        _open(connection, rng, _seeded_case(scale, number))
+        case = _seeded_case(scale, number)
+        _open(connection, rng, case)
+        if number % 3 == 0:
+            _file(connection, rng, case, UUID(int=rng.getrandbits(128)), rng.choice((0, 700, 9_000)))
 
 
 def _open(connection: Connection, rng: Random, case: str) -> None:

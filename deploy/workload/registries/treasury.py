@@ -13,7 +13,7 @@ from deploy.workload import material
 from deploy.workload.registry import Connection, Invariant, RegistryWorkload, Scale, Ticket, TransactionKind
 
 _FIRST_DAY = date(2025, 11, 1)
-_DAYS = 420
+_DAYS = 480
 _POST = """
     WITH header AS (
         INSERT INTO treasury.transfer (booked_on, purpose, reference) VALUES (%s, %s, %s)
@@ -176,6 +176,31 @@ def clear(connection: Connection, rng: Random, _ticket: Ticket) -> None:
     )
 
 
+def receive_batches(connection: Connection, rng: Random, _ticket: Ticket) -> None:
+    """The batches of the day replace those of yesterday, whose numbers begin anew."""
+    connection.execute("TRUNCATE treasury.clearing_batch RESTART IDENTITY CASCADE")
+    for bank in rng.sample(("SEB", "LHV", "Coop", "Luminor"), rng.randint(0, 4)):
+        connection.execute(
+            """
+            WITH batch AS (INSERT INTO treasury.clearing_batch (received_from) VALUES (%s) RETURNING id)
+            INSERT INTO treasury.clearing_item (batch_id, amount)
+            SELECT id, %s / n FROM batch, generate_series(1, %s) AS n""",
+            (bank, material.euros(rng, 1, 100), rng.randint(1, 9)),
+        )
+
+
+def print_statements(connection: Connection, rng: Random, ticket: Ticket) -> None:
+    """One partition of the statements is emptied and some of it is printed again."""
+    partition = rng.choice(("statement_0", "statement_1"))
+    connection.execute(f"TRUNCATE treasury.{partition}".encode())
+    connection.execute(
+        """
+        INSERT INTO treasury.statement SELECT id, now(), %s FROM treasury.account WHERE id %% 5 = %s
+        ON CONFLICT (account_id) DO UPDATE SET printed_at = excluded.printed_at""",
+        (material.prose(rng, rng.randint(10, ticket.scale.text_bytes // 20)), rng.randrange(5)),
+    )
+
+
 def relabel_hot_account(connection: Connection, rng: Random, _ticket: Ticket) -> None:
     """One account is touched many times in one transaction."""
     for _ in range(40):
@@ -196,6 +221,8 @@ WORKLOAD = RegistryWorkload(
         TransactionKind("void_transfer", 40, void_transfer),
         TransactionKind("quote_rates", 40, quote_rates),
         TransactionKind("clear", 15, clear),
+        TransactionKind("receive_batches", 10, receive_batches),
+        TransactionKind("print_statements", 5, print_statements),
         TransactionKind("relabel_hot_account", 10, relabel_hot_account),
     ),
     invariants=(
