@@ -17,6 +17,7 @@ from deploy.lab.account import Account
 from deploy.lab.waiting import Patience
 from embassy.model.errors import TransientError
 
+_ASK_AGAIN_SECONDS = 1
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 # The shell ends at once, so the server belongs to init and not to the caller; it has a session of its own, so
@@ -48,13 +49,27 @@ class Daemon:
         """Whether this very process still runs."""
         return Daemon.find(self.pid) == self
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
         """Send a signal if the process still runs."""
         if self.alive:
             try:
                 os.kill(self.pid, number)
             except ProcessLookupError:
                 return
+
+    def ask(self, number: signal.Signals, patience: Patience, limit_seconds: float) -> bool:
+        """Ask the process to end, and again each second; returns whether it ended within the limit.
+
+        A server that has only just started may not listen yet: a detached process starts with SIGINT ignored.
+        """
+        ask_again_at = limit_seconds
+        for left in patience.looks(limit_seconds):
+            if not self.alive:
+                return True
+            if left <= ask_again_at:
+                self.send(number)
+                ask_again_at = left - _ASK_AGAIN_SECONDS
+        return not self.alive
 
     def descendants(self) -> list[Daemon]:
         """Every living process below this one."""
@@ -76,10 +91,10 @@ class Daemon:
 
         The parent is frozen first, so that it cannot start another child meanwhile.
         """
-        self.signal(signal.SIGSTOP)
+        self.send(signal.SIGSTOP)
         family = [self, *self.descendants()]
         for member in family:
-            member.signal(signal.SIGKILL)
+            member.send(signal.SIGKILL)
         for member in family:
             member.wait_gone(patience, limit_seconds)
 

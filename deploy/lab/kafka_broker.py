@@ -18,7 +18,7 @@ from confluent_kafka.admin import AdminClient
 from deploy.lab.artifacts import KafkaPrograms
 from deploy.lab.ports import accepts, free_port
 from deploy.lab.server import Server
-from embassy.model.errors import ConfigurationError, TransientError
+from embassy.model.errors import ConfigurationError
 
 ADMIN = "admin"
 _BROKER = "broker"
@@ -104,12 +104,9 @@ class KafkaBroker(Server):
     def stop(self) -> None:
         """Shut down, cleanly if possible, and wait until the process is gone."""
         if daemon := self.daemon:
-            daemon.signal(signal.SIGCONT)
-            daemon.signal(signal.SIGTERM)
-            try:
-                daemon.wait_gone(self.patience, _STOP_SECONDS)
-            except TransientError:
-                daemon.cut_power(self.patience)
+            daemon.send(signal.SIGCONT)
+            daemon.ask(signal.SIGTERM, self.patience, _STOP_SECONDS)
+        self.kill9()
         self.ledger.record(None)
 
     @property

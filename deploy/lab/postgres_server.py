@@ -16,7 +16,7 @@ from psycopg.conninfo import make_conninfo
 from deploy.lab.artifacts import PostgresPrograms
 from deploy.lab.ports import free_port
 from deploy.lab.server import Server
-from embassy.model.errors import ConfigurationError, TransientError
+from embassy.model.errors import ConfigurationError
 
 SUPERUSER = "postgres"
 _STOP_SIGNALS = ((signal.SIGINT, 15), (signal.SIGQUIT, 10))
@@ -135,14 +135,8 @@ class PostgresServer(Server):
     def stop(self) -> None:
         """Shut down, cleanly if possible, and wait until every process is gone."""
         if daemon := self.daemon:
-            daemon.signal(signal.SIGCONT)
-            for number, limit_seconds in _STOP_SIGNALS:
-                daemon.signal(number)
-                try:
-                    daemon.wait_gone(self.patience, limit_seconds)
-                    break
-                except TransientError:
-                    continue
+            daemon.send(signal.SIGCONT)
+            any(daemon.ask(number, self.patience, limit) for number, limit in _STOP_SIGNALS)
         self.kill9()
         self.ledger.record(None)
 

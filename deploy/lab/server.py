@@ -113,7 +113,10 @@ class Server(ABC):
             TransientError: children of the predecessor do not end, or the server ends or does not answer within the
                 limit; the message has the log's last lines.
         """
-        if not self.alive:
+        running = self.daemon
+        if running is not None:
+            self.ledger.record(running)
+        else:
             for _ in self.patience.looks(limit_seconds):
                 if not running_in(self.working_folder, self.program):
                     break

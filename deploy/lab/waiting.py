@@ -17,6 +17,9 @@ def silent(subject: str, stage: str) -> None:
     """Announce to nobody."""
 
 
+_INTERRUPTED = "the start of the lab was interrupted"
+
+
 class AbandonedError(RefusedError):
     """The start was interrupted; the servers it began are being stopped."""
 
@@ -40,7 +43,9 @@ class Patience:
             AbandonedError: the start was interrupted.
         """
         end = time.monotonic() + limit_seconds
+        if self.abandoned.is_set():
+            raise AbandonedError(_INTERRUPTED)
         while (left := end - time.monotonic()) > 0:
             yield left
             if self.abandoned.wait(min(self.pause_seconds, left)):
-                raise AbandonedError("the start of the lab was interrupted")
+                raise AbandonedError(_INTERRUPTED)

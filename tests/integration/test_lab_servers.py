@@ -11,6 +11,7 @@ import pytest
 from deploy.lab import role_configs
 from deploy.lab.daemons import Daemon, running_in
 from deploy.lab.lab import Lab
+from embassy.model.errors import TransientError
 from embassy.runtime.config import load
 from tests.harness.kafka import MakeTopic, deliver, first_record
 
@@ -103,6 +104,18 @@ def test_a_database_starts_although_its_lock_file_names_another_program(lab: Lab
     server.start()
     assert lab.site("home").kafka.pid == broker
     assert server.alive
+
+
+def test_a_server_that_cannot_start_says_why(lab: Lab) -> None:
+    server = lab.site("embassy-1").postgres
+    server.kill9()
+    with (server.data / "postgresql.conf").open("a") as settings:
+        settings.write("shared_buffers = 'plenty'\n")
+    with pytest.raises(TransientError, match=r"PostgreSQL of embassy-1 does not run: .*shared_buffers") as failed:
+        server.start()
+    assert failed.value.place == str(server.log)
+    server.prepare()
+    server.start()
 
 
 @pytest.mark.parametrize("site", SITES)
