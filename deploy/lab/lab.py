@@ -69,7 +69,7 @@ class Lab:
                 _bring_up(workshop, after)
             except BaseException:
                 announce("lab", "stopping what was started")
-                _undo(Workshop.at(layout, announce), after, running, is_new=before is None)
+                _undo(Workshop.at(layout, announce), before, running)
                 raise
         return cls(workshop)
 
@@ -194,11 +194,21 @@ def _running(workshop: Workshop, state: LabState | None) -> set[tuple[str, Serve
     return {(name, kind) for name in state.sites for kind in _KINDS if _server(workshop, name, kind).alive}
 
 
-def _undo(workshop: Workshop, state: LabState, running: set[tuple[str, ServerKind]], *, is_new: bool) -> None:
-    """Stop what this start has started; remove a lab that was not there before."""
-    _stop(workshop, [(site, kind) for site in state.sites for kind in _KINDS if (site, kind) not in running])
-    if is_new:
+def _undo(workshop: Workshop, before: LabState | None, running: set[tuple[str, ServerKind]]) -> None:
+    """Stop what a failed start has started, and forget what it was to add."""
+    sites = workshop.file.must_read().sites
+    _stop(workshop, [(site, kind) for site in sites for kind in _KINDS if (site, kind) not in running])
+    if before is None:
         _remove(workshop.layout)
+        return
+    workshop.file.update(
+        lambda state: state.model_copy(
+            update={
+                "registries": before.registries,
+                "sites": {name: site for name, site in state.sites.items() if name in before.sites},
+            }
+        )
+    )
 
 
 def _stop(workshop: Workshop, servers: Iterable[tuple[str, ServerKind]]) -> None:

@@ -92,7 +92,7 @@ def _progress() -> Iterator[Announce]:
 
     def rendered() -> Table:
         table = Table.grid(padding=(0, 2))
-        for subject, stage in stages.items():
+        for subject, stage in list(stages.items()):  # servers report from threads of their own
             table.add_row(f"[bold]{subject}", f"[green]{stage}" if stage == "ready" else stage)
         return table
 

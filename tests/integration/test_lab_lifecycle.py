@@ -178,6 +178,19 @@ def test_a_broken_schema_is_named_and_leaves_nothing(folder: Path) -> None:
     assert not (folder / "lab").exists()
 
 
+def test_a_failed_addition_leaves_the_lab_as_it_was(folder: Path) -> None:
+    registries = write_registries(folder, "alpha")
+    lab = Lab.up(registries=registries)
+    before = lab.state
+    (folder / "broken.sql").write_text("CREATE TABEL wrong ();")
+    with registries.open("a") as file:
+        file.write('[registries.beta]\nschema = "broken.sql"\n')
+    with pytest.raises(ConfigurationError, match="database beta"):
+        Lab.up(registries=registries, embassies=2)
+    assert lab.state == before
+    assert lab.status()["state"] == "up"
+
+
 def test_a_second_command_is_refused_while_one_is_at_work(folder: Path) -> None:
     registries = write_registries(folder, "alpha")
     with locked(folder / "lab" / "lab.lock"):
