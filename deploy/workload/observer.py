@@ -30,6 +30,8 @@ class Observer:
     New journal rows are found by a cursor per client. A client's transactions follow one another, so a replica that
     shows one but not an earlier committed one has shown them out of order; that counts as torn too. A sequence whose
     COMMIT was never answered may show late or never: such gaps are asked for again at each poll.
+
+    Start it once the initial copy of the registry is complete: until then a replica shows no state of the source.
     """
 
     def __init__(

@@ -52,7 +52,8 @@ CREATE TABLE land_cadastre.survey (
 );
 CREATE INDEX survey_parcel ON land_cadastre.survey (cadastral_code);
 
--- As the instruments write them: no key, and equality of boxes compares areas only.
+-- As the instruments write them: no key, and equality of boxes compares areas only. Rows can be told apart by their text alone;
+-- PostgreSQL's own subscriptions stop at the first delete ("could not identify an equality operator for type box").
 CREATE TABLE land_cadastre.survey_marker (
     survey uuid NOT NULL,
     footprint box NOT NULL,
