@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["tests.harness.lab", "tests.harness.kafka"]
+pytest_plugins = ["tests.harness.lab", "tests.harness.kafka", "tests.harness.pipeline", "tests.harness.logs"]

@@ -37,6 +37,13 @@ class Daemon:
     started: str
 
     @classmethod
+    def me(cls) -> Daemon:
+        """The process that asks."""
+        found = cls.find(os.getpid())
+        assert found is not None
+        return found
+
+    @classmethod
     def find(cls, pid: int) -> Daemon | None:
         """The process that has this id now; None if none has, or it is dead and only waits to be reaped."""
         status = _status(pid)
@@ -130,6 +137,22 @@ def spawn(argv: Sequence[str | Path], *, account: Account, folder: Path, log: Pa
     if daemon is None:
         raise TransientError(f"{Path(argv[0]).name} ended at once: {last_lines(log)}", place=str(log))
     return daemon
+
+
+def running_as(*ending: str) -> list[Daemon]:
+    """The running processes whose command line ends with these arguments."""
+    wanted = [os.fsencode(argument) for argument in ending]
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            arguments = (entry / "cmdline").read_bytes().removesuffix(b"\0").split(b"\0")
+        except OSError:
+            continue
+        if arguments[-len(wanted) :] == wanted and (daemon := Daemon.find(int(entry.name))):
+            found.append(daemon)
+    return found
 
 
 def last_lines(log: Path, lines: int = 5) -> str:

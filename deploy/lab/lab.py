@@ -11,14 +11,16 @@ from typing import Any
 
 from confluent_kafka.admin import AdminClient
 
-from deploy.lab import databases, role_configs, status_report
+from deploy.lab import databases, key_material, role_configs, status_report
 from deploy.lab.account import remove_sheltered, sheltered
 from deploy.lab.construction import Workshop
+from deploy.lab.daemons import Daemon
 from deploy.lab.layout import Layout
 from deploy.lab.plan import Wish, planned
+from deploy.lab.roles import roles
 from deploy.lab.server import Server
 from deploy.lab.site import HOME, Site
-from deploy.lab.state import LabState, RegistryState, ServerKind, locked
+from deploy.lab.state import LabState, Purpose, RegistryState, ServerKind, SupervisorState, locked
 from deploy.lab.waiting import Announce, silent
 from embassy.model.errors import RefusedError
 
@@ -41,6 +43,7 @@ class Lab:
         embassies: int | None = None,
         postgres: str | None = None,
         cache: Path | None = None,
+        purpose: Purpose = "lab",
         announce: Announce = silent,
     ) -> Lab:
         """Bring a lab up, or back up; what runs already is kept, and what is missing is added.
@@ -51,6 +54,7 @@ class Lab:
             embassies: number of foreign sites, default 1 or those that exist.
             postgres: PostgreSQL's major version, default the newest or the one that exists.
             cache: folder of the unpacked servers; default EMBASSY_LAB_CACHE or ``.lab/cache`` of the project.
+            purpose: what the lab is for; see ``LabState``.
             announce: told of each step.
 
         Raises:
@@ -63,7 +67,9 @@ class Lab:
         with locked(layout.lock, refusal=_BUSY):
             before = workshop.file.read()
             running = _running(workshop, before)
-            after = planned(before, Wish(registries, embassies, postgres), workshop.account.name)
+            if purpose == "demo":
+                _refuse_if_supervised(before)
+            after = planned(before, Wish(registries, embassies, postgres, purpose), workshop.account.name)
             workshop.file.write(after)
             try:
                 _bring_up(workshop, after)
@@ -90,21 +96,42 @@ class Lab:
         return found
 
     def down(self, *, keep_data: bool = False) -> None:
-        """Stop every server, and remove everything but the cache unless the data is to be kept.
+        """Stop every role and server, and remove everything but the cache unless the data is to be kept.
 
         Does nothing where there is no lab.
 
         Raises:
-            RefusedError: another command is at work.
+            RefusedError: another command is at work, or a demonstration.
         """
         if not self.layout.home.is_dir():
             return
         with locked(self.layout.lock, refusal=_BUSY):
             state = self.workshop.file.read()
             if state is not None:
+                _refuse_if_supervised(state)
+                self.end_roles()
                 _stop(self.workshop, [(site, kind) for site in state.sites for kind in _KINDS])
             if not keep_data:
                 _remove(self.layout)
+
+    def take_charge(self) -> None:
+        """Note that this process watches over the roles: while it runs, no other command takes the lab down.
+
+        Raises:
+            RefusedError: another process does that already.
+        """
+        me = Daemon.me()
+
+        def noted(state: LabState) -> LabState:
+            _refuse_if_supervised(state)
+            return state.model_copy(update={"supervisor": SupervisorState(pid=me.pid, started=me.started)})
+
+        self.workshop.file.update(noted)
+
+    def end_roles(self) -> None:
+        """End every process that runs a role of this lab, whoever started it."""
+        found = roles(self.layout, self.state)
+        _together(self.workshop, [lambda role=role: role.end(self.workshop.patience) for role in found])  # type: ignore[misc]
 
     @property
     def layout(self) -> Layout:
@@ -172,6 +199,7 @@ def _bring_up(workshop: Workshop, state: LabState) -> None:
         steps.append(lambda site=site: site.bring_up_kafka(taken))  # type: ignore[misc]
         steps.append(lambda site=site: site.bring_up_postgres(state.registries, taken))  # type: ignore[misc]
     _together(workshop, steps)
+    key_material.ensure(workshop.layout, state)
     role_configs.write(workshop)
 
 
@@ -224,9 +252,18 @@ def _server(workshop: Workshop, site: str, kind: ServerKind) -> Server:
     return found.kafka if kind == "kafka" else found.postgres
 
 
+def _refuse_if_supervised(state: LabState | None) -> None:
+    supervisor = state.supervisor.daemon if state and state.supervisor else None
+    if supervisor and supervisor.alive and supervisor != Daemon.me():
+        raise RefusedError(
+            f"a demonstration runs in this lab (process {supervisor.pid})",
+            hint="wait for it, or end it with Ctrl-C",
+        )
+
+
 def _remove(layout: Layout) -> None:
     remove_sheltered(layout.sites)
-    for folder in (layout.config, layout.keys, layout.certificates):
+    for folder in (layout.config, layout.keys, layout.certificates, layout.roles):
         shutil.rmtree(folder, ignore_errors=True)
     for file in (layout.state, layout.state.with_suffix(".lock"), layout.lock):
         file.unlink(missing_ok=True)

@@ -59,6 +59,11 @@ class Layout:
         """The roles' configuration files."""
         return self.home / "config"
 
+    @property
+    def roles(self) -> Path:
+        """The logs and addresses of roles that run in the lab."""
+        return self.home / "roles"
+
 
 def _from_environment(name: str) -> Path | None:
     value = os.environ.get(name)

@@ -11,7 +11,7 @@ from deploy.lab.artifacts import POSTGRES_VERSIONS
 from deploy.lab.ports import free_port
 from deploy.lab.registries_file import Registry, default_registries_file, read_registries
 from deploy.lab.site import HOME
-from deploy.lab.state import LabState, RegistryState, ServerState, SiteState
+from deploy.lab.state import LabState, Purpose, RegistryState, ServerState, SiteState
 from embassy.model.errors import ConfigurationError, RefusedError
 
 _NEWEST = max(POSTGRES_VERSIONS, key=int)
@@ -27,11 +27,13 @@ class Wish:
         registries: a registries file.
         embassies: number of foreign sites.
         postgres: PostgreSQL's major version.
+        purpose: what a new lab is for; ``demo`` accepts no lab that was made for anything else.
     """
 
     registries: Path | None = None
     embassies: int | None = None
     postgres: str | None = None
+    purpose: Purpose = "lab"
 
     def checked(self) -> Wish:
         """Itself, if it can be had.
@@ -64,6 +66,7 @@ def planned(before: LabState | None, wish: Wish, account: str) -> LabState:
         registries = read_registries(wish.registries or default_registries_file())
         names = _site_names(wish.embassies or 1)
         return LabState(
+            purpose=wish.purpose,
             postgres=wish.postgres or _NEWEST,
             account=account,
             sites=_with_sites({}, names),
@@ -82,6 +85,11 @@ def planned(before: LabState | None, wish: Wish, account: str) -> LabState:
 
 
 def _refuse_losses(before: LabState, wish: Wish, account: str) -> None:
+    if wish.purpose == "demo" and before.purpose != "demo":
+        raise RefusedError(
+            "there is a lab here that was not made by the demonstration",
+            hint="remove it with embassy lab down, or set EMBASSY_LAB_HOME to another folder for the demonstration",
+        )
     if before.account != account:
         raise RefusedError(f"the servers of this lab run as {before.account!r}, not as {account!r}", hint=_HINT)
     if wish.postgres not in (None, before.postgres):

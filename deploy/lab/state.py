@@ -16,6 +16,7 @@ from deploy.lab.daemons import Daemon
 from embassy.model.errors import ConfigurationError, RefusedError
 
 ServerKind = Literal["kafka", "postgres"]
+Purpose = Literal["lab", "demo"]
 
 
 class _Entry(BaseModel):
@@ -77,14 +78,38 @@ class RegistryState(_Entry):
         return f"s-{self.stream}"
 
 
+class SupervisorState(_Entry):
+    """The command that watches over the roles.
+
+    Attributes:
+        pid: its process.
+        started: its start time, as ``Daemon`` writes it.
+    """
+
+    pid: int
+    started: str
+
+    @property
+    def daemon(self) -> Daemon:
+        """The process, running or not."""
+        return Daemon(self.pid, self.started)
+
+
 class LabState(_Entry):
-    """The whole lab."""
+    """The whole lab.
+
+    Attributes:
+        purpose: ``demo`` if the demonstration made it for itself; it never touches any other.
+        supervisor: the demonstration that runs in it, or ran.
+    """
 
     version: Literal[1] = 1
+    purpose: Purpose = "lab"
     postgres: str
     account: str
     sites: dict[str, SiteState]
     registries: dict[str, RegistryState]
+    supervisor: SupervisorState | None = None
 
     @property
     def embassies(self) -> tuple[str, ...]:

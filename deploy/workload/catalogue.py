@@ -45,9 +45,12 @@ def names() -> tuple[str, ...]:
 
 def workload(name: str) -> RegistryWorkload:
     """Return the business of a registry; for one that only its SQL file describes, an empty one."""
-    return _KNOWN.get(name) or RegistryWorkload(
-        name=name, schema="", seed_rows=no_rows, transactions=(), invariants=()
-    )
+    return _KNOWN.get(name) or without_business(name)
+
+
+def without_business(name: str) -> RegistryWorkload:
+    """Return the empty business of a registry that only its SQL file describes."""
+    return RegistryWorkload(name=name, schema="", seed_rows=no_rows, transactions=(), invariants=())
 
 
 def schema_sql(name: str) -> str:

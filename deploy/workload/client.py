@@ -123,6 +123,10 @@ class Client:
         """Begin to work."""
         self._thread.start()
 
+    def ask_to_stop(self) -> None:
+        """Finish the transaction under way and stop; returns at once."""
+        self._stopping.set()
+
     def stop(self, timeout_seconds: float = 10.0) -> None:
         """Finish the transaction under way and stop; after ``timeout_seconds`` cut its connection.
 

@@ -60,6 +60,17 @@ class Sighting:
     at: Moment
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a replica is behind what clients were told."""
+
+    committed: int
+    unseen: int
+    """Committed transactions that no observer has read on the replica yet."""
+    unseen_since: Moment | None
+    """When the commit of the first of those was answered."""
+
+
 class Ledger:
     """Collects the entries of a registry's clients and the sightings of its observers; safe for any thread."""
 
@@ -68,7 +79,8 @@ class Ledger:
         self._entries: dict[UUID, Entry] = {}
         self._first_sequence: dict[int, int] = {}
         self._by_sequence: dict[tuple[int, int], UUID] = {}
-        self._unseen: set[UUID] = set()
+        self._committed = 0
+        self._unseen: dict[UUID, None] = {}
         self._sightings: list[Sighting] = []
         self._failures: list[str] = []
         self._failed = 0
@@ -86,8 +98,8 @@ class Ledger:
         with self._lock:
             entry = replace(self._entries[token], outcome=outcome, commit_returned=commit_returned)
             self._entries[token] = entry
-            if outcome is Outcome.COMMITTED and entry.first_seen is None:
-                self._unseen.add(token)
+            if outcome is Outcome.COMMITTED:
+                self._count_committed(entry)
             if outcome is Outcome.ROLLED_BACK:
                 self._by_sequence.pop((entry.client, entry.sequence), None)
 
@@ -109,9 +121,9 @@ class Ledger:
                 committed = entry.token in present
                 outcome = Outcome.COMMITTED if committed else Outcome.ROLLED_BACK
                 self._entries[entry.token] = replace(entry, outcome=outcome)
-                if committed and entry.first_seen is None:
-                    self._unseen.add(entry.token)
-                if not committed:
+                if committed:
+                    self._count_committed(entry)
+                else:
                     self._by_sequence.pop((entry.client, entry.sequence), None)
             return len(unknown)
 
@@ -127,7 +139,7 @@ class Ledger:
                 entry = self._entries.get(token)
                 if entry is not None and entry.first_seen is None:
                     self._entries[token] = replace(entry, first_seen=at)
-                    self._unseen.discard(token)
+                    self._unseen.pop(token, None)
 
     def outcome_of(self, client: int, sequence: int) -> Outcome | None:
         """Return what is known of a client's transaction; None for one of another run or rolled back."""
@@ -144,6 +156,13 @@ class Ledger:
         """Return how many committed transactions no observer has read on the replica yet."""
         with self._lock:
             return len(self._unseen)
+
+    def standing(self) -> Standing:
+        """Return how far the replica is behind; cheap, however long the ledger."""
+        with self._lock:
+            oldest = next(iter(self._unseen), None)
+            since = None if oldest is None else self._entries[oldest].commit_returned
+            return Standing(self._committed, len(self._unseen), since)
 
     def report_torn(self, sighting: Sighting) -> None:
         """Note an impossible state on the replica."""
@@ -172,6 +191,11 @@ class Ledger:
         """How many unexplained errors clients have met."""
         with self._lock:
             return self._failed
+
+    def _count_committed(self, entry: Entry) -> None:
+        self._committed += 1
+        if entry.first_seen is None:
+            self._unseen[entry.token] = None
 
     def entries(self) -> tuple[Entry, ...]:
         """Return every entry as it stands."""

@@ -4,10 +4,29 @@ Changes are grouped into segments by table, operation and the columns present. A
 text block; update and delete segments hold, per column, the body of a binary ``text[]``. So a cost that is
 paid per call is paid per segment, and no value is ever re-encoded.
 
-*Order.* A change belongs to wave 1 + the highest wave of any of its key images so far in the batch. Applying
-wave after wave, and in each wave deletes, then updates, then inserts, gives the state that commit order gives.
-TRUNCATE is a barrier: it has a wave of its own, above all before it and below all after it. The exact commit
-order of every change is kept in ``order``.
+*Elements.* A value is an int32 length, highest byte first, and that many bytes of PostgreSQL's text output; NULL is
+the length -1. So one column's values, one after another, are the body of a binary ``text[]``.
+
+*Images.* A row is matched by the values of its replica identity's columns; under FULL these are all columns, and are
+compared as text. A key-changing update has two images, the old and the new one.
+
+*Waves.* A change is applied after the change that touched one of its images before: it gets the lowest wave in
+which its operation comes later. Applying wave after wave, and in each wave deletes, then updates, then inserts, gives
+the state that commit order gives; segments stand in this order. TRUNCATE is a barrier: its wave is above all before it
+and below all after it. So is a change of a table's description. The exact commit order is kept in ``order``.
+
+*Equal rows.* A table without a key may hold equal rows, so a delete or an update under FULL changes exactly one of the
+rows that match. Within a wave
+
+- the deletes of a table are one segment, in which an image may stand n times: n of the rows that match are deleted.
+  Number the segment's elements per image, and the rows of the table per image, and join on both;
+- no two updates of a table have the same old image, whatever their segments, but several rows of the table may match:
+  one of them is updated;
+- inserts of equal rows are one segment.
+
+*Superseded.* An update that keeps its key, and all of whose columns are in the next change of the same row, which is
+again such an update, stands in a segment marked superseded, and the later one takes its wave. The fast path skips
+these segments.
 """
 
 from __future__ import annotations
@@ -35,7 +54,7 @@ class Transaction(NamedTuple):
     commit_lsn: Lsn
     """Start of its commit record."""
     end_lsn: Lsn
-    """End of its commit record: resuming here repeats nothing of it."""
+    """End of its commit record: resuming here repeats nothing of it. 0 in a part before the last."""
     committed_at: int
     """Source time of the commit, microseconds since 1970 UTC."""
     changes: int
@@ -49,21 +68,23 @@ class Segment(NamedTuple):
     """Index into the batch's relations."""
     operation: Operation
     wave: int
+    """From 1."""
     superseded: bool
     """Every row is overwritten by a later update of the batch: replayed only in exact order."""
     rows: int
     columns: tuple[int, ...]
     """Positions, in the relation, of the columns that ``copy_text`` or ``values`` hold. A column that is not
-    here was not sent (an unchanged TOASTed value) and keeps what the replica has. Empty for deletes."""
+    here was not sent (an unchanged TOASTed value) and keeps what the replica has. Empty for deletes, and for an
+    update under FULL of which nothing was sent: there the row only has to exist."""
     key: tuple[int, ...]
     """Positions of the columns that ``old`` holds and rows are matched by; empty if an update is matched by
     the new values of the relation's key."""
     copy_text: bytes
     """INSERT: ``rows`` lines of COPY text format, each ended by a newline, in the order of ``columns``."""
     values: tuple[bytes, ...]
-    """UPDATE: per column, ``rows`` elements, each an int32 length (-1: NULL) and that many bytes of text."""
+    """UPDATE: per column, ``rows`` elements."""
     old: tuple[bytes, ...]
-    """UPDATE, DELETE: per key column, its old values, in the same form."""
+    """UPDATE, DELETE: per key column, the elements of its old values."""
     truncate_options: int = 0
     """TRUNCATE: 1 CASCADE, 2 RESTART IDENTITY (pgoutput's bits)."""
     truncated: tuple[int, ...] = ()
@@ -75,6 +96,7 @@ class Batch(NamedTuple):
 
     relations: tuple[Relation, ...]
     segments: tuple[Segment, ...]
+    """In the order in which the fast path applies them; a superseded one behind its equals."""
     order: bytes
     """For each change in commit order the index of its segment, as little-endian uint16; the rows of a segment
     stand in that order too, so walking ``order`` with a cursor per segment replays history exactly."""

@@ -122,6 +122,9 @@ class ProducerTuning(_Section):
     rotate_bytes: int = Field(default=1024 * MIB, ge=1024)
     """Sealed bytes after which a new incarnation begins."""
     heartbeat_seconds: float = Field(default=1, gt=0)
+    confirm_delay_seconds: float = Field(default=30, ge=0)
+    """How long after the cluster's acknowledgement a position is confirmed to the slot. An acknowledgement is not
+    an fsync: until the brokers' pages are on disk, the source must be able to send again."""
 
 
 class ConsumerTuning(_Section):

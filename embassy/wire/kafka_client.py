@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from confluent_kafka import KafkaError
 
 from embassy.model.errors import ConfigurationError, EmbassyError, TransientError
@@ -17,9 +19,13 @@ _FIX = {
     KafkaError._UNKNOWN_PARTITION: "a stream's topic has one partition; was it recreated?",
 }
 
+_LOG = logging.getLogger("embassy.kafka")
 
-def client_config(cluster: KafkaCluster, client: str) -> dict[str, str | int | float | bool]:
+
+def client_config(cluster: KafkaCluster, client: str) -> dict[str, str | int | float | bool | logging.Logger]:
     """Mutual TLS with host names checked. ``client`` appears in the brokers' logs.
+
+    What librdkafka has to say goes to the logger ``embassy.kafka`` instead of straight to stderr.
 
     Raises:
         ConfigurationError: a certificate or key file does not exist.
@@ -39,6 +45,7 @@ def client_config(cluster: KafkaCluster, client: str) -> dict[str, str | int | f
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 2000,
         "log.connection.close": False,
+        "logger": _LOG,
     }
 
 

@@ -19,7 +19,7 @@ from embassy.runtime.config import KafkaCluster
 from embassy.wire.kafka_client import as_embassy_error, client_config
 
 _METADATA_SECONDS = 10.0
-_POLL_SECONDS = 0.2
+_POLL_SECONDS = 0.05
 _TAKE = 200
 
 
@@ -177,7 +177,11 @@ class Subscription:
 
 
 class StreamsReader:
-    """One client, and one thread that hands what it fetches to each stream's subscription."""
+    """One client, and one thread that hands what it fetches to each stream's subscription.
+
+    Only that thread calls the client, whose assignments block while another thread polls: what the streams want of it
+    waits until the poll returns.
+    """
 
     def __init__(
         self, cluster: KafkaCluster, client: str, on_connection: Callable[[bool], None] | None = None
@@ -185,26 +189,29 @@ class StreamsReader:
         self._on_connection = on_connection or (lambda _up: None)
         self._consumer = _new_consumer(cluster, client, self._on_error, eof=False)
         self._subscriptions: dict[str, Subscription] = {}
-        self._lock = threading.Lock()
+        self._wishes: deque[Callable[[], None]] = deque()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"{client}-fetch", daemon=True)
         self._thread.start()
 
     def subscribe(self, topic: str, offset: int, queue_bytes: int) -> Subscription:
         """Begin at an offset; a former subscription of the topic ends."""
-        self.unsubscribe(topic)
-        subscription = Subscription(topic, queue_bytes, self._pause, self._resume)
-        with self._lock:
+        subscription = Subscription(topic, queue_bytes, self._pause, self._wish_resumed)
+
+        def assign() -> None:
+            self._unassign(topic)
             self._subscriptions[topic] = subscription
-            self._consumer.incremental_assign([TopicPartition(topic, 0, offset)])
+            try:
+                self._consumer.incremental_assign([TopicPartition(topic, 0, offset)])
+            except KafkaException as error:
+                subscription.fail(_fetch_error(error.args[0], f"{topic}@{offset}"))
+
+        self._wishes.append(assign)
         return subscription
 
     def unsubscribe(self, topic: str) -> None:
         """Stop fetching a topic."""
-        with self._lock:
-            if self._subscriptions.pop(topic, None) is not None:
-                with contextlib.suppress(KafkaException):
-                    self._consumer.incremental_unassign([TopicPartition(topic, 0)])
+        self._wishes.append(lambda: self._unassign(topic))
 
     def close(self) -> None:
         """End the thread and the client."""
@@ -212,19 +219,26 @@ class StreamsReader:
         self._thread.join()
         self._consumer.close()
 
+    def _unassign(self, topic: str) -> None:
+        if self._subscriptions.pop(topic, None) is not None:
+            with contextlib.suppress(KafkaException):
+                self._consumer.incremental_unassign([TopicPartition(topic, 0)])
+
+    def _wish_resumed(self, subscription: Subscription) -> None:
+        self._wishes.append(lambda: self._switch(subscription, self._consumer.resume))
+
     def _pause(self, subscription: Subscription) -> None:
         self._switch(subscription, self._consumer.pause)
 
-    def _resume(self, subscription: Subscription) -> None:
-        self._switch(subscription, self._consumer.resume)
-
     def _switch(self, subscription: Subscription, switch: Callable[[list[TopicPartition]], object]) -> None:
-        with self._lock, contextlib.suppress(KafkaException):  # it may have been unassigned meanwhile
-            if self._subscriptions.get(subscription.topic) is subscription:
+        if self._subscriptions.get(subscription.topic) is subscription:
+            with contextlib.suppress(KafkaException):  # the partition may have failed meanwhile
                 switch([TopicPartition(subscription.topic, 0)])
 
     def _run(self) -> None:
         while not self._closed.is_set():
+            while self._wishes:
+                self._wishes.popleft()()
             first = self._consumer.poll(_POLL_SECONDS)
             if first is None:
                 continue

@@ -62,3 +62,34 @@ def first_record(config: dict[str, Any], topic: str, limit_seconds: float = 30) 
     finally:
         consumer.close()
     pytest.fail("neither a record nor an error in time")
+
+
+def read_values(config: dict[str, Any], topic: str, limit_seconds: float = 30) -> list[bytes]:
+    """Every record of a topic, from its first to the end that it has now."""
+    consumer = Consumer({**config, "log_level": 0, "group.id": f"embassy-{uuid.uuid4().hex}"})
+    values: list[bytes] = []
+    try:
+        low, high = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=limit_seconds)
+        consumer.assign([TopicPartition(topic, 0, low)])
+        end = time.monotonic() + limit_seconds
+        while low + len(values) < high:
+            message = consumer.poll(1)
+            if message is not None:
+                assert message.error() is None, message.error()
+                values.append(bytes(message.value() or b""))
+            assert time.monotonic() < end, f"only {len(values)} of {high - low} records in time"
+    finally:
+        consumer.close()
+    return values
+
+
+def append_values(config: dict[str, Any], topic: str, values: list[bytes], limit_seconds: float = 30) -> None:
+    """Append records in order, as any carrier with the right to write could."""
+    failures: list[KafkaError] = []
+    producer = Producer({**config, "log_level": 0, "enable.idempotence": True, "message.timeout.ms": 30_000})
+    for value in values:
+        producer.produce(
+            topic, value, partition=0, on_delivery=lambda error, _: failures.append(error) if error else None
+        )
+    assert producer.flush(limit_seconds) == 0
+    assert not failures, failures

@@ -1,0 +1,182 @@
+"""The bridge's loop for one stream: what counts at home is appended in the embassy, byte for byte.
+
+It holds no secret key. It verifies signatures and links as it carries: a bridge that forwarded anything at all could
+be made to resume from a forged head and pass over real records. It keeps no position of its own: the head of the
+foreign topic is where it goes on.
+"""
+
+from __future__ import annotations
+
+import select
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import structlog
+
+from embassy.model.chain import Follower, Standing
+from embassy.model.errors import IntegrityError
+from embassy.model.record import Head
+from embassy.runtime import failpoints
+from embassy.runtime.config import KafkaCluster
+from embassy.runtime.failpoints import failpoint
+from embassy.wire.enrolment import Enrolment
+from embassy.wire.head_search import find_head, locate
+from embassy.wire.kafka_reader import Fetched, StreamsReader, Subscription, TopicReader
+from embassy.wire.kafka_writer import Appender, KafkaWriter
+from embassy.wire.record_codec import decode_record
+from embassy.wire.verifying import RecordVerifier
+
+_WAIT_SECONDS = 0.25
+_DRAIN_SECONDS = 3.0
+
+
+class Gauges(Protocol):
+    """What the loop tells of itself, once a turn."""
+
+    def carried(self, records: int, value_bytes: int) -> None:
+        """Records were sent on."""
+
+    def bridged(self, head: Head, timestamp_ms: int) -> None:
+        """Everything up to this head is acknowledged in the embassy; the time is when home appended it."""
+
+    def ignored(self, standing: Standing) -> None:
+        """A record did not count."""
+
+
+class Limits(NamedTuple):
+    """Bounds of memory and patience."""
+
+    inflight_bytes: int
+    queue_bytes: int
+    hold_seconds: float
+
+
+class Forwarder:
+    """Carries one stream."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        topic: str,
+        enrolment: Enrolment,
+        home: KafkaCluster,
+        foreign: KafkaCluster,
+        reader: StreamsReader,
+        writer: KafkaWriter,
+        limits: Limits,
+        gauges: Gauges,
+        clock: Callable[[], float],
+    ) -> None:
+        self.name = name
+        self._topic = topic
+        self._enrolment = enrolment
+        self._home = home
+        self._foreign = foreign
+        self._reader = reader
+        self._writer = writer
+        self._limits = limits
+        self._gauges = gauges
+        self._clock = clock
+        self._log = structlog.get_logger(component="bridge", stream=name)
+
+    def run(self, stop: threading.Event, pulse: Callable[[], None]) -> None:
+        """Carry until told to stop.
+
+        Raises:
+            TransientError: a cluster is unreachable.
+            IntegrityError: a record is missing at home, or the foreign topic holds what home does not.
+        """
+        verified = RecordVerifier(self._enrolment).verified
+        genesis = self._enrolment.genesis()
+        with TopicReader(self._foreign, self._topic, f"{self._topic}-head") as log:
+            found = find_head(log, verified, genesis)
+        head = genesis if found is None else found.head
+        with TopicReader(self._home, self._topic, f"{self._topic}-resume") as log:
+            offset = locate(log, head, verified)
+        self._log.info("carrying", sequence=head.sequence, offset=offset)
+        follower = Follower(
+            head, topic=self._topic, verified=verified, clock=self._clock, hold_seconds=self._limits.hold_seconds
+        )
+        appender = self._writer.appender(self._topic)
+        subscription = self._reader.subscribe(self._topic, offset, self._limits.queue_bytes)
+        try:
+            _Carriage(follower, appender, self._limits, self._gauges, pulse).run(subscription, stop, self._clock)
+        finally:
+            self._reader.unsubscribe(self._topic)
+            appender.close()
+
+
+class _Sent(NamedTuple):
+    number: int
+    head: Head
+    timestamp_ms: int
+
+
+class _Carriage:
+    """The loop proper, between one subscription and one appender."""
+
+    def __init__(
+        self,
+        follower: Follower,
+        appender: Appender,
+        limits: Limits,
+        gauges: Gauges,
+        pulse: Callable[[], None],
+    ) -> None:
+        self._follower = follower
+        self._appender = appender
+        self._limits = limits
+        self._gauges = gauges
+        self._pulse = pulse
+        self._sent: deque[_Sent] = deque()
+
+    def run(self, subscription: Subscription, stop: threading.Event, clock: Callable[[], float]) -> None:
+        while not stop.is_set():
+            self._pulse()
+            fetched = subscription.take(_WAIT_SECONDS)
+            if fetched:
+                self._carry(fetched)
+            self._take_acks()
+        deadline = clock() + _DRAIN_SECONDS
+        while self._appender.inflight and clock() < deadline:
+            self._await_acks()
+
+    def _carry(self, fetched: list[Fetched]) -> None:
+        records = value_bytes = 0
+        for offset, timestamp_ms, value in fetched:
+            try:
+                record = decode_record(value)
+            except IntegrityError:
+                self._gauges.ignored(Standing.UNSIGNED)
+                continue
+            standing = self._follower.judge(record, offset)
+            if standing is not Standing.COUNTS:
+                self._gauges.ignored(standing)
+                continue
+            while self._appender.inflight_bytes > self._limits.inflight_bytes:
+                self._await_acks()
+            failpoint(failpoints.BRIDGE_BEFORE_APPEND)
+            number = self._appender.append(value)
+            failpoint(failpoints.BRIDGE_AFTER_APPEND)
+            if not record.header.last:
+                failpoint(failpoints.BRIDGE_BETWEEN_PARTS)
+            self._sent.append(_Sent(number, self._follower.head, timestamp_ms))
+            records += 1
+            value_bytes += len(value)
+        self._gauges.carried(records, value_bytes)
+
+    def _await_acks(self) -> None:
+        select.select([self._appender.wake_fd], [], [], _WAIT_SECONDS)
+        self._pulse()
+        self._take_acks()
+
+    def _take_acks(self) -> None:
+        last: _Sent | None = None
+        for ack in self._appender.acks():
+            while self._sent and self._sent[0].number <= ack.number:
+                last = self._sent.popleft()
+        if last is not None:
+            self._gauges.bridged(last.head, last.timestamp_ms)

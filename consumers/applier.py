@@ -1,0 +1,170 @@
+"""Applies batches to the replica: fast if that works, exact if it does not.
+
+*Fast:* wave by wave, in each wave deletes, then updates, then inserts, one statement a segment, behind a savepoint;
+statements travel together, and only COPY needs an exchange of its own. Each count must be the segment's. *Exact:*
+whatever surprises there (a constraint that only the source's order satisfies, a count) rolls back to the savepoint, and
+`consumers.replay` decides.
+
+The planner is told how to look for rows, segment by segment. What it would choose by itself, from statistics that are
+stale or for a table that was small a moment ago, may compare each row with each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from consumers.replay import Replay
+from consumers.sql_builder import Access, copy, truncate
+from consumers.targets import Targets
+from consumers.text_rows import text_array
+from embassy.model.batch import Batch, Operation, Segment
+from embassy.pg.apply_session import ApplySession, Call, Query, StatementFailed
+from embassy.runtime.failpoints import CONSUMER_BEFORE_REPLAY, failpoint
+
+_SAVEPOINT = Query("SAVEPOINT embassy_batch")
+_RELEASE = Query("RELEASE SAVEPOINT embassy_batch")
+_ROLLBACK_TO = Call(Query("ROLLBACK TO SAVEPOINT embassy_batch"))
+
+_SWITCHES = ("enable_nestloop", "enable_hashjoin", "enable_mergejoin", "enable_seqscan", "enable_bitmapscan")
+_ON = {
+    Access.BY_KEY: ("enable_nestloop",),
+    Access.BY_INDEX_AND_IMAGE: ("enable_nestloop", "enable_hashjoin"),
+    Access.BY_SCAN: ("enable_hashjoin", "enable_mergejoin", "enable_seqscan", "enable_bitmapscan"),
+}
+_PLANNER = {
+    access: {switch: "on" if switch in switched_on else "off" for switch in _SWITCHES}
+    for access, switched_on in _ON.items()
+}
+
+SETTINGS = _PLANNER[Access.BY_KEY]
+"""What the session must be opened with beside `ApplySession.settings`."""
+
+
+class Surprise(Exception):  # noqa: N818 - not an error: the exact replay decides
+    """The fast path did not do what it should."""
+
+
+class Applier:
+    """Applies batches, in transactions that its caller ends."""
+
+    def __init__(
+        self, session: ApplySession, *, replayed: Callable[[str], None], pulse: Callable[[], None]
+    ) -> None:
+        """Take a session.
+
+        Args:
+            session: the replica's.
+            replayed: told the reason when a batch is applied change by change.
+            pulse: called now and then.
+        """
+        self._session = session
+        self._targets = Targets(session)
+        self._replayed = replayed
+        self._pulse = pulse
+        self._has_savepoint = False
+        self._access = Access.BY_KEY
+
+    def begin(self) -> None:
+        """Begin a transaction."""
+        self._session.begin()
+        self._has_savepoint = False
+        self._access = Access.BY_KEY
+
+    def apply(self, batch: Batch) -> None:
+        """Apply a batch, whole.
+
+        Raises:
+            IntegrityError: it cannot be applied.
+            TransientError: the session ended, or the server asks to try later.
+        """
+        if not batch.segments:
+            return
+        if self._has_savepoint:
+            self._session.defer(_RELEASE)
+        self._session.defer(_SAVEPOINT)
+        self._has_savepoint = True
+        access = self._access
+        try:
+            self._apply_fast(batch)
+        except (StatementFailed, Surprise) as surprise:
+            reason = surprise.sqlstate if isinstance(surprise, StatementFailed) else str(surprise)
+            self._session.run([_ROLLBACK_TO])
+            self._access = access
+            self._replayed(reason)
+            failpoint(CONSUMER_BEFORE_REPLAY)
+            self._targets.forget()
+            self._session.run(self._planned_for(Access.BY_KEY))
+            Replay(self._session, self._targets, batch, self._pulse).run()
+
+    def _apply_fast(self, batch: Batch) -> None:
+        """Apply segment by segment.
+
+        Raises:
+            StatementFailed, Surprise: it does not work like this.
+        """
+        together = _Together(self._session)
+        for segment in sorted(batch.segments, key=_rank):
+            relation = batch.relations[segment.relation]
+            if segment.superseded:
+                continue
+            if segment.operation is Operation.INSERT:
+                statement = copy(self._targets.of(relation), segment.columns)
+                together.send()
+                if self._session.copy(statement, segment.copy_text) != segment.rows:
+                    raise Surprise("row count")
+            elif segment.operation is Operation.TRUNCATE:
+                destinations = [self._targets.of(batch.relations[index]) for index in segment.truncated]
+                statement = truncate(destinations, restart_identity=bool(segment.truncate_options & 2))
+                together.add(Call(Query(statement)))
+            else:
+                found = self._targets.segment_query(relation, segment)
+                if found is None:
+                    raise Surprise("casts")
+                for call in self._planned_for(found.access):
+                    together.add(call)
+                arrays = [text_array(column, segment.rows) for column in (*segment.values, *segment.old)]
+                together.add(Call(found.query, arrays), segment.rows)
+        together.send()
+
+    def _planned_for(self, access: Access) -> list[Call]:
+        """The statements that tell the planner, if it has to be told."""
+        if access is self._access:
+            return []
+        before, after = _PLANNER[self._access], _PLANNER[access]
+        self._access = access
+        return [
+            Call(Query(f"SET LOCAL {switch} = {value}"))
+            for switch, value in after.items()
+            if before[switch] != value
+        ]
+
+
+class _Together:
+    """Statements that travel together, and how many rows each must report."""
+
+    def __init__(self, session: ApplySession) -> None:
+        self._session = session
+        self._calls: list[Call] = []
+        self._rows: list[int | None] = []
+
+    def add(self, call: Call, rows: int | None = None) -> None:
+        self._calls.append(call)
+        self._rows.append(rows)
+
+    def send(self) -> None:
+        """Send what was added.
+
+        Raises:
+            StatementFailed: a statement failed.
+            Surprise: a count differs.
+        """
+        if not self._calls:
+            return
+        counts = self._session.run(self._calls)
+        if any(wanted not in (None, count) for wanted, count in zip(self._rows, counts, strict=True)):
+            raise Surprise("row count")
+        self._calls, self._rows = [], []
+
+
+def _rank(segment: Segment) -> tuple[int, int]:
+    return segment.wave, segment.operation

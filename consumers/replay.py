@@ -1,0 +1,135 @@
+"""A batch once more, change by change in the exact order of the source: what no faster way could apply.
+
+What fails here cannot be applied at all, and the error says which change of which transaction it is. It names tables,
+columns and constraints, never a value.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+
+from consumers.sql_builder import truncate
+from consumers.targets import Targets
+from consumers.text_rows import copy_rows, elements
+from embassy.model.batch import Batch, Operation, Segment
+from embassy.model.errors import IntegrityError
+from embassy.pg.apply_session import ApplySession, Call, Query, StatementFailed
+from embassy.pg.replica_catalog import owned_sequences
+
+_CHUNK_CALLS = 1000
+_CHUNK_BYTES = 4 << 20
+_CANNOT_TRUNCATE = "0A000"
+
+_SAVEPOINT = Query("SAVEPOINT embassy_truncate")
+_ROLLBACK_TO = Query("ROLLBACK TO SAVEPOINT embassy_truncate")
+_RELEASE = Query("RELEASE SAVEPOINT embassy_truncate")
+_PLAN_ONCE = Call(Query("SET LOCAL plan_cache_mode = force_generic_plan"))
+_PLAN_EACH = Call(Query("SET LOCAL plan_cache_mode = force_custom_plan"))
+
+_Row = list[bytes | None]
+
+
+class Replay:
+    """Applies one batch in exact order, in the transaction that is open."""
+
+    def __init__(self, session: ApplySession, targets: Targets, batch: Batch, pulse: Callable[[], None]) -> None:
+        self._session = session
+        self._targets = targets
+        self._batch = batch
+        self._pulse = pulse
+        self._order = array("H", batch.order)
+        if sys.byteorder == "big":
+            self._order.byteswap()
+
+    def run(self) -> None:
+        """Apply every change, superseded ones too.
+
+        Raises:
+            IntegrityError: a change cannot be applied.
+            TransientError: the session ended.
+        """
+        batch = self._batch
+        rows = [_rows(segment) for segment in batch.segments]
+        calls: list[Call] = [_PLAN_ONCE]
+        first, size = -1, 0
+        for ordinal, index in enumerate(self._order):
+            segment = batch.segments[index]
+            if segment.operation is Operation.TRUNCATE:
+                self._send(calls, first)
+                self._truncate(segment, ordinal)
+                calls, first, size = [], ordinal + 1, 0
+                continue
+            row = next(rows[index])
+            calls.append(Call(self._targets.row_query(batch.relations[segment.relation], segment), row))
+            size += sum(len(value) for value in row if value is not None)
+            if len(calls) >= _CHUNK_CALLS or size >= _CHUNK_BYTES:
+                self._send(calls, first)
+                self._pulse()
+                calls, first, size = [], ordinal + 1, 0
+        calls.append(_PLAN_EACH)
+        self._send(calls, first)
+
+    def _send(self, calls: Sequence[Call], first: int) -> None:
+        """Execute; the first call is for the change of that ordinal, and each row must be found once."""
+        try:
+            counts = self._session.run(calls)
+        except StatementFailed as failure:
+            raise self._failed(first + failure.index, failure.reason) from failure
+        for position, count in enumerate(counts):
+            if count != 1 and calls[position] not in (_PLAN_ONCE, _PLAN_EACH):
+                found = "no row has its key" if count == 0 else f"{count} rows have its key"
+                raise self._failed(first + position, found)
+
+    def _truncate(self, segment: Segment, ordinal: int) -> None:
+        """TRUNCATE; or DELETE all rows, where a table refers to these that is not truncated with them.
+
+        At the source that table was: a partitioned root, which the stream does not name, or one that is not published.
+        """
+        relations = [self._batch.relations[index] for index in segment.truncated]
+        destinations = [self._targets.of(relation) for relation in relations]
+        restart = bool(segment.truncate_options & 2)
+        try:
+            self._session.run([Call(_SAVEPOINT)])
+            try:
+                self._session.run([Call(Query(truncate(destinations, restart_identity=restart))), Call(_RELEASE)])
+            except StatementFailed as failure:
+                if failure.sqlstate != _CANNOT_TRUNCATE:
+                    raise
+                self._session.run([Call(_ROLLBACK_TO), Call(_RELEASE)])
+                statements = [f"DELETE FROM ONLY {destination.name}" for destination in destinations]
+                for relation in relations if restart else ():
+                    names = owned_sequences(self._session.connection, relation.schema, relation.name)
+                    statements += [f"ALTER SEQUENCE {name} RESTART" for name in names]
+                self._session.run([Call(Query(statement)) for statement in statements])
+        except StatementFailed as failure:
+            raise self._failed(ordinal, failure.reason) from failure
+
+    def _failed(self, ordinal: int, reason: str) -> IntegrityError:
+        batch = self._batch
+        segment = batch.segments[self._order[ordinal]]
+        relation = batch.relations[segment.relation]
+        key = ", ".join(relation.columns[i].name for i in segment.key or relation.key) or "none"
+        at = ordinal
+        for transaction in batch.transactions:
+            if at < transaction.changes:
+                break
+            at -= transaction.changes
+        part = f" of part {batch.part}" if batch.part or not batch.complete else ""
+        return IntegrityError(
+            f"{segment.operation.name} of {relation} (key: {key}) cannot be applied: {reason}; "
+            f"change {at + 1}{part} of transaction {transaction.xid}, committed at {transaction.commit_lsn}",
+            place=f"{relation}, {self._session.place}",
+            hint="the replica differs from what the source had: repair or resync the table, then start the consumer "
+            "again; nothing of this transaction is in the replica",
+        )
+
+
+def _rows(segment: Segment) -> Iterator[_Row]:
+    """The parameters of each row's statement."""
+    if segment.operation is Operation.INSERT:
+        if not segment.columns:
+            return iter([[] for _ in range(segment.rows)])
+        return copy_rows(segment.copy_text)
+    return map(list, zip(*map(elements, (*segment.values, *segment.old)), strict=True))

@@ -1,0 +1,142 @@
+"""Batches into target transactions, and the stream's progress with them.
+
+Many source transactions may share a target transaction: what has come already is applied together, bounded by size and
+time. The parts of a large transaction stay in one that is open until the last part. The progress row moves by
+compare-and-set in the transaction that applies what it speaks of; so whether an answer to COMMIT arrives or not, the
+row tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from consumers.applier import Applier
+from consumers.inbox import BatchOpened, KeyTaken
+from embassy.model.lsn import Lsn
+from embassy.pg import progress_store
+from embassy.pg.apply_session import ApplySession, Call, Query
+from embassy.pg.progress_store import Progress
+from embassy.runtime import failpoints
+from embassy.runtime.failpoints import failpoint
+
+_COMMIT = Call(Query("COMMIT"))
+_ROLLBACK = Call(Query("ROLLBACK"))
+
+
+class Gauges(Protocol):
+    """What the writer tells of itself, once a target transaction."""
+
+    def applied(self, transactions: int, changes: int, resume_lsn: Lsn, committed_at: int) -> None:
+        """Committed in the replica; ``committed_at`` is the newest source time, microseconds since 1970, 0 if unknown."""
+
+
+class Bounds(NamedTuple):
+    """When a target transaction is committed although more is here."""
+
+    bytes: int = 16 << 20
+    seconds: float = 0.5
+    batches: int = 50
+    """Each is a subtransaction; above 64 of them readers' snapshots become slow."""
+
+
+class ReplicaWriter:
+    """Writes one stream's events to its replica."""
+
+    def __init__(
+        self,
+        session: ApplySession,
+        applier: Applier,
+        *,
+        stream: bytes,
+        progress: Progress,
+        gauges: Gauges,
+        clock: Callable[[], float],
+        bounds: Bounds | None = None,
+    ) -> None:
+        self.progress = progress
+        """What is committed."""
+        self._session = session
+        self._applier = applier
+        self._stream = stream
+        self._gauges = gauges
+        self._clock = clock
+        self._bounds = bounds or Bounds()
+        self._next = progress
+        self._open = False
+        self._parts_open = False
+        self._reset()
+
+    def take(self, event: KeyTaken | BatchOpened) -> None:
+        """Apply an event; what is whole may stay uncommitted until `commit`.
+
+        Raises:
+            IntegrityError: it cannot be applied, or something else has moved the progress row.
+            TransientError: the session ended.
+        """
+        if isinstance(event, KeyTaken):
+            self._take_key(event)
+        else:
+            self._take_batch(event)
+
+    def commit(self) -> None:
+        """Commit what is whole, if anything is; a transaction that is not whole stays open.
+
+        Raises:
+            IntegrityError, TransientError: as for `take`.
+        """
+        if self._parts_open or self._next is self.progress:
+            return
+        if not self._open:
+            self._applier.begin()
+        self._session.run()
+        progress_store.advance(self._session.connection, self._stream, self.progress.head, self._next)
+        failpoint(failpoints.CONSUMER_BEFORE_COMMIT)
+        self._session.run([_COMMIT])
+        failpoint(failpoints.CONSUMER_AFTER_COMMIT)
+        self.progress = self._next
+        transactions, changes = self._transactions, self._changes
+        self._reset()
+        self._gauges.applied(
+            transactions, changes, self.progress.head.resume_lsn, self.progress.committed_at if transactions else 0
+        )
+
+    def _take_key(self, event: KeyTaken) -> None:
+        if event.rolls_back:
+            self._session.run([_ROLLBACK])
+            self._parts_open = False
+            self._reset()
+        self._next = Progress(event.head, event.key_record, event.next_offset, self._next.committed_at)
+
+    def _take_batch(self, event: BatchOpened) -> None:
+        batch = event.batch
+        if not batch.complete and not self._parts_open:
+            self.commit()  # only the large transaction may be rolled back with its parts
+        if not self._open:
+            self._applier.begin()
+            self._open = True
+            self._begun_at = self._clock()
+        self._parts_open = not batch.complete
+        failpoint(failpoints.CONSUMER_BEFORE_APPLY)
+        self._applier.apply(batch)
+        failpoint(failpoints.CONSUMER_AFTER_APPLY)
+        self._changes += sum(transaction.changes for transaction in batch.transactions)
+        if self._parts_open:
+            failpoint(failpoints.CONSUMER_BETWEEN_PARTS)
+            return
+        self._transactions += len(batch.transactions)
+        committed_at = batch.transactions[-1].committed_at if batch.transactions else self._next.committed_at
+        self._next = Progress(event.head, self._next.key_record, event.next_offset, committed_at)
+        self._batches += 1
+        self._bytes += event.encoded_bytes
+        if (
+            self._bytes >= self._bounds.bytes
+            or self._batches >= self._bounds.batches
+            or self._clock() - self._begun_at >= self._bounds.seconds
+        ):
+            self.commit()
+
+    def _reset(self) -> None:
+        self._open = False
+        self._begun_at = 0.0
+        self._bytes = self._batches = self._transactions = self._changes = 0

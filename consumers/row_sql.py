@@ -1,0 +1,103 @@
+"""The statements that write one row, for the replay of a batch in its exact order.
+
+A parameter here is declared to be of the column's own type, so its text goes through the type's input function and no
+cast is involved. The parameters are a row's new values, then its old ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from consumers.sql_builder import changes_of
+from consumers.sql_terms import (
+    Target,
+    assignment,
+    found_by,
+    image,
+    image_of_texts,
+    narrowed_by,
+    quoted,
+    typed,
+)
+from consumers.text_rows import TEXT_OID
+
+
+class RowSql(NamedTuple):
+    """A statement for a row."""
+
+    sql: str
+    types: tuple[int, ...]
+    """Oids of the parameters' types."""
+
+
+def insert(destination: Target, columns: Sequence[int]) -> RowSql:
+    """INSERT of a row."""
+    if not columns:
+        return RowSql(f"INSERT INTO {destination.name} DEFAULT VALUES", ())
+    targets = [destination.columns[position] for position in columns]
+    names = ", ".join(quoted(column.name) for column in targets)
+    values = ", ".join(f"${i}" for i in range(1, len(columns) + 1))
+    return RowSql(
+        f"INSERT INTO {destination.name} ({names}) OVERRIDING SYSTEM VALUE VALUES ({values})",
+        tuple(column.base_oid for column in targets),
+    )
+
+
+def update(destination: Target, columns: Sequence[int], key: Sequence[int]) -> RowSql:
+    """UPDATE of a row; see `consumers.sql_builder.update`.
+
+    Raises:
+        IntegrityError: there is nothing to match the row by.
+    """
+    changes = changes_of(destination, columns, key)
+    parameters = {position: f"${i}" for i, position in enumerate(columns, 1)}
+    sets = []
+    for position in changes.assigned:
+        column, parameter = destination.columns[position], parameters[position]
+        sets.append(assignment(column, parameter, parameter))
+    conditions, old_types = _conditions(destination, columns, key)
+    for position in changes.kept:
+        column = destination.columns[position]
+        conditions.append(f"t.{quoted(column.name)} OPERATOR(pg_catalog.=) {parameters[position]}")
+    where = " AND ".join(conditions)
+    types = (*(destination.columns[position].base_oid for position in columns), *old_types)
+    if sets:
+        return RowSql(f"UPDATE ONLY {destination.name} AS t SET {', '.join(sets)} WHERE {where}", types)
+    return RowSql(f"SELECT 1 FROM ONLY {destination.name} AS t WHERE {where}", types)
+
+
+def delete(destination: Target, key: Sequence[int]) -> RowSql:
+    """DELETE of a row."""
+    conditions, types = _conditions(destination, (), key)
+    return RowSql(f"DELETE FROM ONLY {destination.name} AS t WHERE {' AND '.join(conditions)}", types)
+
+
+def _conditions(
+    destination: Target, columns: Sequence[int], key: Sequence[int]
+) -> tuple[list[str], tuple[int, ...]]:
+    """How the row is matched, and the types of the parameters behind the new values."""
+    first = len(columns) + 1
+    if destination.by_image:
+        return [_one_by_image(destination, first, key)], (TEXT_OID,) * len(key)
+    numbers = {position: first + i for i, position in enumerate(key)} or {
+        position: i for i, position in enumerate(columns, 1)
+    }
+    found, _ = found_by(destination, key or destination.relation.key)
+    conditions = [
+        f"t.{quoted(destination.columns[column.position].name)} {column.equals} ${numbers[column.position]}"
+        for column in found
+    ]
+    return conditions, tuple(destination.columns[position].base_oid for position in key)
+
+
+def _one_by_image(destination: Target, first: int, key: Sequence[int]) -> str:
+    """One of the rows whose text is that of the old row; the index is asked first where there is one."""
+    numbers = {position: f"${first + i}" for i, position in enumerate(key)}
+    narrowing = [
+        f"t.{quoted(destination.columns[column.position].name)} {column.equals} {value}"
+        for column in narrowed_by(destination, key)
+        if (value := typed(destination.columns[column.position], numbers[column.position])) is not None
+    ]
+    same = f"{image('t', [destination.columns[p] for p in key])} = {image_of_texts(list(numbers.values()))}"
+    return f"t.ctid = (SELECT t.ctid FROM ONLY {destination.name} AS t WHERE {' AND '.join([*narrowing, same])} LIMIT 1)"

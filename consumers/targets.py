@@ -1,0 +1,97 @@
+"""The replica's tables, looked up once, and the statements for each shape of segment, built once."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from consumers import row_sql, sql_builder
+from consumers.sql_builder import Access
+from consumers.sql_terms import Target, target
+from consumers.text_rows import TEXT_ARRAY_OID
+from embassy.model.batch import Operation, Segment
+from embassy.model.relation import Relation
+from embassy.pg.apply_session import ApplySession, Query
+from embassy.pg.replica_catalog import find_table
+
+_SHAPES_MOST = 4096
+
+_Shape = tuple[Relation, Operation, tuple[int, ...], tuple[int, ...]]
+
+
+class SegmentQuery(NamedTuple):
+    """How a segment of updates or deletes is written as a whole."""
+
+    query: Query
+    access: Access
+
+
+class Targets:
+    """What is known of the replica's tables."""
+
+    def __init__(self, session: ApplySession) -> None:
+        self._session = session
+        self._targets: dict[Relation, Target] = {}
+        self._segments: dict[_Shape, SegmentQuery | None] = {}
+        self._rows: dict[_Shape, Query] = {}
+
+    def forget(self) -> None:
+        """Look again when next asked: the replica's tables may have been altered."""
+        self._targets.clear()
+        self._segments.clear()
+        self._rows.clear()
+
+    def of(self, relation: Relation) -> Target:
+        """The relation's table.
+
+        Raises:
+            IntegrityError: the replica has none that fits.
+        """
+        found = self._targets.get(relation)
+        if found is None:
+            table = find_table(self._session.connection, relation.schema, relation.name)
+            found = self._targets[relation] = target(relation, table)
+        return found
+
+    def segment_query(self, relation: Relation, segment: Segment) -> SegmentQuery | None:
+        """How a segment of updates or deletes is written as a whole; None if only row by row.
+
+        Raises:
+            IntegrityError: as for `of`, or the segment has nothing to match rows by.
+        """
+        shape = (relation, segment.operation, segment.columns, segment.key)
+        if shape not in self._segments:
+            if len(self._segments) >= _SHAPES_MOST:
+                self._segments.clear()
+            self._segments[shape] = self._built(self.of(relation), segment)
+        return self._segments[shape]
+
+    def row_query(self, relation: Relation, segment: Segment) -> Query:
+        """How one row of a segment is written.
+
+        Raises:
+            IntegrityError: as for `segment_query`.
+        """
+        shape = (relation, segment.operation, segment.columns, segment.key)
+        found = self._rows.get(shape)
+        if found is None:
+            if len(self._rows) >= _SHAPES_MOST:
+                self._rows.clear()
+            destination = self.of(relation)
+            if segment.operation is Operation.INSERT:
+                built = row_sql.insert(destination, segment.columns)
+            elif segment.operation is Operation.UPDATE:
+                built = row_sql.update(destination, segment.columns, segment.key)
+            else:
+                built = row_sql.delete(destination, segment.key)
+            found = self._rows[shape] = Query(built.sql, built.types)
+        return found
+
+    def _built(self, destination: Target, segment: Segment) -> SegmentQuery | None:
+        if segment.operation is Operation.UPDATE:
+            built = sql_builder.update(destination, segment.columns, segment.key)
+        else:
+            built = sql_builder.delete(destination, segment.key)
+        if built is None:
+            return None
+        types = (TEXT_ARRAY_OID,) * (len(segment.columns) + len(segment.key))
+        return SegmentQuery(Query(built.sql, types, binary=True), built.access)

@@ -1,0 +1,52 @@
+"""The two forms in which a segment holds values, to PostgreSQL's parameters and, if need be, to single rows."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+
+TEXT_OID = 25
+TEXT_ARRAY_OID = 1009
+
+_ARRAY_HEADER = struct.Struct(">iiIii")
+_LENGTH = struct.Struct(">i")
+_NULL_ELEMENT = b"\xff\xff\xff\xff"
+_ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
+_ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"f": b"\f", b"v": b"\v"}
+
+
+def text_array(body: bytes, rows: int) -> bytes:
+    """A column of an update or delete segment as a binary ``text[]``: one header before the bytes as they are."""
+    has_null = _NULL_ELEMENT in body  # may be true of a text, too; PostgreSQL only wants to know if it must look
+    return _ARRAY_HEADER.pack(1, has_null, TEXT_OID, rows, 1) + body
+
+
+def elements(body: bytes) -> Iterator[bytes | None]:
+    """The values of a column of an update or delete segment, one by one."""
+    at, end = 0, len(body)
+    while at < end:
+        (length,) = _LENGTH.unpack_from(body, at)
+        at += _LENGTH.size
+        if length < 0:
+            yield None
+        else:
+            yield body[at : at + length]
+            at += length
+
+
+def copy_rows(block: bytes) -> Iterator[list[bytes | None]]:
+    """The rows of an insert segment, one by one."""
+    start = 0
+    while (end := block.find(b"\n", start)) >= 0:
+        line = block[start:end]
+        start = end + 1
+        fields = line.split(b"\t")
+        if b"\\" in line:
+            yield [None if field == b"\\N" else _ESCAPE.sub(_unescaped, field) for field in fields]
+        else:
+            yield list(fields)
+
+
+def _unescaped(match: re.Match[bytes]) -> bytes:
+    return _ESCAPED.get(match[1], match[1])

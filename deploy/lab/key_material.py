@@ -1,0 +1,82 @@
+"""The lab's keys and enrolments, where the roles' configurations look for them.
+
+A real site's keys are made by its people, each on a machine of their own; here one folder holds them all.
+"""
+
+from __future__ import annotations
+
+from deploy.lab import role_configs
+from deploy.lab.layout import Layout
+from deploy.lab.state import LabState
+from embassy.model.lsn import Lsn
+from embassy.wire.enrolment import EnrolmentFile, load_enrolment, stream_id
+from embassy.wire.keyring import (
+    generate_identity,
+    generate_operator,
+    generate_recipient,
+    load_identity,
+    load_operator,
+    load_recipient,
+    write_public,
+)
+from embassy.wire.secret_file import write_new
+
+_OWNER_ONLY = 0o700
+_FIRST_EPOCH = 1
+_SLOT_DECIDES = Lsn(0)
+
+
+def ensure(layout: Layout, state: LabState) -> None:
+    """Make the keys and enrolments that a lab of this state needs and does not have.
+
+    Raises:
+        ConfigurationError: what is there cannot be used.
+    """
+    layout.keys.mkdir(mode=_OWNER_ONLY, parents=True, exist_ok=True)
+    for person in role_configs.OPERATORS:
+        path = role_configs.operator(layout, person)
+        if not path.exists():
+            generate_operator(path, person=person)
+        elif not role_configs.public(path).exists():
+            write_public(path, load_operator(path).half)
+    path = role_configs.identity(layout)
+    if not path.exists():
+        generate_identity(path)
+    elif not role_configs.public(path).exists():
+        write_public(path, load_identity(path).half)
+    for embassy in state.embassies:
+        path = role_configs.recipient(layout, embassy)
+        if not path.exists():
+            generate_recipient(path)
+        elif not role_configs.public(path).exists():
+            write_public(path, load_recipient(path).half)
+    for registry in state.registries.values():
+        enrol(layout, registry.stream)
+
+
+def enrol(layout: Layout, stream: str) -> None:
+    """Let the operators enrol the home producer for a stream, unless they have.
+
+    Raises:
+        ConfigurationError: there is an enrolment, and it does not hold.
+    """
+    path = role_configs.enrolment(layout, stream)
+    if not path.exists():
+        file = EnrolmentFile.draft(
+            stream=stream_id(stream),
+            epoch=_FIRST_EPOCH,
+            producer=load_identity(role_configs.identity(layout)).public,
+            start_lsn=_SLOT_DECIDES,
+        )
+        for person in role_configs.OPERATORS[: role_configs.THRESHOLD]:
+            file = file.signed(load_operator(role_configs.operator(layout, person)))
+        path.parent.mkdir(mode=_OWNER_ONLY, exist_ok=True)
+        write_new(path, file.render(), mode=0o644)
+    load_enrolment(
+        path,
+        operators=[
+            role_configs.public(role_configs.operator(layout, person)) for person in role_configs.OPERATORS
+        ],
+        threshold=role_configs.THRESHOLD,
+        stream=stream,
+    )

@@ -1,0 +1,75 @@
+"""The roles that the lab's sites call for, and how each is started and found again."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.lab import role_configs
+from deploy.lab.daemons import Daemon, running_as
+from deploy.lab.layout import Layout
+from deploy.lab.state import LabState
+from deploy.lab.waiting import Patience
+
+_DRAIN_SECONDS = 20
+_ADDRESS_FILE = "--address-file"
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """One process that carries all streams of a site: a producer, a bridge or a consumer.
+
+    Attributes:
+        name: for people, "bridge embassy-1".
+        config: its configuration file.
+        stage: the command that runs it.
+        folder: where its log and its address are.
+    """
+
+    name: str
+    config: Path
+    stage: str
+    folder: Path
+
+    @property
+    def log(self) -> Path:
+        """What it says."""
+        return self.folder / f"{self.config.stem}.log"
+
+    @property
+    def address(self) -> Path:
+        """The file in which it writes where its metrics and its health are served."""
+        return self.folder / f"{self.config.stem}.address"
+
+    @property
+    def command(self) -> list[str]:
+        """Its command line; it ends with a path of the lab, by which the role is found again."""
+        return [*program(), "-c", str(self.config), self.stage, "run", _ADDRESS_FILE, str(self.address)]
+
+    def running(self) -> list[Daemon]:
+        """The processes that run it now, whoever started them."""
+        return running_as(_ADDRESS_FILE, str(self.address))
+
+    def end(self, patience: Patience) -> None:
+        """Let every process that runs it drain and end; kill one that does not."""
+        for daemon in self.running():
+            daemon.send(signal.SIGCONT)
+            if not daemon.ask(signal.SIGTERM, patience, _DRAIN_SECONDS):
+                daemon.cut_power(patience)
+
+
+def program() -> list[str]:
+    """The command ``embassy`` of this very Python."""
+    return [sys.executable, "-P", "-m", "embassy.cli.main"]
+
+
+def roles(layout: Layout, state: LabState) -> tuple[Role, ...]:
+    """The roles of a lab: one producer, and a bridge and a consumer of each embassy."""
+    folder = layout.roles
+    found = [Role("producer", role_configs.producer_config(layout), "producer", folder)]
+    for name in state.embassies:
+        found.append(Role(f"bridge {name}", role_configs.bridge_config(layout, name), "bridge", folder))
+        found.append(Role(f"consumer {name}", role_configs.consumer_config(layout, name), "consumer", folder))
+    return tuple(found)

@@ -1,0 +1,188 @@
+"""``embassy``: the command, its global options, and how every error ends."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+import traceback
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+
+from embassy.cli.options import COMPLETION_VARIABLE, Options
+from embassy.model.errors import EmbassyError
+from embassy.runtime import logs
+from embassy.runtime.exit_codes import ExitCode, exit_code
+
+LEVELS = ("debug", "info", "warning", "error", "critical")
+
+
+class Command(NamedTuple):
+    """A command of the table: its module is embassy.cli.NAME, imported when it is called."""
+
+    name: str
+    summary: str
+
+
+COMMANDS = (
+    Command("demo", "Ten registries, load, faults on purpose, and the verdict."),
+    Command("lab", "A home site and its embassies on this machine, on real servers."),
+    Command("config", "Check a configuration file; show where each value is from."),
+    Command("doctor", "Examine databases, clusters and keys, and say what to change."),
+    Command("provision", "Make what the streams need in databases and clusters."),
+    Command("keys", "Generate key files, and sign enrolments."),
+    Command("producer", "Home: read the registries' changes, seal them, append to Kafka."),
+    Command("bridge", "Carry sealed records to an embassy's Kafka."),
+    Command("consumer", "Embassy: verify, open and apply to the replicas."),
+    Command("status", "State, lag and age of each stream."),
+    Command("events", "Look at the records of a topic."),
+    Command("completion", "Print the completion script of a shell."),
+)
+
+
+class _Commands(click.Group):
+    """A group whose commands are imported when they are called, so that --help is quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - the signature is click's
+        return [command.name for command in COMMANDS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in (command.name for command in COMMANDS):
+            return None
+        module = f"embassy.cli.{cmd_name}"
+        try:
+            command: click.Command = getattr(importlib.import_module(module), cmd_name)
+        except ModuleNotFoundError as error:
+            if error.name != module:
+                raise
+            raise click.UsageError(f"{cmd_name} is not part of this version") from None
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.list_commands(ctx):
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            hint = f"Did you mean {near[0]}?" if near else "See embassy --help."
+            raise click.UsageError(f"No such command {args[0]!r}. {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(command.name, command.summary) for command in COMMANDS])
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 ok, 1 bug, 2 usage or configuration, 3 unreachable, 4 check failed, 5 refused, "
+    "9 integrity, 130 interrupted.",
+)
+@click.version_option(metadata.version("data-embassy"), prog_name="embassy")
+@click.option(
+    "-c",
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="EMBASSY_CONFIG",
+    show_envvar=True,
+    help="The role's configuration.",
+)
+@click.option(
+    "-r", "--registry", "registries", multiple=True, metavar="NAME", help="Only this stream; may be repeated."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--log-level",
+    type=click.Choice(LEVELS, case_sensitive=False),
+    default="info",
+    envvar="EMBASSY_LOG_LEVEL",
+    show_envvar=True,
+    show_default=True,
+    help="What the log on stderr begins with.",
+)
+@click.pass_context
+def embassy(
+    ctx: click.Context, config: Path | None, registries: tuple[str, ...], log_level: str, *, as_json: bool
+) -> None:
+    """Keep PostgreSQL registries alive in a second country.
+
+    \b
+    Try it:      embassy demo
+    A service:   embassy -c /etc/embassy/producer.toml producer run
+    One stream:  embassy -c /etc/embassy/consumer.toml -r land_register status
+    """  # noqa: D301 - \b is click's mark for lines that stay as they are
+    logs.configure(level=log_level)
+    ctx.obj = Options(config, registries, as_json, log_level)
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command line and return its exit code; errors are told on stderr, with the way out."""
+    try:
+        return _invoke(arguments)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        return ExitCode.INTERRUPTED
+    except EmbassyError as error:
+        _tell(error)
+        return exit_code(error)
+    except BrokenPipeError:  # the reader of stdout has left, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.OK
+    except Exception as error:  # noqa: BLE001 - the last border: what is left is a bug, and ends like one
+        click.echo(f"error: unexpected {type(error).__name__}: {error}", err=True)
+        if _debugging(arguments):
+            traceback.print_exc()
+        else:
+            click.echo("hint: this is a bug; embassy --log-level debug COMMAND shows where", err=True)
+        return ExitCode.BUG
+
+
+def _invoke(arguments: list[str]) -> int:
+    """Click's own main would decide about exit codes."""
+    if COMPLETION_VARIABLE in os.environ:
+        embassy.main(prog_name="embassy")
+    try:
+        with embassy.make_context("embassy", list(arguments)) as ctx:
+            result = embassy.invoke(ctx)
+        sys.stdout.flush()
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return ExitCode.CONFIGURATION
+    except click.ClickException as error:
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            click.echo(error.ctx.get_usage(), err=True)
+        click.echo(f"error: {error.format_message()}", err=True)
+        return ExitCode.CONFIGURATION
+    return result if isinstance(result, int) else ExitCode.OK
+
+
+def _tell(error: EmbassyError) -> None:
+    where = f" [{error.place}]" if error.place else ""
+    click.echo(f"error: {error.args[0]}{where}", err=True)
+    if error.hint:
+        click.echo(f"hint: {error.hint}", err=True)
+
+
+def _debugging(arguments: list[str]) -> bool:
+    level = os.environ.get("EMBASSY_LOG_LEVEL", "")
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if before == "--log-level":
+            level = argument
+        elif argument.startswith("--log-level="):
+            level = argument.partition("=")[2]
+    return level.lower() == "debug"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""``embassy producer``: the service at home."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import click
+
+from embassy.cli.options import Options, pass_options
+from embassy.cli.service import CLOCK, CLOSE_SECONDS, Service, address_file_option
+from embassy.pg.lost_session import TriedAgain
+from embassy.runtime import metrics as catalogue
+from embassy.runtime.config import Stream
+from embassy.runtime.exit_codes import ExitCode
+from embassy.runtime.gauges import ClusterLink, ProducerGauges
+from embassy.runtime.supervised_stream import Assignment
+from embassy.wire.kafka_writer import KafkaWriter
+from embassy.wire.keyring import load_identity, load_public_recipient
+from embassy.wire.sealing import Sealer
+from producers.slot_watch import SlotWatch, Watched
+from producers.stream_producer import StreamProducer, StreamSetup
+
+
+@click.group()
+def producer() -> None:
+    """Home: read the registries' changes, seal them, append to Kafka."""
+
+
+@producer.command()
+@address_file_option
+@pass_options
+def run(options: Options, *, address_file: Path | None) -> ExitCode:
+    """Tail each stream's replication slot until told to stop.
+
+    A stream that cannot go on halts, with the reason in the log and in /readyz; the others go on. SIGTERM drains
+    within seconds.
+
+    Reads kafka.home, keys.identity, keys.recipients, keys.operators and streams.NAME.source.
+
+    \b
+    embassy -c producer.toml producer run
+    embassy -c producer.toml -r land_register producer run
+    """  # noqa: D301 - \b is click's mark for lines that stay as they are
+    with Service("producer", options, address_file=address_file) as service:
+        fleet = _Fleet(service)
+        assignments = [fleet.assignment(name, stream) for name, stream in service.streams.items()]
+        watch = SlotWatch(fleet.slots, service.running)
+        service.closing.callback(watch.close)
+        return service.run(assignments)
+
+
+class _Fleet:
+    """What the streams of the process share, and how one is made of it."""
+
+    def __init__(self, service: Service) -> None:
+        need, settings = service.options.need, service.settings
+        self._service = service
+        self._cluster = need(settings.kafka.home, "kafka.home")
+        need(settings.keys.operators, "keys.operators")
+        self._identity = load_identity(need(settings.keys.identity, "keys.identity"))
+        self._recipients = tuple(
+            load_public_recipient(path) for path in need(settings.keys.recipients, "keys.recipients")
+        )
+        self._link = ClusterLink(service.metrics, catalogue.KAFKA_CONNECTED, component="producer", site="home")
+        self._writer = KafkaWriter(self._cluster, f"producer-{settings.site}", self._link.refused)
+        service.closing.callback(self._writer.close, CLOSE_SECONDS)
+        self.slots: list[Watched] = []
+
+    def assignment(self, name: str, stream: Stream) -> Assignment:
+        source = self._service.options.need(stream.source, f"streams.{name}.source")
+        gauges = ProducerGauges(self._service.metrics, name, link=self._link)
+        self.slots.append(Watched(name, source.dsn, stream.slot, gauges.slot, gauges.slot_lost))
+        return Assignment(
+            name, partial(self._build, name, stream, gauges), gauges.newest_seconds, stream.rpo_seconds
+        )
+
+    def _build(self, name: str, stream: Stream, gauges: ProducerGauges) -> TriedAgain:
+        source = self._service.options.need(stream.source, f"streams.{name}.source")
+        enrolment = self._service.enrolment(stream)
+        loop = StreamProducer(
+            StreamSetup(name, stream.topic, stream.slot, source, enrolment),
+            sealer=Sealer(self._identity, enrolment, self._recipients),
+            cluster=self._cluster,
+            writer=self._writer,
+            tuning=self._service.settings.producer,
+            gauges=gauges,
+            slot_gauge=gauges.slot,
+            clock=CLOCK,
+        )
+        return TriedAgain(loop, f"streams.{name}.source")

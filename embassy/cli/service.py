@@ -1,0 +1,139 @@
+"""What the three services have in common: logs, metrics, health, supervision, a clean end."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import click
+import structlog
+
+from embassy.cli.options import Options
+from embassy.runtime import metrics as catalogue
+from embassy.runtime.config import Settings, Stream
+from embassy.runtime.exit_codes import ExitCode
+from embassy.runtime.gauges import LifecycleGauges
+from embassy.runtime.health import Answers, HealthServer, Listen
+from embassy.runtime.lifecycle import Supervisor
+from embassy.runtime.metrics import Metrics
+from embassy.runtime.supervised_stream import Assignment
+from embassy.runtime.systemd import Systemd
+from embassy.wire.enrolment import Enrolment, load_enrolment
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+CLOSE_SECONDS = 1.0
+"""How long a Kafka client may take to send the rest once the streams have drained."""
+
+
+def address_file_option(command: F) -> F:
+    """``--address-file``, the same for every service."""
+    return click.option(
+        "--address-file",
+        type=click.Path(dir_okay=False, path_type=Path),
+        envvar="EMBASSY_ADDRESS_FILE",
+        show_envvar=True,
+        help="Write host:port of /metrics, /livez and /readyz to this file; it goes when the service ends.",
+    )(command)
+
+
+class Service:
+    """One process of a role. Enter it, add streams, and run; what was opened is closed at the end."""
+
+    def __init__(self, component: str, options: Options, *, address_file: Path | None) -> None:
+        self.component = component
+        self.options = options
+        self.settings: Settings = options.settings()
+        self.streams: dict[str, Stream] = options.streams(self.settings)
+        self.version = metadata.version("data-embassy")
+        self.metrics = Metrics(version=self.version, component=component, site=self.settings.site)
+        self.closing = ExitStack()
+        self.supervisor: Supervisor | None = None
+        self._listen = Listen.parse(self.settings.metrics.listen)
+        self._address_file = address_file
+        self._log = structlog.get_logger(component=component)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.closing.close()
+
+    def enrolment(self, stream: Stream) -> Enrolment:
+        """A stream's enrolment, checked against the operators' keys.
+
+        Raises:
+            ConfigurationError: it is missing, or not signed by enough persons.
+        """
+        keys = self.settings.keys
+        operators = self.options.need(keys.operators, "keys.operators")
+        return load_enrolment(
+            stream.enrolment, operators=operators, threshold=keys.threshold, stream=stream.stream
+        )
+
+    def running(self, name: str) -> bool:
+        """Whether a stream's loop turns."""
+        return self.supervisor is not None and self.supervisor.running(name)
+
+    def run(self, assignments: Sequence[Assignment]) -> ExitCode:
+        """Run the streams until told to stop, or until all have halted."""
+        for name, stream in self.streams.items():
+            self.metrics.gauge(catalogue.RPO_TARGET, registry=name).set(stream.rpo_seconds)
+        observer = LifecycleGauges(self.metrics, self.component, self.streams)
+        threading.excepthook = self._on_dead_thread(observer)
+        faulthandler.register(signal.SIGUSR1)  # kill -USR1 shows where each thread is, for one that hangs
+        systemd = Systemd()
+        self.closing.callback(systemd.close)
+        supervisor = self.supervisor = Supervisor(
+            assignments, component=self.component, observer=observer, systemd=systemd
+        )
+        answers = Answers(self.metrics.exposition, supervisor.live, supervisor.ready)
+        health = HealthServer(self._listen, answers, address_file=self._address_file)
+        self._log.info(
+            "started",
+            version=self.version,
+            site=self.settings.site,
+            config=self.options.place,
+            streams=list(self.streams),
+            metrics=f"http://{health.address}/metrics",
+            pid=os.getpid(),
+        )
+        try:
+            code = supervisor.run()
+        finally:
+            health.close()
+        if supervisor.stuck:
+            self._leave(code)
+        return code
+
+    def _on_dead_thread(self, observer: LifecycleGauges) -> Callable[[threading.ExceptHookArgs], None]:
+        """A client's own thread that dies takes no stream along; it must not go unnoticed."""
+
+        def notice(died: threading.ExceptHookArgs) -> None:
+            observer.failed("bug")
+            name = died.thread.name if died.thread is not None else "?"
+            self._log.critical("a thread has died", thread=name, exc_info=died.exc_value)
+
+        return notice
+
+    @staticmethod
+    def _leave(code: ExitCode) -> None:
+        """End although threads still run: waiting for them, the interpreter's own end could take for ever."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+CLOCK = time.monotonic

@@ -1,0 +1,39 @@
+"""The consumer's lease on a stream: an advisory lock in the replica, held by the very session that writes to it.
+
+So whoever has lost the session has lost the lease, and the server frees it when it notices that the peer is gone; both
+sides' keepalives see to that within about 20 s. A holder that is only paused keeps it; should it be resumed after all,
+the compare-and-set on the progress row still decides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import psycopg
+
+_DOMAIN = b"data-embassy consumer lease 1\0"
+
+
+def try_lease(connection: psycopg.Connection[Any], stream: bytes) -> bool:
+    """Take the lease of a stream until the session ends; False if another session has it."""
+    row = connection.execute("SELECT pg_catalog.pg_try_advisory_lock(%s)", (_key(stream),)).fetchone()
+    return row == (True,)
+
+
+def holder(connection: psycopg.Connection[Any], stream: bytes) -> str:
+    """Who has the lease, for a message."""
+    key = _key(stream)
+    row = connection.execute(
+        """SELECT a.application_name, coalesce(host(a.client_addr), 'local'), a.pid
+           FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+           WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+             AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+             AND l.classid::bigint = %s AND l.objid::bigint = %s""",
+        ((key >> 32) & 0xFFFFFFFF, key & 0xFFFFFFFF),
+    ).fetchone()
+    return "nobody any more" if row is None else f"{row[0]} at {row[1]}, process {row[2]} of the replica's server"
+
+
+def _key(stream: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(_DOMAIN + stream).digest()[:8], "big", signed=True)

@@ -1,0 +1,124 @@
+"""How far a replica has come: one row, moved in the very transaction that applies what it speaks of."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import psycopg
+
+from embassy.model.errors import IntegrityError, RefusedError
+from embassy.model.lsn import Lsn
+from embassy.model.record import Head
+
+_TABLE = "embassy.progress"
+
+
+class Progress(NamedTuple):
+    """A replica's place in its stream."""
+
+    head: Head
+    """The last record whose effect is in the replica."""
+    key_record: bytes
+    """Kafka value of the KEY record of the head's incarnation, so that a restart can open records at once; empty at
+    genesis."""
+    next_offset: int
+    """Where reading probably goes on. Only a hint: the chain decides."""
+    committed_at: int = 0
+    """Source time of the newest transaction applied, microseconds since 1970 UTC; 0 if there is none yet."""
+
+
+def read(connection: psycopg.Connection[Any], stream: bytes) -> Progress | None:
+    """The stream's row, or None if the replica has none.
+
+    Raises:
+        RefusedError: the database is not a provisioned replica.
+    """
+    if connection.execute("SELECT pg_catalog.to_regclass(%s) IS NULL", (_TABLE,)).fetchone() == (True,):
+        raise RefusedError(
+            "the database is not a replica: it has no table embassy.progress",
+            place=connection.info.dbname,
+            hint="embassy provision apply makes it one; check streams.NAME.replica.dsn",
+        )
+    row = connection.execute(
+        f"""SELECT hash, sequence, epoch, incarnation, resume_lsn::text, key_record, next_offset,
+                   coalesce((EXTRACT(epoch FROM committed_at) * 1000000)::bigint, 0)
+            FROM {_TABLE} WHERE stream = %s""",
+        (stream,),
+    ).fetchone()
+    if row is None:
+        return None
+    head_hash, sequence, epoch, incarnation, resume_lsn, key_record, next_offset, committed_at = row
+    head = Head(bytes(head_hash), sequence, epoch, bytes(incarnation), Lsn.parse(resume_lsn))
+    return Progress(head, bytes(key_record), next_offset, committed_at)
+
+
+def enrol(connection: psycopg.Connection[Any], stream: bytes, genesis: Head) -> bool:
+    """Begin a stream at its genesis unless it has a row already; returns whether it was begun.
+
+    Raises:
+        RefusedError: the row is of another enrolment.
+    """
+    made = connection.execute(
+        f"""INSERT INTO {_TABLE} (stream, epoch, sequence, hash, incarnation, resume_lsn, key_record, next_offset)
+            VALUES (%s, %s, %s, %s, %s, %s::pg_lsn, '', 0) ON CONFLICT (stream) DO NOTHING""",
+        (stream, genesis.epoch, genesis.sequence, genesis.hash, genesis.incarnation, str(genesis.resume_lsn)),
+    )
+    if made.rowcount:
+        return True
+    found = read(connection, stream)
+    if found is not None:
+        check(found, genesis)
+    return False
+
+
+def check(progress: Progress, genesis: Head) -> None:
+    """Make sure that a row can have grown from a genesis.
+
+    Raises:
+        RefusedError: it is of another enrolment.
+    """
+    head = progress.head
+    if head.epoch != genesis.epoch or (head.sequence == 0 and head.hash != genesis.hash):
+        raise RefusedError(
+            f"the replica belongs to another enrolment: it is at record {head.sequence} of epoch {head.epoch}, "
+            f"the enrolment begins epoch {genesis.epoch}",
+            place=_TABLE,
+            hint="use the enrolment that the replica was provisioned with, or provision it anew",
+        )
+
+
+def advance(connection: psycopg.Connection[Any], stream: bytes, before: Head, after: Progress) -> None:
+    """Move the row, within the caller's transaction, if it still stands where the caller began.
+
+    Raises:
+        IntegrityError: someone else has moved it; nothing was changed.
+    """
+    head = after.head
+    moved = connection.execute(
+        f"""UPDATE {_TABLE}
+            SET epoch = %s, sequence = %s, hash = %s, resume_lsn = %s::pg_lsn, incarnation = %s,
+                key_record = coalesce(%s, key_record), next_offset = %s, applied_at = pg_catalog.clock_timestamp(),
+                committed_at = coalesce(
+                    timestamptz 'epoch' + nullif(%s::bigint, 0) * interval '1 microsecond', committed_at)
+            WHERE stream = %s AND epoch = %s AND hash = %s""",
+        (
+            head.epoch,
+            head.sequence,
+            head.hash,
+            str(head.resume_lsn),
+            head.incarnation,
+            # written once an incarnation: kilobytes that would be stored anew at each commit
+            after.key_record if head.incarnation != before.incarnation else None,
+            after.next_offset,
+            after.committed_at,
+            stream,
+            before.epoch,
+            before.hash,
+        ),
+    )
+    if moved.rowcount != 1:
+        raise IntegrityError(
+            f"the replica's progress is no longer at record {before.sequence}: something else writes to it",
+            place=_TABLE,
+            hint="find the second consumer or the restored backup; start again once one consumer is left",
+        )

@@ -1,0 +1,93 @@
+"""What the product keeps in a replica, and the guards on the registry's tables; the SQL is schemas/sql/replica.sql."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import sql
+
+GUARD = "embassy_guard"
+
+_UNGUARDED = """
+SELECT n.nspname, c.relname
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+  AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'embassy') AND n.nspname !~ '^pg_'
+  AND (SELECT count(*) FROM pg_catalog.pg_trigger t
+       WHERE t.tgrelid = c.oid AND t.tgname LIKE 'embassy\\_guard%%' AND t.tgenabled = 'O') < 2
+ORDER BY 1, 2"""
+_FIRING = """
+SELECT n.nspname, c.relname, 'trigger', t.tgname, t.tgenabled::text
+FROM pg_catalog.pg_trigger t
+JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE NOT t.tgisinternal AND t.tgenabled IN ('A', 'R') AND t.tgparentid = 0 AND n.nspname <> 'embassy'
+UNION ALL
+SELECT n.nspname, c.relname, 'rule', r.rulename, r.ev_enabled::text
+FROM pg_catalog.pg_rewrite r
+JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE r.ev_enabled IN ('A', 'R') AND c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+ORDER BY 1, 2, 3, 4"""
+
+
+class Firing(NamedTuple):
+    """A trigger or rule that would fire while the stream is applied."""
+
+    schema: str
+    table: str
+    kind: str
+    name: str
+    enabled: str
+
+
+def ensure(connection: psycopg.Connection[Any]) -> None:
+    """Create the schema and its tables; repeatable."""
+    script = files("schemas").joinpath("sql", "replica.sql").read_text(encoding="utf-8")
+    with connection.transaction():
+        connection.execute(script.encode())
+
+
+def is_provisioned(connection: psycopg.Connection[Any]) -> bool:
+    """Whether the schema is there."""
+    row = connection.execute("SELECT pg_catalog.to_regclass('embassy.progress') IS NOT NULL").fetchone()
+    return row is not None and bool(row[0])
+
+
+def unguarded(connection: psycopg.Connection[Any]) -> list[tuple[str, str]]:
+    """The registry's tables, partitions included, that anyone could write to."""
+    return [(schema, name) for schema, name in connection.execute(_UNGUARDED.replace("%%", "%").encode())]
+
+
+def guard(connection: psycopg.Connection[Any], schema: str, name: str) -> None:
+    """Let nobody but the applier write to a table."""
+    table = sql.Identifier(schema, name)
+    with connection.transaction():
+        for trigger, event in ((GUARD, "INSERT OR UPDATE OR DELETE"), (f"{GUARD}_truncate", "TRUNCATE")):
+            connection.execute(
+                sql.SQL(
+                    "CREATE OR REPLACE TRIGGER {} BEFORE {} ON {} FOR EACH STATEMENT"
+                    " EXECUTE FUNCTION embassy.refuse_write()"
+                ).format(sql.Identifier(trigger), sql.SQL(event), table)
+            )
+            connection.execute(sql.SQL("ALTER TABLE {} ENABLE TRIGGER {}").format(table, sql.Identifier(trigger)))
+
+
+def firing(connection: psycopg.Connection[Any]) -> list[Firing]:
+    """Triggers and rules that would fire while the stream is applied, and change rows a second time."""
+    return [Firing(*row) for row in connection.execute(_FIRING)]
+
+
+def silence(connection: psycopg.Connection[Any], found: Firing) -> None:
+    """Disable a trigger or rule, and remember it for promotion."""
+    table = sql.Identifier(found.schema, found.table)
+    kind = sql.SQL("TRIGGER") if found.kind == "trigger" else sql.SQL("RULE")
+    with connection.transaction():
+        connection.execute(
+            "INSERT INTO embassy.disabled_triggers VALUES (%s, %s, %s, %s)"
+            " ON CONFLICT (relation, kind, name) DO UPDATE SET enabled = excluded.enabled",
+            (table.as_string(connection), found.kind, found.name, found.enabled),
+        )
+        connection.execute(sql.SQL("ALTER TABLE {} DISABLE {} {}").format(table, kind, sql.Identifier(found.name)))

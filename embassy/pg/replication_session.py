@@ -1,0 +1,178 @@
+"""A walsender session: the frames of streaming replication, and nothing about what they mean.
+
+psycopg executes ``START_REPLICATION``; the frames of the copy-both stream are then read and written through its
+libpq wrapper. This module is the only place that knows. Source: PostgreSQL documentation, "Streaming Replication
+Protocol" and "Logical Streaming Replication Protocol".
+
+Reads never block: the blocking call keeps the GIL. The caller waits on `ReplicationSession.fileno` with select.
+"""
+
+from __future__ import annotations
+
+import select
+import struct
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import psycopg
+from psycopg import errors, pq, sql
+
+from embassy.model.errors import ConfigurationError, IntegrityError, TransientError
+from embassy.model.lsn import Lsn
+from embassy.pg.connection import connect
+
+_PG_EPOCH_MICROSECONDS = 946_684_800_000_000
+_STATUS = struct.Struct(">cqqqqb")
+_KEEPALIVE = struct.Struct(">cqqb")
+_XLOG_HEADER_BYTES = 25
+_FIRST_STREAMED_ORIGIN_VERSION = 160_000
+
+
+class SourceIdentity(NamedTuple):
+    """Which server, and which branch of its history."""
+
+    system_identifier: int
+    timeline: int
+
+
+class Keepalive(NamedTuple):
+    """What the last keepalive said."""
+
+    wal_end: Lsn
+    reply_requested: bool
+
+
+class ReplicationSession:
+    """One session on one logical slot; holding it is the producer's lease on the stream."""
+
+    def __init__(self, dsn: str, *, slot: str, publication: str, application_name: str) -> None:
+        self._slot = slot
+        self._publication = publication
+        self._connection = connect(dsn, application_name=application_name, autocommit=True, replication="database")
+        self._pgconn = self._connection.pgconn
+        self.keepalive = Keepalive(Lsn(0), reply_requested=False)
+
+    @property
+    def fileno(self) -> int:
+        """The socket to wait on for reading."""
+        return self._pgconn.socket
+
+    def identity(self) -> SourceIdentity:
+        """IDENTIFY_SYSTEM."""
+        row = self._connection.execute("IDENTIFY_SYSTEM").fetchone()
+        if row is None:
+            raise TransientError("IDENTIFY_SYSTEM returned nothing")
+        return SourceIdentity(int(row[0]), int(row[1]))
+
+    def switch_points(self, timeline: int) -> dict[int, Lsn]:
+        """TIMELINE_HISTORY: for each ancestor of the timeline, where it was left."""
+        if timeline == 1:
+            return {}
+        row = self._connection.execute(sql.SQL("TIMELINE_HISTORY {}").format(sql.Literal(timeline))).fetchone()
+        if row is None:
+            raise TransientError(f"TIMELINE_HISTORY {timeline} returned nothing")
+        content = row[1] if isinstance(row[1], str) else bytes(row[1]).decode()
+        points: dict[int, Lsn] = {}
+        for line in content.splitlines():
+            fields = line.split()
+            if len(fields) >= 2 and fields[0].isdigit():
+                points[int(fields[0])] = Lsn.parse(fields[1])
+        return points
+
+    def start(self, resume_lsn: Lsn) -> None:
+        """Take the slot; transactions that ended by then are not sent again.
+
+        Raises:
+            TransientError: another session holds the slot.
+            ConfigurationError: the slot or the publication does not exist, or the slot was invalidated.
+        """
+        version = 4 if self._pgconn.server_version >= _FIRST_STREAMED_ORIGIN_VERSION else 2
+        command = sql.SQL(
+            "START_REPLICATION SLOT {slot} LOGICAL {start} (proto_version {version}, publication_names {publication})"
+        ).format(
+            slot=sql.Identifier(self._slot),
+            start=sql.SQL(str(resume_lsn)),
+            version=sql.Literal(str(version)),
+            publication=sql.Literal(sql.Identifier(self._publication).as_string()),
+        )
+        result = self._pgconn.exec_(command.as_bytes(self._connection))
+        if result.status != pq.ExecStatus.COPY_BOTH:
+            raise self._refusal(result)
+        self._pgconn.nonblocking = 1
+
+    def drain(self, add: Callable[[bytes], object], limit: int) -> int:
+        """Pass on up to ``limit`` logical decoding messages that have arrived; never waits.
+
+        Returns how many there were: fewer than the limit means that the socket is dry.
+
+        Raises:
+            TransientError: the session ended.
+            ConfigurationError, IntegrityError: the server refused to go on.
+        """
+        get = self._pgconn.get_copy_data
+        count = 0
+        consumed = False
+        while count < limit:
+            size, frame = get(1)
+            if size > 0:
+                if size >= _XLOG_HEADER_BYTES and frame[0] == 0x77:  # 'w' XLogData
+                    add(bytes(frame[_XLOG_HEADER_BYTES:]))
+                    count += 1
+                elif frame[0] == 0x6B:  # 'k' keepalive
+                    _, wal_end, _, reply = _KEEPALIVE.unpack_from(frame)
+                    self.keepalive = Keepalive(Lsn(wal_end), bool(reply))
+                continue
+            if size < 0:
+                raise self._ended()
+            if consumed:
+                return count
+            try:
+                self._pgconn.consume_input()
+            except psycopg.OperationalError as error:
+                raise TransientError(f"the replication session ended: {error}", place=self._slot) from error
+            consumed = True
+        return count
+
+    def confirm(self, flushed: Lsn) -> None:
+        """Standby status update: everything up to here is durable elsewhere and need not be sent again."""
+        now = time.time_ns() // 1000 - _PG_EPOCH_MICROSECONDS
+        try:
+            self._pgconn.put_copy_data(_STATUS.pack(b"r", flushed, flushed, flushed, now, 0))
+            while self._pgconn.flush():
+                select.select([], [self._pgconn.socket], [], 1)
+        except psycopg.OperationalError as error:
+            raise TransientError(f"the replication session ended: {error}", place=self._slot) from error
+        if self.keepalive.reply_requested:
+            self.keepalive = self.keepalive._replace(reply_requested=False)
+
+    def close(self) -> None:
+        """End the session; the slot is free once the server has noticed."""
+        self._connection.close()
+
+    def _ended(self) -> Exception:
+        result = self._pgconn.get_result()
+        if result is not None and result.status == pq.ExecStatus.FATAL_ERROR:
+            return self._refusal(result)
+        return TransientError("the server ended the replication session", place=self._slot)
+
+    def _refusal(self, result: pq.abc.PGresult) -> Exception:
+        state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
+        message = (result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or result.error_message).decode().strip()
+        place = f"slot {self._slot}"
+        if state == errors.ObjectInUse.sqlstate:
+            return TransientError(message, place=place, hint="another producer holds the stream; this one waits")
+        if "invalidat" in message or "can no longer get changes" in message:
+            return IntegrityError(
+                message, place=place, hint="the source dropped WAL that was not shipped; resync the stream"
+            )
+        if state == errors.UndefinedObject.sqlstate:
+            return IntegrityError(
+                message,
+                place=place,
+                hint="a new stream's slot is made by embassy provision apply; if this one was dropped, the changes since "
+                "then are not in the stream: resync it",
+            )
+        if state.startswith(("57", "08", "53")):
+            return TransientError(message, place=place)
+        return ConfigurationError(message, place=place, hint="embassy doctor home names the missing setting")

@@ -1,0 +1,120 @@
+"""Crash windows, by name: places where a test ends the process between two steps.
+
+``EMBASSY_FAILPOINT=name[:nth][:kill|raise]`` arms one: at the nth time (default 1) that the place is reached the
+process kills itself, as a power failure would, or raises `FailpointReached`. Unarmed, a place costs one comparison.
+Fault tests go through `ALL`, so a window added here is tested from then on.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import signal
+import threading
+from typing import Final
+
+from embassy.model.errors import ConfigurationError
+
+ENVIRONMENT: Final = "EMBASSY_FAILPOINT"
+
+PRODUCER_AFTER_KEY_APPENDED: Final = "producer.after_key_appended"
+PRODUCER_AFTER_KEY_COUNTED: Final = "producer.after_key_counted"
+PRODUCER_AFTER_GENESIS_MARKED: Final = "producer.after_genesis_marked"
+PRODUCER_BEFORE_APPEND: Final = "producer.before_append"
+PRODUCER_AFTER_APPEND: Final = "producer.after_append"
+PRODUCER_BETWEEN_PARTS: Final = "producer.between_parts"
+PRODUCER_AFTER_ACK: Final = "producer.after_ack"
+PRODUCER_AFTER_CONFIRM: Final = "producer.after_confirm"
+BRIDGE_BEFORE_APPEND: Final = "bridge.before_append"
+BRIDGE_AFTER_APPEND: Final = "bridge.after_append"
+BRIDGE_BETWEEN_PARTS: Final = "bridge.between_parts"
+CONSUMER_BEFORE_APPLY: Final = "consumer.before_apply"
+CONSUMER_BETWEEN_PARTS: Final = "consumer.between_parts"
+CONSUMER_BEFORE_REPLAY: Final = "consumer.before_replay"
+CONSUMER_AFTER_APPLY: Final = "consumer.after_apply"
+CONSUMER_BEFORE_COMMIT: Final = "consumer.before_commit"
+CONSUMER_AFTER_COMMIT: Final = "consumer.after_commit"
+
+ALL: Final = (
+    PRODUCER_AFTER_KEY_APPENDED,
+    PRODUCER_AFTER_KEY_COUNTED,
+    PRODUCER_AFTER_GENESIS_MARKED,
+    PRODUCER_BEFORE_APPEND,
+    PRODUCER_AFTER_APPEND,
+    PRODUCER_BETWEEN_PARTS,
+    PRODUCER_AFTER_ACK,
+    PRODUCER_AFTER_CONFIRM,
+    BRIDGE_BEFORE_APPEND,
+    BRIDGE_AFTER_APPEND,
+    BRIDGE_BETWEEN_PARTS,
+    CONSUMER_BEFORE_APPLY,
+    CONSUMER_BETWEEN_PARTS,
+    CONSUMER_BEFORE_REPLAY,
+    CONSUMER_AFTER_APPLY,
+    CONSUMER_BEFORE_COMMIT,
+    CONSUMER_AFTER_COMMIT,
+)
+
+
+class FailpointReached(Exception):  # noqa: N818 - nothing is wrong: the test asked for it
+    """An armed failpoint with the action ``raise`` was reached."""
+
+
+class _Armed:
+    """One armed failpoint and how often it may still be passed."""
+
+    __slots__ = ("_action", "_left", "_lock", "name")
+
+    def __init__(self, name: str, nth: int, action: str) -> None:
+        self.name = name
+        self._left = nth
+        self._action = action
+        self._lock = threading.Lock()  # streams run in threads of their own
+
+    def hit(self) -> None:
+        with self._lock:
+            self._left -= 1
+            if self._left != 0:
+                return
+        if self._action == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise FailpointReached(self.name)
+
+
+def parse(text: str) -> _Armed | None:
+    """Read ``name[:nth][:kill|raise]``; empty text arms nothing.
+
+    Raises:
+        ConfigurationError: the name is unknown, or what follows it is neither a count nor an action.
+    """
+    if not text:
+        return None
+    name, *rest = text.split(":")
+    if name not in ALL:
+        near = difflib.get_close_matches(name, ALL, n=1)
+        raise ConfigurationError(
+            f"unknown failpoint {name!r}" + (f", did you mean {near[0]!r}?" if near else ""),
+            place=ENVIRONMENT,
+            hint=f"known are {', '.join(ALL)}",
+        )
+    nth, action = 1, "kill"
+    if rest and rest[0].isascii() and rest[0].isdigit():
+        nth = int(rest.pop(0))
+    if rest and rest[0] in ("kill", "raise"):
+        action = rest.pop(0)
+    if rest or nth < 1:
+        raise ConfigurationError(
+            f"not a failpoint: {text!r}",
+            place=ENVIRONMENT,
+            hint=f"write name[:nth][:kill|raise], nth from 1; names are {', '.join(ALL)}",
+        )
+    return _Armed(name, nth, action)
+
+
+_armed = parse(os.environ.get(ENVIRONMENT, ""))
+
+
+def failpoint(name: str) -> None:
+    """Fail here if this place is armed."""
+    if _armed is not None and _armed.name == name:
+        _armed.hit()

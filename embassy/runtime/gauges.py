@@ -1,0 +1,285 @@
+"""What the loops tell of themselves, as metrics: an adapter for each role's ``Gauges`` protocol.
+
+The adapters are called once a batch or once a turn, never for a row, and hold their series bound.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Protocol
+
+import structlog
+
+from embassy.model.batch import Batch
+from embassy.model.chain import Standing
+from embassy.model.lsn import Lsn
+from embassy.model.record import Head
+from embassy.runtime import metrics as catalogue
+from embassy.runtime.metrics import Counter, Metric, Metrics
+
+FAMILIES = ("transient", "integrity", "configuration", "refused", "bug")
+_MICROSECONDS = 1_000_000
+
+
+class SlotReading(Protocol):
+    """The state of a replication slot, as far as metrics show it."""
+
+    @property
+    def retained_bytes(self) -> int:
+        """Log that the slot keeps."""
+
+    @property
+    def safe_bytes(self) -> int | None:
+        """How much more may be written; None: without limit."""
+
+    @property
+    def active(self) -> bool:
+        """Whether a session holds it."""
+
+
+class Passage:
+    """How far a stream has come past one stage: position, time, and what went by."""
+
+    __slots__ = ("_delay", "_heartbeat", "_position", "_wall", "newest_seconds", "resume_lsn")
+
+    def __init__(self, metrics: Metrics, registry: str, stage: str, wall: Callable[[], float]) -> None:
+        self._position = metrics.late_gauge(catalogue.POSITION, registry=registry, stage=stage)
+        self._heartbeat = metrics.late_gauge(catalogue.HEARTBEAT, registry=registry, stage=stage)
+        self._delay = metrics.histogram(catalogue.STAGE_DURATION, stage=stage)
+        self._wall = wall
+        self.newest_seconds = 0.0
+        """Time of the newest transaction past the stage, seconds since 1970; 0: none yet."""
+        self.resume_lsn = Lsn(0)
+
+    def reached(self, resume_lsn: Lsn, at_seconds: float) -> None:
+        """Everything up to here is past the stage; ``at_seconds`` is 0 if the time is unknown.
+
+        A part of a transaction does not move the position, and so not the time either.
+        """
+        self._position.set(resume_lsn)
+        if at_seconds and resume_lsn > self.resume_lsn:
+            self._heartbeat.set(at_seconds)
+            if self.newest_seconds:  # the first only tells where a predecessor ended
+                self._delay.observe(max(0.0, self._wall() - at_seconds))
+            self.newest_seconds = at_seconds
+        self.resume_lsn = resume_lsn
+
+
+class ClusterLink:
+    """Whether a Kafka cluster answers; tells the log when that changes, and only then."""
+
+    def __init__(self, metrics: Metrics, metric: Metric, *, component: str, site: str) -> None:
+        self._gauge = metrics.gauge(metric, site=site)
+        self._log = structlog.get_logger(component=component, site=site)
+        self._up: bool | None = None
+        self._lock = threading.Lock()
+
+    def up(self) -> None:
+        """A record came, or an acknowledgement."""
+        if self._up:
+            return
+        with self._lock:
+            was, self._up = self._up, True
+            self._gauge.set(1)
+        if was is False:
+            self._log.info("the cluster answers again")
+
+    def down(self) -> None:
+        """No broker can be reached."""
+        if self._up is False:
+            return
+        with self._lock:
+            self._up = False
+            self._gauge.set(0)
+        self._log.warning(
+            "no broker of the cluster can be reached; waiting, nothing is given up",
+            hint="are the brokers up and reachable, and their certificates valid?",
+        )
+
+    def heard(self, up: bool) -> None:  # noqa: FBT001 - the clients' callback
+        """For a client that reads: records came, or all brokers are down."""
+        self.up() if up else self.down()
+
+    def refused(self, up: bool) -> None:  # noqa: FBT001 - the clients' callback
+        """For a client that only writes: it reports errors, and acknowledgements prove the contrary."""
+        if not up:
+            self.down()
+
+
+class ProducerGauges:
+    """A producer's stream."""
+
+    def __init__(
+        self, metrics: Metrics, registry: str, *, link: ClusterLink, wall: Callable[[], float] = time.time
+    ) -> None:
+        self._captured = Passage(metrics, registry, "captured", wall)
+        self._passage = Passage(metrics, registry, "published", wall)
+        self._events = metrics.counter(catalogue.EVENTS, registry=registry, stage="captured")
+        self._transactions = metrics.counter(catalogue.TRANSACTIONS, registry=registry, stage="captured")
+        self._captured_bytes = metrics.counter(catalogue.BYTES, registry=registry, stage="captured")
+        self._published_bytes = metrics.counter(catalogue.BYTES, registry=registry, stage="published")
+        self._retained = metrics.late_gauge(catalogue.SLOT_RETAINED, registry=registry)
+        self._safe = metrics.late_gauge(catalogue.SLOT_SAFE, registry=registry)
+        self._limit = metrics.late_gauge(catalogue.SLOT_LIMIT, registry=registry)
+        self._active = metrics.gauge(catalogue.SLOT_ACTIVE, registry=registry)
+        self._lost = metrics.gauge(catalogue.SLOT_LOST, registry=registry)
+        self._link = link
+
+    def newest_seconds(self) -> float:
+        """Time of the newest transaction published, seconds since 1970; 0: none yet."""
+        return self._passage.newest_seconds
+
+    def captured(self, batch: Batch, encoded_bytes: int) -> None:
+        """A batch was built."""
+        self._events.inc(sum(transaction.changes for transaction in batch.transactions))
+        self._captured_bytes.inc(encoded_bytes)
+        if batch.complete and batch.transactions:
+            self._transactions.inc(len(batch.transactions))
+            newest = batch.transactions[-1]
+            self._captured.reached(newest.end_lsn, newest.committed_at / _MICROSECONDS)
+
+    def published(self, resume_lsn: Lsn, committed_at: int, value_bytes: int) -> None:
+        """Everything up to here is acknowledged."""
+        self._published_bytes.inc(value_bytes)
+        self._passage.reached(resume_lsn, committed_at / _MICROSECONDS)
+        self._link.up()
+
+    def slot(self, reading: SlotReading) -> None:
+        """The slot was looked at."""
+        self._retained.set(reading.retained_bytes)
+        if reading.safe_bytes is not None:
+            self._safe.set(reading.safe_bytes)
+            self._limit.set(reading.safe_bytes + reading.retained_bytes)
+        self._active.set(reading.active)
+        self._lost.set(0)
+
+    def slot_lost(self) -> None:
+        """The slot is gone, or the server has dropped log that it needed."""
+        self._lost.set(1)
+        self._active.set(0)
+
+
+class BridgeGauges:
+    """A bridge's stream, under its opaque name."""
+
+    def __init__(
+        self, metrics: Metrics, registry: str, *, link: ClusterLink, wall: Callable[[], float] = time.time
+    ) -> None:
+        self._passage = Passage(metrics, registry, "bridged", wall)
+        self._records = metrics.counter(catalogue.RECORDS, registry=registry, stage="bridged")
+        self._bytes = metrics.counter(catalogue.BYTES, registry=registry, stage="bridged")
+        self._ignored = _Ignored(metrics, registry)
+        self._link = link
+
+    def newest_seconds(self) -> float:
+        """Time of the newest transaction bridged, seconds since 1970; 0: none yet."""
+        return self._passage.newest_seconds
+
+    def carried(self, records: int, value_bytes: int) -> None:
+        """Records were sent on."""
+        self._records.inc(records)
+        self._bytes.inc(value_bytes)
+
+    def bridged(self, head: Head, timestamp_ms: int) -> None:
+        """Everything up to this head is acknowledged in the embassy."""
+        self._passage.reached(head.resume_lsn, timestamp_ms / 1000)
+        self._link.up()
+
+    def ignored(self, standing: Standing) -> None:
+        """A record did not count."""
+        self._ignored.count(standing)
+
+
+class ConsumerGauges:
+    """A consumer's stream."""
+
+    def __init__(self, metrics: Metrics, registry: str, *, wall: Callable[[], float] = time.time) -> None:
+        self._received = Passage(metrics, registry, "received", wall)
+        self._passage = Passage(metrics, registry, "applied", wall)
+        self._events = metrics.counter(catalogue.EVENTS, registry=registry, stage="applied")
+        self._transactions = metrics.counter(catalogue.TRANSACTIONS, registry=registry, stage="applied")
+        self._ignored = _Ignored(metrics, registry)
+        self._replayed: dict[str, Counter] = {}
+        self._bind_replayed = partial(metrics.counter, catalogue.REPLAYED, registry=registry)
+
+    def newest_seconds(self) -> float:
+        """Time of the newest transaction applied, seconds since 1970; 0: none yet."""
+        return self._passage.newest_seconds
+
+    def received(self, head: Head, timestamp_ms: int) -> None:
+        """Everything up to this head has come and links."""
+        self._received.reached(head.resume_lsn, timestamp_ms / 1000)
+
+    def applied(self, transactions: int, changes: int, resume_lsn: Lsn, committed_at: int) -> None:
+        """Everything up to here is committed in the replica."""
+        self._transactions.inc(transactions)
+        self._events.inc(changes)
+        self._passage.reached(resume_lsn, committed_at / _MICROSECONDS)
+
+    def ignored(self, standing: Standing) -> None:
+        """A record did not count."""
+        self._ignored.count(standing)
+
+    def replayed(self, reason: str) -> None:
+        """A batch was applied change by change."""
+        counter = self._replayed.get(reason)
+        if counter is None:
+            counter = self._replayed[reason] = self._bind_replayed(reason=reason)
+        counter.inc()
+
+
+class _Ignored:
+    def __init__(self, metrics: Metrics, registry: str) -> None:
+        self._by_standing: dict[Standing, Counter] = {
+            standing: metrics.counter(catalogue.IGNORED, registry=registry, standing=standing.name.lower())
+            for standing in Standing
+            if standing is not Standing.COUNTS
+        }
+        self._duplicates = metrics.counter(catalogue.DUPLICATES, registry=registry)
+
+    def count(self, standing: Standing) -> None:
+        self._by_standing[standing].inc()
+        if standing is Standing.REPEATED:
+            self._duplicates.inc()
+
+
+class LifecycleGauges:
+    """What the supervision of a process's streams shows."""
+
+    def __init__(self, metrics: Metrics, component: str, registries: Iterable[str]) -> None:
+        names = tuple(registries)
+        self._errors = {
+            family: metrics.counter(catalogue.ERRORS, component=component, reason=family) for family in FAMILIES
+        }
+        self._running = {
+            name: metrics.gauge(catalogue.STREAM_RUNNING, registry=name, component=component) for name in names
+        }
+        self._gaps = {name: metrics.counter(catalogue.GAPS, registry=name) for name in names}
+        self._halted = {
+            (name, family): [
+                metrics.gauge(catalogue.STREAM_HALTED, registry=name, component=component, reason=family)
+            ]
+            for name in names
+            for family in FAMILIES[1:]
+        }
+        if component == "consumer":
+            for (name, family), gauges in self._halted.items():
+                gauges.append(metrics.gauge(catalogue.APPLY_HALTED, registry=name, reason=family))
+
+    def running(self, name: str, running: bool) -> None:  # noqa: FBT001 - the state itself
+        """The stream's loop turns, or no longer does."""
+        self._running[name].set(running)
+
+    def failed(self, family: str) -> None:
+        """A stream failed; whether it is tried again or halts is told separately."""
+        self._errors[family].inc()
+
+    def halted(self, name: str, family: str) -> None:
+        """The stream has halted."""
+        for gauge in self._halted[name, family]:
+            gauge.set(1)
+        if family == "integrity":
+            self._gaps[name].inc()

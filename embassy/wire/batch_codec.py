@@ -1,0 +1,196 @@
+"""Batches to bytes and back: schemas/batch.avsc, in Avro's single-object encoding.
+
+The prefix names the schema that a batch was written with. Every schema that was ever shipped stays in `_SHIPPED`,
+so a log of any age can be read, and what a newer writer has added is refused by an older reader, never guessed.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+from array import array
+from collections import Counter
+from importlib.resources import files
+from io import BytesIO
+from itertools import pairwise
+from typing import Any
+
+import fastavro
+from fastavro.schema import fingerprint, to_parsing_canonical_form
+
+from embassy.model.batch import Batch, Operation, Segment, Transaction
+from embassy.model.errors import IntegrityError
+from embassy.model.lsn import Lsn
+from embassy.model.relation import Column, Relation, ReplicaIdentity
+
+_SHIPPED = ("batch.avsc",)
+"""The schemas of every released version, oldest first; the last is written. Append only."""
+
+_MARKER = b"\xc3\x01"
+_PREFIX_BYTES = len(_MARKER) + 8
+_HINT = "a newer producer may have written it: upgrade the reader"
+# What fastavro raises for bytes that are not of the schema; none of it tells more than that.
+_UNREADABLE = (
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    MemoryError,
+    AttributeError,
+    struct.error,
+)
+
+
+def _prefix(schema: Any) -> bytes:
+    return _MARKER + bytes.fromhex(fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO"))
+
+
+def _load(name: str) -> Any:
+    return json.loads((files("schemas") / name).read_text(encoding="utf-8"))
+
+
+_SOURCES = {_prefix(schema): schema for schema in map(_load, _SHIPPED)}
+_SCHEMAS = {prefix: fastavro.parse_schema(schema, named_schemas={}) for prefix, schema in _SOURCES.items()}
+_WRITTEN_PREFIX, _WRITTEN = list(_SCHEMAS.items())[-1]
+
+
+class BatchEncoder:
+    """Encodes batches; costs something per segment and nothing per row."""
+
+    def encode(self, batch: Batch) -> bytes:
+        """The bytes of a batch.
+
+        Raises:
+            ValueError: a number does not fit.
+        """
+        out = BytesIO()
+        out.write(_WRITTEN_PREFIX)
+        fastavro.schemaless_writer(out, _WRITTEN, _to_avro(batch))
+        return out.getvalue()
+
+
+def decode_batch(encoded: bytes) -> Batch:
+    """Read a batch.
+
+    What is checked is that everything adds up: that every index leads somewhere, and that there are as many rows as
+    are announced. The values themselves are left to PostgreSQL.
+
+    Raises:
+        IntegrityError: it is malformed, or of an unknown schema.
+    """
+    writer = _SCHEMAS.get(encoded[:_PREFIX_BYTES])
+    if writer is None:
+        raise IntegrityError(f"a batch of an unknown schema: it begins with {encoded[:10].hex()}", hint=_HINT)
+    source = BytesIO(encoded)
+    source.seek(_PREFIX_BYTES)
+    try:
+        datum: Any = fastavro.schemaless_reader(source, writer, None if writer is _WRITTEN else _WRITTEN)
+        batch = _from_avro(datum)
+    except _UNREADABLE as error:
+        raise IntegrityError(f"the batch is malformed: {type(error).__name__}: {error}", hint=_HINT) from error
+    if source.tell() != len(encoded):
+        raise IntegrityError(f"{len(encoded) - source.tell()} bytes follow the batch", hint=_HINT)
+    _check(batch)
+    return batch
+
+
+def _to_avro(batch: Batch) -> dict[str, Any]:
+    return {
+        "relations": [
+            {
+                "schema": relation.schema,
+                "name": relation.name,
+                "identity": relation.identity.name,
+                "columns": [column._asdict() for column in relation.columns],
+            }
+            for relation in batch.relations
+        ],
+        "segments": [{**segment._asdict(), "operation": segment.operation.name} for segment in batch.segments],
+        "order": batch.order,
+        "transactions": [transaction._asdict() for transaction in batch.transactions],
+        "part": batch.part,
+        "complete": batch.complete,
+    }
+
+
+def _from_avro(datum: dict[str, Any]) -> Batch:
+    return Batch(
+        tuple([_relation(fields) for fields in datum["relations"]]),
+        tuple([_segment(fields) for fields in datum["segments"]]),
+        datum["order"],
+        tuple([_transaction(fields) for fields in datum["transactions"]]),
+        datum["part"],
+        datum["complete"],
+    )
+
+
+def _relation(fields: dict[str, Any]) -> Relation:
+    columns = tuple([Column(**column) for column in fields["columns"]])
+    return Relation(fields["schema"], fields["name"], ReplicaIdentity[fields["identity"]], columns)
+
+
+def _segment(fields: dict[str, Any]) -> Segment:
+    fields["operation"] = Operation[fields["operation"]]
+    for name in ("columns", "key", "values", "old", "truncated"):
+        fields[name] = tuple(fields[name])
+    return Segment(**fields)
+
+
+def _transaction(fields: dict[str, Any]) -> Transaction:
+    fields["commit_lsn"] = Lsn(fields["commit_lsn"])
+    fields["end_lsn"] = Lsn(fields["end_lsn"])
+    return Transaction(**fields)
+
+
+def _check(batch: Batch) -> None:
+    """Refuse a batch that does not add up."""
+    for index, segment in enumerate(batch.segments):
+        why = _contradiction(segment, batch)
+        if why:
+            raise IntegrityError(f"segment {index} of the batch does not add up: {why}", hint=_HINT)
+    if len(batch.order) % 2:
+        raise IntegrityError("the batch's order ends within a number", hint=_HINT)
+    order = array("H", batch.order)
+    if sys.byteorder == "big":
+        order.byteswap()
+    if Counter(order) != {index: segment.rows for index, segment in enumerate(batch.segments)}:
+        raise IntegrityError("the batch's order does not name every row of every segment once", hint=_HINT)
+    if sum(transaction.changes for transaction in batch.transactions) != len(order) or batch.part < 0:
+        raise IntegrityError("the batch's transactions do not add up to its changes", hint=_HINT)
+
+
+def _contradiction(segment: Segment, batch: Batch) -> str:
+    """What is wrong with a segment, or nothing."""
+    if not all(0 <= index < len(batch.relations) for index in (segment.relation, *segment.truncated)):
+        return "it is of no relation of the batch"
+    width = len(batch.relations[segment.relation].columns)
+    for positions in (segment.columns, segment.key):
+        if positions and not (_rising(positions) and positions[0] >= 0 and positions[-1] < width):
+            return "it has columns that its relation does not have"
+    if segment.rows < 1 or segment.wave < 1:
+        return f"{segment.rows} rows in wave {segment.wave}"
+    operation = segment.operation
+    updates, deletes = operation is Operation.UPDATE, operation is Operation.DELETE
+    expected = (
+        segment.rows if operation is Operation.INSERT else 0,
+        len(segment.columns) if updates else 0,
+        len(segment.key) if updates or deletes else 0,
+        operation is Operation.TRUNCATE,
+    )
+    found = (
+        segment.copy_text.count(b"\n"),
+        len(segment.values),
+        len(segment.old),
+        bool(segment.truncated),
+    )
+    if expected != found or (deletes and not segment.key) or (updates and not segment.key and not segment.columns):
+        return f"it does not hold what a segment of kind {operation.name} holds"
+    if any(len(column) < 4 * segment.rows for column in (*segment.values, *segment.old)):
+        return "it has fewer values than rows"
+    return ""
+
+
+def _rising(positions: tuple[int, ...]) -> bool:
+    return all(before < after for before, after in pairwise(positions))

@@ -1,0 +1,170 @@
+"""Where a writer goes on: the head of a topic, and the place of a known record in one.
+
+*The head* is found backwards. A KEY that a later DATA record names directly, in its own incarnation, has counted:
+its producer read it back before it sent more. (A KEY that merely looks old, or that shares an incarnation, may
+never have counted.) From the last such KEY one walks forward, and what links counts. Producers begin a new
+incarnation every few minutes, which bounds the way back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol
+
+from embassy.model.errors import IntegrityError
+from embassy.model.record import Head, RecordKind, SealedRecord
+from embassy.wire.kafka_reader import Fetched
+from embassy.wire.record_codec import decode_record
+
+_FIRST_WINDOW = 256
+_WINDOW_GROWTH = 8
+_SLACK = 2_000
+
+
+class Log(Protocol):
+    """One topic, readable from any offset."""
+
+    @property
+    def topic(self) -> str:
+        """Its name."""
+
+    def bounds(self) -> tuple[int, int]:
+        """First offset held, and the one after the last."""
+
+    def read(self, start: int, stop: int) -> Iterator[Fetched]:
+        """Records at start ≤ offset < stop."""
+
+
+class FoundHead(NamedTuple):
+    """A topic's head."""
+
+    head: Head
+    next_offset: int
+    """Just behind the record that is the head (or the topic's first offset at genesis)."""
+    key_record: SealedRecord | None
+    """The KEY record of the head's incarnation; None at genesis."""
+
+
+class _Seen(NamedTuple):
+    """What the search keeps of a verified record; never its body."""
+
+    offset: int
+    record: SealedRecord
+
+
+def find_head(log: Log, verified: Callable[[SealedRecord], bool], genesis: Head) -> FoundHead | None:
+    """The head of a topic, or None if the topic holds no record of the stream.
+
+    Args:
+        log: the topic.
+        verified: whether a record is signed by the enrolled producer.
+        genesis: the head that the stream's enrolment defines.
+
+    Raises:
+        IntegrityError: there are records of the stream, but the head cannot be proven from them.
+        TransientError: the cluster is unreachable.
+    """
+    low, high = log.bounds()
+    window = _FIRST_WINDOW
+    while True:
+        start = max(low, high - window)
+        seen = [entry for entry in _skeleton(log, start, high) if verified(entry.record)]
+        anchor = _last_proven_key(seen)
+        if anchor is not None:
+            entry = seen[anchor]
+            header = entry.record.header
+            head = Head(entry.record.hash, header.sequence, header.epoch, header.incarnation, header.resume_lsn)
+            return _walk(seen[anchor + 1 :], FoundHead(head, entry.offset + 1, entry.record))
+        if start == low:
+            break
+        window *= _WINDOW_GROWTH
+    if not seen:
+        return None
+    found = _walk(seen, FoundHead(genesis, low, None))
+    if found.key_record is None:
+        raise IntegrityError(
+            f"the head cannot be found: {len(seen)} records are left and none is proven to have counted",
+            place=log.topic,
+            hint="retention passed over the last data key; resync the stream under a new enrolment",
+        )
+    return found
+
+
+def locate(log: Log, head: Head, verified: Callable[[SealedRecord], bool], hint: int | None = None) -> int:
+    """The offset from which reading on continues from a known head.
+
+    If the record of the head is not in the topic, reading begins at the topic's start: the chain decides there
+    whether what follows links.
+    """
+    low, high = log.bounds()
+    if head.sequence == 0 or low == high:
+        return low
+    if hint is not None and low < hint <= high:
+        found = _scan(log, head, verified, hint - 1, hint)
+        if found is not None:
+            return found
+    near = _by_sequence(log, head.sequence, low, high)
+    found = _scan(log, head, verified, max(low, near - _SLACK), min(high, near + _SLACK))
+    if found is None:
+        found = _scan(log, head, verified, low, high)
+    return low if found is None else found
+
+
+def read_records(log: Log, start: int, stop: int) -> Iterator[tuple[int, SealedRecord]]:
+    """The well-formed records of a range; what is not even a record is passed over, as it cannot count."""
+    for fetched in log.read(start, stop):
+        try:
+            yield fetched.offset, decode_record(fetched.value)
+        except IntegrityError:
+            continue
+
+
+def _skeleton(log: Log, start: int, stop: int) -> Iterator[_Seen]:
+    for offset, record in read_records(log, start, stop):
+        keep = record if record.header.kind is RecordKind.KEY else record._replace(body=b"")
+        yield _Seen(offset, keep)
+
+
+def _last_proven_key(seen: list[_Seen]) -> int | None:
+    named = {
+        (entry.record.header.previous, entry.record.header.incarnation)
+        for entry in seen
+        if entry.record.header.kind is RecordKind.DATA
+    }
+    for index in range(len(seen) - 1, -1, -1):
+        record = seen[index].record
+        if record.header.kind is RecordKind.KEY and (record.hash, record.header.incarnation) in named:
+            return index
+    return None
+
+
+def _walk(seen: list[_Seen], found: FoundHead) -> FoundHead:
+    head, next_offset, key_record = found
+    for offset, record in seen:
+        linked = head.link(record.header, record.hash)
+        if linked is not None:
+            head, next_offset = linked, offset + 1
+            if record.header.kind is RecordKind.KEY:
+                key_record = record
+    return FoundHead(head, next_offset, key_record)
+
+
+def _scan(log: Log, head: Head, verified: Callable[[SealedRecord], bool], start: int, stop: int) -> int | None:
+    for offset, record in read_records(log, start, stop):
+        if record.hash == head.hash:
+            return offset + 1
+        if record.header.previous == head.hash and verified(record):
+            return offset
+    return None
+
+
+def _by_sequence(log: Log, sequence: int, low: int, high: int) -> int:
+    """About where a sequence number stands; exact where no stray records are around."""
+    while low < high:
+        middle = (low + high) // 2
+        probe = next(read_records(log, middle, high), None)
+        if probe is None or probe[1].header.sequence >= sequence:
+            high = middle
+        else:
+            low = probe[0] + 1
+    return low

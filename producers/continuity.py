@@ -1,0 +1,76 @@
+"""Is this still the source that the stream was written from, and does the log hold nothing it has forgotten?
+
+A database that was restored, a slot that was recreated, a standby promoted short of what the stream already has:
+each would silently skip or contradict changes. So each start proves that none happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from embassy.model.errors import IntegrityError
+from embassy.model.lsn import Lsn
+from embassy.pg.replication_session import SourceIdentity
+
+
+def check_continuity(
+    *,
+    last: SourceIdentity | None,
+    now: SourceIdentity,
+    resume_lsn: Lsn,
+    confirmed_lsn: Lsn,
+    flushed_lsn: Lsn,
+    switch_points: Mapping[int, Lsn],
+    slot: str,
+) -> None:
+    """Refuse to go on from a source that cannot prove to be the stream's own.
+
+    Args:
+        last: the source as the stream's last KEY record names it; None for a stream without records.
+        now: the source as it answers now.
+        resume_lsn: the end of the last whole transaction in the stream.
+        confirmed_lsn: the slot's ``confirmed_flush_lsn``.
+        flushed_lsn: how far the source's log reaches.
+        switch_points: for each ancestor of the present timeline, the position at which it was left.
+        slot: the slot's name, for the message.
+
+    Raises:
+        IntegrityError: the stream must not be continued from this source.
+    """
+    place = f"slot {slot}"
+    if last is not None and last.system_identifier != now.system_identifier:
+        raise IntegrityError(
+            f"the source is another PostgreSQL cluster: system identifier {now.system_identifier}, "
+            f"the stream's is {last.system_identifier}",
+            place=place,
+            hint="correct source.dsn, or resync the stream from the new cluster",
+        )
+    if confirmed_lsn > resume_lsn:
+        raise IntegrityError(
+            f"the slot begins at {confirmed_lsn} and the stream ends at {resume_lsn}: the slot was recreated or "
+            "advanced by someone else, and the changes between are lost to it",
+            place=place,
+            hint="resync the stream",
+        )
+    if last is not None and last.timeline != now.timeline:
+        left_at = switch_points.get(last.timeline)
+        if left_at is None:
+            raise IntegrityError(
+                f"timeline {now.timeline} does not descend from timeline {last.timeline}, which the stream is from",
+                place=place,
+                hint="connect to the branch the stream was written from, or resync",
+            )
+        if resume_lsn > left_at:
+            raise IntegrityError(
+                f"this server was promoted at {left_at} of timeline {last.timeline}; the stream already has changes "
+                f"up to {resume_lsn} that it never got",
+                place=place,
+                hint="the embassy knows more than this server: do not discard it; decide with its operators",
+            )
+    if resume_lsn > flushed_lsn:
+        raise IntegrityError(
+            f"the source's log ends at {flushed_lsn}, before the stream's end at {resume_lsn}: it was restored from "
+            "an older state",
+            place=place,
+            hint="the embassy knows more than this server: do not discard it; decide with its operators",
+        )

@@ -1,0 +1,68 @@
+"""Becoming the stream's writer: find the head, append a KEY that links to it, read back whether it counted.
+
+PostgreSQL lets one session hold the slot, so a predecessor is gone or about to be. What it may still have on its
+way to the topic either arrives before our KEY, and then our KEY does not count and we try again behind it; or
+after, and then it does not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from embassy.model.errors import IntegrityError
+from embassy.model.record import Head, SealedRecord
+from embassy.pg.replication_session import SourceIdentity
+from embassy.runtime.failpoints import PRODUCER_AFTER_KEY_APPENDED, failpoint
+from embassy.wire.head_search import Log, read_records
+from embassy.wire.sealing import Sealer
+
+_ATTEMPTS = 10
+
+
+class Standing(NamedTuple):
+    """Where a producer stands in its topic."""
+
+    head: Head
+    next_offset: int
+    """Just behind the head's record."""
+
+
+def begin_incarnation(
+    standing: Standing,
+    *,
+    sealer: Sealer,
+    source: SourceIdentity,
+    append_and_wait: Callable[[bytes], int],
+    log: Log,
+    verified: Callable[[SealedRecord], bool],
+) -> Standing:
+    """Append KEY records until one counts.
+
+    Args:
+        standing: the head as last known.
+        sealer: makes the KEY; on return it holds the data key of the one that counted.
+        source: named in the KEY, for the next start's continuity check.
+        append_and_wait: appends a value and returns its offset once every in-sync replica has it.
+        log: the topic, to read back.
+        verified: whether a record is signed by the enrolled producer.
+
+    Raises:
+        IntegrityError: another producer keeps appending.
+    """
+    head, next_offset = standing
+    for _ in range(_ATTEMPTS):
+        sealed = sealer.key_record(head, system_identifier=source.system_identifier, timeline=source.timeline)
+        offset = append_and_wait(sealed.value)
+        failpoint(PRODUCER_AFTER_KEY_APPENDED)
+        for at, record in read_records(log, next_offset, offset + 1):
+            linked = head.link(record.header, record.hash) if verified(record) else None
+            if linked is not None:
+                head, next_offset = linked, at + 1
+        if head.hash == sealed.head.hash:
+            return Standing(head, next_offset)
+    raise IntegrityError(
+        f"{_ATTEMPTS} KEY records in turn did not count: another producer with this identity keeps writing",
+        place=log.topic,
+        hint="find it: it does not hold this stream's slot",
+    )

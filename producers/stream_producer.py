@@ -1,0 +1,203 @@
+"""One stream's producer from start to stop: prove, take the slot, become the writer, tail."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import structlog
+
+from embassy.model.errors import EmbassyError, IntegrityError
+from embassy.model.record import SealedRecord
+from embassy.pg import source_schema
+from embassy.pg.connection import connect
+from embassy.pg.replication_session import ReplicationSession, SourceIdentity
+from embassy.pg.slots import SlotState, slot_state
+from embassy.runtime.config import KafkaCluster, ProducerTuning, Source
+from embassy.runtime.failpoints import PRODUCER_AFTER_GENESIS_MARKED, failpoint
+from embassy.wire.batch_codec import BatchEncoder
+from embassy.wire.enrolment import Enrolment
+from embassy.wire.head_search import FoundHead, find_head
+from embassy.wire.kafka_reader import TopicReader
+from embassy.wire.kafka_writer import KafkaWriter
+from embassy.wire.key_record import decode_key_body
+from embassy.wire.sealing import Sealer
+from embassy.wire.verifying import RecordVerifier
+from producers.batch_builder import BatchBuilder
+from producers.continuity import check_continuity
+from producers.incarnation import Standing
+from producers.tail import Gauges, Tail
+
+
+class StreamSetup(NamedTuple):
+    """What a stream's producer is made of, from the configuration."""
+
+    name: str
+    topic: str
+    slot: str
+    source: Source
+    enrolment: Enrolment
+
+
+class StreamProducer:
+    """Runs one stream until told to stop; each error ends the run and names its family."""
+
+    def __init__(
+        self,
+        setup: StreamSetup,
+        *,
+        sealer: Sealer,
+        cluster: KafkaCluster,
+        writer: KafkaWriter,
+        tuning: ProducerTuning,
+        gauges: Gauges,
+        slot_gauge: Callable[[SlotState], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self.name = setup.name
+        self._setup = setup
+        self._sealer = sealer
+        self._cluster = cluster
+        self._writer = writer
+        self._tuning = tuning
+        self._gauges = gauges
+        self._slot_gauge = slot_gauge
+        self._clock = clock
+        self._log = structlog.get_logger(component="producer", stream=setup.name)
+
+    def run(self, stop: threading.Event, pulse: Callable[[], None]) -> None:
+        """Tail the stream's slot.
+
+        Raises:
+            TransientError: something is unreachable, or another producer holds the slot; try again.
+            IntegrityError: the stream must not be continued; someone has to look.
+            ConfigurationError: a setting of the source or the topic is wrong.
+        """
+        setup = self._setup
+        verified = RecordVerifier(setup.enrolment).verified
+        with (
+            TopicReader(self._cluster, setup.topic, f"{setup.topic}-head") as log,
+            self._session() as session,
+        ):
+            standing, source = self._prove(session, log, verified)
+            session.start(standing.head.resume_lsn)
+            appender = self._writer.appender(setup.topic)
+            try:
+                tail = Tail(
+                    session=session,
+                    source=source,
+                    appender=appender,
+                    log=log,
+                    verified=verified,
+                    sealer=self._sealer,
+                    builder=BatchBuilder(),
+                    encoder=BatchEncoder(),
+                    standing=standing,
+                    tuning=self._tuning,
+                    gauges=self._gauges,
+                    clock=self._clock,
+                    pulse=pulse,
+                )
+                tail.begin()
+                self._mark_genesis()
+                self._log.info("tailing", slot=setup.slot, resume_lsn=str(standing.head.resume_lsn))
+                with self._heartbeats():
+                    tail.run(stop)
+            finally:
+                appender.close()
+
+    @contextmanager
+    def _session(self) -> Iterator[ReplicationSession]:
+        session = ReplicationSession(
+            self._setup.source.dsn,
+            slot=self._setup.slot,
+            publication=self._setup.source.publication,
+            application_name=f"embassy-producer-{self._setup.topic}",
+        )
+        try:
+            yield session
+        finally:
+            session.close()
+
+    def _prove(
+        self, session: ReplicationSession, log: TopicReader, verified: Callable[[SealedRecord], bool]
+    ) -> tuple[Standing, SourceIdentity]:
+        """Where to go on, once the source has proven to be the stream's own.
+
+        The slot is read before the topic: what a predecessor has confirmed by then, the topic holds.
+        """
+        setup = self._setup
+        source = session.identity()
+        with connect(setup.source.dsn, application_name="embassy-producer-start", autocommit=True) as connection:
+            state = slot_state(connection, setup.slot)
+            genesis_at = source_schema.genesis_at(connection, setup.enrolment.stream)
+        genesis = setup.enrolment.genesis()
+        found = find_head(log, verified, genesis)
+        if found is None:
+            if genesis_at is not None:
+                raise IntegrityError(
+                    f"the topic holds no record of the stream, which began at {genesis_at:%Y-%m-%dT%H:%M:%SZ}: it was "
+                    "emptied or recreated, or retention passed over all of it",
+                    place=setup.topic,
+                    hint="restore the topic, or enrol and resync the stream anew; a second beginning is never made",
+                )
+            low, _ = log.bounds()
+            start = genesis.resume_lsn or state.confirmed_lsn
+            standing, last = Standing(genesis._replace(resume_lsn=start), low), None
+        else:
+            standing, last = Standing(found.head, found.next_offset), _source_named_by(found)
+        check_continuity(
+            last=last,
+            now=source,
+            resume_lsn=standing.head.resume_lsn,
+            confirmed_lsn=state.confirmed_lsn,
+            flushed_lsn=state.flushed_lsn,
+            switch_points=session.switch_points(source.timeline) if last not in (None, source) else {},
+            slot=setup.slot,
+        )
+        return standing, source
+
+    def _mark_genesis(self) -> None:
+        """Note at the source that the stream has begun, before anything of it is confirmed to the slot.
+
+        Repeated at each start: the first may have died between its KEY and the mark.
+        """
+        with connect(
+            self._setup.source.dsn, application_name="embassy-producer-start", autocommit=True
+        ) as connection:
+            source_schema.mark_genesis(connection, self._setup.enrolment.stream)
+        failpoint(PRODUCER_AFTER_GENESIS_MARKED)
+
+    @contextmanager
+    def _heartbeats(self) -> Iterator[None]:
+        """Beat once a second in a thread of its own: a source that is slow to commit must not slow the stream."""
+        done = threading.Event()
+        thread = threading.Thread(target=self._beat, args=(done,), name=f"{self.name}-heart", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join(timeout=5)
+
+    def _beat(self, done: threading.Event) -> None:
+        while not done.is_set():
+            try:
+                with connect(
+                    self._setup.source.dsn, application_name="embassy-heartbeat", autocommit=True
+                ) as connection:
+                    while not done.wait(self._tuning.heartbeat_seconds):
+                        source_schema.beat(connection)
+                        self._slot_gauge(slot_state(connection, self._setup.slot))
+            except (EmbassyError, OSError) as error:
+                self._log.warning("heartbeat failed", error=str(error))
+                done.wait(self._tuning.heartbeat_seconds)
+
+
+def _source_named_by(found: FoundHead) -> SourceIdentity | None:
+    if found.key_record is None:
+        return None
+    body = decode_key_body(found.key_record.body)
+    return SourceIdentity(body.system_identifier, body.timeline)

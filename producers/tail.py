@@ -1,0 +1,298 @@
+"""The producer's loop: from one slot's messages to one topic's records.
+
+Order of the loop, each turn: take acknowledgements, confirm to the slot, receive, assemble, ship, wait. What is
+confirmed is only ever what the cluster has acknowledged.
+
+Shipping follows Nagle: with nothing unacknowledged in flight, what is whole ships now; otherwise it gathers until
+the acknowledgement or a full batch. Idle, a transaction ships at once; under load batches fill, with no knob.
+"""
+
+from __future__ import annotations
+
+import select
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from embassy.model.batch import Batch
+from embassy.model.lsn import Lsn
+from embassy.model.record import SealedRecord
+from embassy.pg.replication_session import ReplicationSession, SourceIdentity
+from embassy.runtime import failpoints
+from embassy.runtime.config import ProducerTuning
+from embassy.runtime.failpoints import failpoint
+from embassy.wire.batch_codec import BatchEncoder
+from embassy.wire.head_search import Log
+from embassy.wire.kafka_writer import Appender
+from embassy.wire.sealing import Sealer
+from producers.batch_builder import PART_MESSAGES, BatchBuilder
+from producers.incarnation import Standing, begin_incarnation
+from producers.pgoutput_decoder import Begin, decode_begin, decode_commit
+
+_BEGIN, _COMMIT, _RELATION, _TYPE = b"BCRY"
+_RECEIVE_LIMIT = 20_000
+_STATUS_SECONDS = 1.0
+_WAIT_SECONDS = 0.25
+_DRAIN_SECONDS = 3.0
+
+EMPTY = Batch((), (), b"", (), 0, complete=True)
+
+
+class Gauges(Protocol):
+    """What the loop tells of itself, once a batch."""
+
+    def captured(self, batch: Batch, encoded_bytes: int) -> None:
+        """A batch was built."""
+
+    def published(self, resume_lsn: Lsn, committed_at: int, value_bytes: int) -> None:
+        """Everything up to here is acknowledged; ``committed_at`` in microseconds since 1970, 0 if unknown."""
+
+
+class _Unacknowledged(NamedTuple):
+    number: int
+    resume_lsn: Lsn
+    committed_at: int
+
+
+class Tail:
+    """One stream's producer, once it has the slot and stands at the head."""
+
+    def __init__(
+        self,
+        *,
+        session: ReplicationSession,
+        source: SourceIdentity,
+        appender: Appender,
+        log: Log,
+        verified: Callable[[SealedRecord], bool],
+        sealer: Sealer,
+        builder: BatchBuilder,
+        encoder: BatchEncoder,
+        standing: Standing,
+        tuning: ProducerTuning,
+        gauges: Gauges,
+        clock: Callable[[], float],
+        pulse: Callable[[], None],
+    ) -> None:
+        self._session = session
+        self._source = source
+        self._appender = appender
+        self._log = log
+        self._verified = verified
+        self._sealer = sealer
+        self._builder = builder
+        self._encoder = encoder
+        self._head = standing.head
+        self._next_offset = standing.next_offset
+        self._tuning = tuning
+        self._gauges = gauges
+        self._clock = clock
+        self._pulse = pulse
+        self._resume_lsn = standing.head.resume_lsn
+        # the transaction being received
+        self._begin: Begin | None = None
+        self._skipping = False
+        self._open: list[bytes] = []
+        self._open_bytes = 0
+        self._part = 0
+        # shipped, acknowledged, confirmed
+        self._unacknowledged: deque[_Unacknowledged] = deque()
+        self._acknowledged: deque[tuple[float, Lsn]] = deque()
+        self._confirmed = Lsn(0)
+        self._status_due = 0.0
+        self._rotate_at = 0.0
+        self._sealed_bytes = 0
+
+    def begin(self) -> None:
+        """Append a KEY that counts; from then on the topic is this producer's."""
+        self._head, self._next_offset = begin_incarnation(
+            Standing(self._head, self._next_offset),
+            sealer=self._sealer,
+            source=self._source,
+            append_and_wait=self._append_and_wait,
+            log=self._log,
+            verified=self._verified,
+        )
+        # A predecessor's last records may have counted since the head was found: they are not sent again.
+        self._resume_lsn = self._head.resume_lsn
+        failpoint(failpoints.PRODUCER_AFTER_KEY_COUNTED)
+        self._rotate_at = self._clock() + self._tuning.rotate_seconds
+        self._sealed_bytes = 0
+
+    def run(self, stop: threading.Event) -> None:
+        """Tail until told to stop, then let what is in flight be acknowledged and confirm it."""
+        while not stop.is_set():
+            self._pulse()
+            self._take_acks()
+            self._advance_if_asked()
+            self._send_status()
+            received = self._receive()
+            self._ship_whole()
+            self._rotate_if_due()
+            if received < _RECEIVE_LIMIT:
+                self._wait()
+        self._drain()
+
+    # ------------------------------------------------------------------ receiving
+
+    def _receive(self) -> int:
+        if self._appender.inflight_bytes > self._tuning.inflight_bytes:
+            return 0
+        messages: list[bytes] = []
+        received = self._session.drain(messages.append, _RECEIVE_LIMIT)
+        for message in messages:
+            kind = message[0]
+            if kind == _BEGIN:
+                self._begin = decode_begin(message)
+                self._skipping = self._begin.final_lsn < self._resume_lsn
+            elif kind == _COMMIT:
+                self._commit(message)
+            elif self._skipping:
+                if kind in (_RELATION, _TYPE):  # sent once a session: needed by what follows
+                    self._builder.relations.take(message)
+            else:
+                self._open.append(message)
+                self._open_bytes += len(message)
+                if self._open_bytes >= self._tuning.batch_bytes or len(self._open) >= PART_MESSAGES:
+                    self._ship_part()
+        return received
+
+    def _commit(self, message: bytes) -> None:
+        commit = decode_commit(message)
+        begin = self._begin
+        assert begin is not None, "pgoutput sends Begin before Commit"
+        self._begin = None
+        if self._skipping:
+            self._skipping = False
+            return
+        messages, self._open, self._open_bytes = self._open, [], 0
+        self._resume_lsn = commit.end_lsn
+        if self._part == 0:
+            self._builder.add_transaction(begin, commit, messages)
+            if self._builder.value_bytes >= self._tuning.batch_bytes or self._builder.full:
+                self._ship_whole(must=True)
+        else:
+            self._builder.add_part(begin, messages)
+            self._ship(self._builder.build_part(begin, self._part, commit), commit.end_lsn)
+            self._part = 0
+
+    # ------------------------------------------------------------------ shipping
+
+    def _ship_whole(self, *, must: bool = False) -> None:
+        """Ship the whole transactions gathered, if Nagle's rule or the batch's size says so."""
+        if not self._builder.transactions:
+            return
+        if must or self._appender.inflight == 0:
+            batch = self._builder.build_whole()
+            self._ship(batch, batch.transactions[-1].end_lsn)
+
+    def _ship_part(self) -> None:
+        """Ship what has come of a transaction that is larger than a batch; whole ones before it go first."""
+        self._ship_whole(must=True)
+        begin = self._begin
+        assert begin is not None, "changes come inside a transaction"
+        messages, self._open, self._open_bytes = self._open, [], 0
+        self._builder.add_part(begin, messages)
+        self._ship(self._builder.build_part(begin, self._part, None), self._head.resume_lsn)
+        self._part += 1
+        failpoint(failpoints.PRODUCER_BETWEEN_PARTS)
+
+    def _ship(self, batch: Batch, resume_lsn: Lsn) -> None:
+        encoded = self._encoder.encode(batch)
+        self._gauges.captured(batch, len(encoded))
+        number = -1
+        for sealed in self._sealer.data_records(self._head, encoded, resume_lsn, self._tuning.record_bytes):
+            self._await_room()
+            failpoint(failpoints.PRODUCER_BEFORE_APPEND)
+            number = self._appender.append(sealed.value)
+            failpoint(failpoints.PRODUCER_AFTER_APPEND)
+            self._head = sealed.head
+            self._sealed_bytes += len(sealed.value)
+        committed_at = batch.transactions[-1].committed_at if batch.transactions and batch.complete else 0
+        self._unacknowledged.append(_Unacknowledged(number, resume_lsn, committed_at))
+
+    def _await_room(self) -> None:
+        while self._appender.inflight_bytes > self._tuning.inflight_bytes:
+            self._wait_for_acks()
+
+    # ------------------------------------------------------------------ acknowledged, confirmed
+
+    def _take_acks(self) -> None:
+        for ack in self._appender.acks():
+            self._next_offset = ack.offset + 1
+            waiting = self._unacknowledged
+            while waiting and waiting[0].number <= ack.number:
+                _, resume_lsn, committed_at = waiting.popleft()
+                self._acknowledged.append((self._clock(), resume_lsn))
+                self._gauges.published(resume_lsn, committed_at, ack.value_bytes)
+                failpoint(failpoints.PRODUCER_AFTER_ACK)
+
+    def _send_status(self) -> None:
+        """Confirm what has been durable long enough; at least once a second, or the server ends the session."""
+        now = self._clock()
+        asked = self._session.keepalive.reply_requested
+        # A server that asks for an answer is shutting down, or lost patience: it must not wait out the delay.
+        trail_seconds = 0.0 if asked else self._tuning.confirm_delay_seconds
+        confirmed = self._confirmed
+        while self._acknowledged and self._acknowledged[0][0] + trail_seconds <= now:
+            confirmed = self._acknowledged.popleft()[1]
+        if confirmed > self._confirmed or asked or now >= self._status_due:
+            self._session.confirm(confirmed)
+            self._confirmed = confirmed
+            self._status_due = now + _STATUS_SECONDS
+            failpoint(failpoints.PRODUCER_AFTER_CONFIRM)
+
+    def _advance_if_asked(self) -> None:
+        """Ship an empty batch for log that holds nothing of ours, so that it too can be confirmed.
+
+        Only between receives: a keepalive speaks of the log behind every message that has been received, and while
+        some are still to be assembled, its position is ahead of the stream's.
+        """
+        keepalive = self._session.keepalive
+        idle = self._begin is None and not self._builder.transactions and self._appender.inflight == 0
+        if keepalive.reply_requested and idle and keepalive.wal_end > self._resume_lsn:
+            self._resume_lsn = keepalive.wal_end
+            self._ship(EMPTY, keepalive.wal_end)
+
+    # ------------------------------------------------------------------ waiting
+
+    def _wait(self) -> None:
+        readable = [self._appender.wake_fd]
+        if self._appender.inflight_bytes <= self._tuning.inflight_bytes:
+            readable.append(self._session.fileno)
+        select.select(readable, [], [], _WAIT_SECONDS)
+
+    def _wait_for_acks(self) -> None:
+        select.select([self._appender.wake_fd], [], [], _WAIT_SECONDS)
+        self._pulse()
+        self._take_acks()
+        self._send_status()
+
+    def _append_and_wait(self, value: bytes) -> int:
+        number = self._appender.append(value)
+        while True:
+            for ack in self._appender.acks():
+                if ack.number == number:
+                    return ack.offset
+            select.select([self._appender.wake_fd], [], [], _WAIT_SECONDS)
+            self._pulse()
+            self._session.confirm(self._confirmed)
+
+    def _rotate_if_due(self) -> None:
+        """Begin a new incarnation between transactions: a fresh data key, and a near anchor for head searches."""
+        due = self._clock() >= self._rotate_at or self._sealed_bytes >= self._tuning.rotate_bytes
+        if not due or self._part:  # what is only being received has left no trace in the topic
+            return
+        self._ship_whole(must=True)
+        while self._appender.inflight:
+            self._wait_for_acks()
+        self.begin()
+
+    def _drain(self) -> None:
+        """Before stopping: ship what is whole, wait a little for acknowledgements, confirm."""
+        self._ship_whole(must=True)
+        deadline = self._clock() + _DRAIN_SECONDS
+        while self._appender.inflight and self._clock() < deadline:
+            self._wait_for_acks()
+        self._session.confirm(self._confirmed)

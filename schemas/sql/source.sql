@@ -1,0 +1,36 @@
+-- What the product keeps in a registry's database at home. Run by an administrator; may be run again at any time.
+--
+-- Everything that the product says in the stream travels as rows of these tables, published like any other: nobody
+-- can forge them with pg_logical_emit_message. They are written only by the functions below, with their owner's rights.
+
+CREATE SCHEMA IF NOT EXISTS embassy;
+
+-- The beat of the stream's heart: one row, renewed every second. The replica's age of it is the true lag, end to end.
+CREATE TABLE IF NOT EXISTS embassy.heartbeat (
+    id integer PRIMARY KEY CHECK (id = 1),
+    beat_at timestamptz NOT NULL,      -- the source's clock
+    captured_at timestamptz,           -- beat_at of the newest beat that the producer had read when this one was written
+    published_at timestamptz           -- and of the newest that the home cluster had acknowledged
+);
+
+-- Streams that have begun: a second beginning is never made.
+CREATE TABLE IF NOT EXISTS embassy.stream (
+    stream bytea PRIMARY KEY,
+    began_at timestamptz NOT NULL
+);
+
+CREATE OR REPLACE FUNCTION embassy.beat(captured timestamptz, published timestamptz) RETURNS timestamptz
+LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$
+    INSERT INTO embassy.heartbeat AS h (id, beat_at, captured_at, published_at)
+    VALUES (1, pg_catalog.clock_timestamp(), captured, published)
+    ON CONFLICT (id) DO UPDATE
+        SET beat_at = excluded.beat_at, captured_at = excluded.captured_at, published_at = excluded.published_at
+    RETURNING beat_at
+$$;
+
+CREATE OR REPLACE FUNCTION embassy.mark_genesis(named bytea) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$
+    INSERT INTO embassy.stream (stream, began_at) VALUES (named, pg_catalog.clock_timestamp()) ON CONFLICT DO NOTHING
+$$;
+
+REVOKE ALL ON FUNCTION embassy.beat(timestamptz, timestamptz), embassy.mark_genesis(bytea) FROM PUBLIC;

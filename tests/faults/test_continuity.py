@@ -1,0 +1,89 @@
+"""A source, slot or topic that is not what it was halts the stream; nothing is skipped and nothing begins twice."""
+
+from __future__ import annotations
+
+from confluent_kafka import TopicPartition
+
+from deploy.lab import databases
+from tests.faults.test_attacks import commit, home_values, shown
+from tests.harness.kafka import MakeTopic
+from tests.harness.pipeline import MakePipeline, Pipeline, poll_until
+
+_SCHEMA = "CREATE TABLE public.deed (id bigint PRIMARY KEY, owner text NOT NULL);"
+
+
+def empty_topic(pipeline: Pipeline, site: str) -> None:
+    admin = pipeline.lab.admin_client(site)
+    everything = TopicPartition(pipeline.topic, 0, -1)  # -1: the high watermark
+    admin.delete_records([everything])[everything].result(30)
+
+
+def recreate_topic(pipeline: Pipeline, site: str, make_topic: MakeTopic) -> None:
+    admin = pipeline.lab.admin_client(site)
+    admin.delete_topics([pipeline.topic])[pipeline.topic].result(30)
+    poll_until(lambda: pipeline.topic not in admin.list_topics(timeout=10).topics, "the topic is gone")
+    make_topic(site, pipeline.topic)
+
+
+def run_a_while(pipeline: Pipeline) -> None:
+    roles = pipeline.start_all()
+    commit(pipeline, 1, 5)
+    pipeline.wait_level()
+    for role in roles.values():
+        pipeline.stop(role)
+
+
+def assert_producer_halts(pipeline: Pipeline, *words: str) -> None:
+    producer = pipeline.start("producer")
+    assert producer.exit_code() == 9, producer.tail()
+    for word in words:
+        assert word in producer.tail()
+
+
+def test_an_emptied_home_topic_halts_the_producer(make_pipeline: MakePipeline) -> None:
+    pipeline = make_pipeline(_SCHEMA)
+    run_a_while(pipeline)
+    empty_topic(pipeline, "home")
+    commit(pipeline, 6, 2)
+    assert_producer_halts(pipeline, "holds no record of the stream", pipeline.topic)
+    assert home_values(pipeline) == []
+    assert shown(pipeline) == [1, 2, 3, 4, 5]
+
+
+def test_a_recreated_home_topic_halts_the_producer(make_pipeline: MakePipeline, make_topic: MakeTopic) -> None:
+    pipeline = make_pipeline(_SCHEMA)
+    run_a_while(pipeline)
+    recreate_topic(pipeline, "home", make_topic)
+    assert_producer_halts(pipeline, "holds no record of the stream", pipeline.topic)
+
+
+def test_a_recreated_foreign_topic_is_filled_again_from_home(
+    make_pipeline: MakePipeline, make_topic: MakeTopic
+) -> None:
+    pipeline = make_pipeline(_SCHEMA)
+    run_a_while(pipeline)
+    recreate_topic(pipeline, pipeline.embassy, make_topic)
+    commit(pipeline, 6, 2)
+    pipeline.start_all()
+    pipeline.wait_level()
+    assert shown(pipeline) == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_recreated_slot_halts_the_producer(make_pipeline: MakePipeline) -> None:
+    pipeline = make_pipeline(_SCHEMA)
+    run_a_while(pipeline)
+    with pipeline.source(databases.ADMIN) as connection:
+        connection.execute("SELECT pg_drop_replication_slot(%s)", (pipeline.slot,))
+        commit(pipeline, 6, 1)
+        connection.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (pipeline.slot,))
+    commit(pipeline, 7, 1)
+    assert_producer_halts(pipeline, "the slot was recreated or", pipeline.slot)
+    assert shown(pipeline) == [1, 2, 3, 4, 5]
+
+
+def test_a_dropped_slot_halts_the_producer(make_pipeline: MakePipeline) -> None:
+    pipeline = make_pipeline(_SCHEMA)
+    run_a_while(pipeline)
+    with pipeline.source(databases.ADMIN) as connection:
+        connection.execute("SELECT pg_drop_replication_slot(%s)", (pipeline.slot,))
+    assert_producer_halts(pipeline, "does not exist", pipeline.slot, "resync")

@@ -1,0 +1,161 @@
+"""What is unreachable, full, missing or wrong is named with its way out; and nothing is lost over it."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import ConfigEntry, ConfigResource, ResourceType  # type: ignore[attr-defined]
+
+from deploy.lab import role_configs
+from deploy.lab.server import Server
+from tests.faults.test_attacks import commit, shown
+from tests.harness.pipeline import MakePipeline, Pipeline, RoleProcess, Stage, poll_until
+
+_SCHEMA = "CREATE TABLE public.deed (id bigint PRIMARY KEY, owner text);"
+
+
+def server_of(pipeline: Pipeline, name: str) -> Server:
+    site, kind = name.split(" ")
+    found = pipeline.lab.site("home" if site == "home" else pipeline.embassy)
+    return found.kafka if kind == "kafka" else found.postgres
+
+
+@pytest.mark.parametrize("name", ["home kafka", "embassy kafka", "home postgres", "embassy postgres"])
+def test_a_server_killed_under_load_loses_nothing(name: str, make_pipeline: MakePipeline) -> None:
+    pipeline = make_pipeline(_SCHEMA)
+    roles = pipeline.start_all()
+    commit(pipeline, 1, 50)
+    server = server_of(pipeline, name)
+    server.kill9()
+    if name != "home postgres":
+        commit(pipeline, 51, 50)
+    server.start()
+    commit(pipeline, 101, 50)
+    pipeline.wait_level()
+    assert all(pipeline.alive(role) for role in roles.values())
+
+
+@pytest.mark.parametrize("stage", ["producer", "bridge", "consumer"])
+def test_a_paused_role_wakes_up_beside_its_successor(stage: Stage, make_pipeline: MakePipeline) -> None:
+    """SIGSTOP is a machine that hangs: its successor takes over, and what it says when it wakes does not count."""
+    pipeline = make_pipeline(_SCHEMA, {"producer": {"heartbeat_seconds": 0.2}})
+    roles = pipeline.start_all()
+    commit(pipeline, 1, 20)
+    pipeline.wait_level()
+    roles[stage].popen.send_signal(19)
+    successor = pipeline.start(stage)
+    commit(pipeline, 21, 20)
+    roles[stage].popen.send_signal(18)
+    commit(pipeline, 41, 20)
+    pipeline.wait_level()
+    assert shown(pipeline) == list(range(1, 61))
+    assert pipeline.alive(successor)
+
+
+def test_a_topic_that_takes_no_records_is_named_and_nothing_is_lost(make_pipeline: MakePipeline) -> None:
+    pipeline = make_pipeline(_SCHEMA)
+    set_topic_limit(pipeline, 2_000)  # no KEY record fits
+    producer = pipeline.start("producer")
+    assert producer.exit_code() == 2, producer.tail()
+    assert "max.message.bytes" in producer.tail()
+    commit(pipeline, 1, 3)
+    set_topic_limit(pipeline, 1_048_588)
+    pipeline.start_all()
+    pipeline.wait_level()
+
+
+def set_topic_limit(pipeline: Pipeline, limit_bytes: int) -> None:
+    admin = pipeline.lab.admin_client("home")
+    resource = ConfigResource(ResourceType.TOPIC, pipeline.topic)
+    resource.add_incremental_config(ConfigEntry("max.message.bytes", str(limit_bytes)))
+    admin.incremental_alter_configs([resource])[resource].result(30)
+
+
+def test_a_consumer_with_a_wrong_key_says_so(make_pipeline: MakePipeline, tmp_path: Path) -> None:
+    pipeline = make_pipeline(_SCHEMA)
+    pipeline.start("producer")
+    pipeline.start("bridge")
+    commit(pipeline, 1, 3)
+    other = tmp_path / "other.recipient.json"
+    made = pipeline.embassy_command("consumer", "keys", "generate", "recipient", str(other))
+    assert made.returncode == 0, made.stderr
+    operators = role_configs._operators(pipeline.lab.layout)
+    pipeline.write_configs(keys={"recipient": str(other), **operators})
+    consumer = pipeline.start("consumer")
+    assert consumer.exit_code() == 9, consumer.tail()
+    assert "recipient" in consumer.tail()
+    pipeline.write_configs()
+    pipeline.start("consumer")
+    pipeline.wait_level()
+
+
+def test_a_row_that_the_replica_lacks_halts_the_stream_and_turns_health_red(make_pipeline: MakePipeline) -> None:
+    pipeline = make_pipeline(_SCHEMA + "CREATE TABLE public.other (id bigint PRIMARY KEY);")
+    roles = pipeline.start_all()
+    commit(pipeline, 1, 3)
+    pipeline.wait_level()
+    with pipeline.replica("embassy_admin") as connection:
+        connection.execute("SET session_replication_role = replica")
+        connection.execute("DELETE FROM public.deed WHERE id = 2")
+    with pipeline.source() as connection:
+        connection.execute("UPDATE public.deed SET owner = 'new' WHERE id = 2")
+    assert roles["consumer"].exit_code() == 9, roles["consumer"].tail()
+    said = roles["consumer"].tail()
+    assert "public.deed" in said
+    assert "new" not in [event.get("owner") for event in roles["consumer"].events]
+    assert shown(pipeline) == [1, 3]
+
+
+def test_a_value_of_many_records_passes(make_pipeline: MakePipeline) -> None:
+    pipeline = make_pipeline("CREATE TABLE public.deed (id bigint PRIMARY KEY, owner text, scan bytea);")
+    pipeline.start_all()
+    with pipeline.source() as connection:
+        connection.execute(
+            "INSERT INTO public.deed SELECT 1, 'big', string_agg(sha256(i::text::bytea), ''::bytea)"
+            " FROM generate_series(1, 300000) AS i"
+        )
+        connection.execute("UPDATE public.deed SET owner = 'unchanged scan' WHERE id = 1")
+    pipeline.wait_level()
+
+
+def test_health_and_metrics_answer(make_pipeline: MakePipeline, tmp_path: Path) -> None:
+    pipeline = make_pipeline(_SCHEMA)
+    address = tmp_path / "address"
+    role = start_with_address(pipeline, address)
+    pipeline.start("bridge")
+    pipeline.start("consumer")
+    commit(pipeline, 1, 3)
+    pipeline.wait_level()
+    assert get(address, "/livez")[0] == 200
+    assert get(address, "/readyz?verbose")[0] == 200
+    assert 'embassy_position_bytes{registry="registry",stage="published"}' in get(address, "/metrics")[1]
+    assert pipeline.stop(role) == 0
+
+
+def start_with_address(pipeline: Pipeline, address: Path) -> RoleProcess:
+    role = pipeline.start("producer", EMBASSY_ADDRESS_FILE=str(address))
+    poll_until(lambda: address.is_file() and address.read_text(encoding="utf-8").strip() != "", "the address file")
+    return role
+
+
+def get(address: Path, path: str) -> tuple[int, str]:
+    url = f"http://{address.read_text(encoding='utf-8').strip().removeprefix('http://')}{path}"
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_a_typo_in_a_configuration_is_named(make_pipeline: MakePipeline) -> None:
+    pipeline = make_pipeline(_SCHEMA)
+    pipeline.write_configs(producer={"batch_byte": 5})
+    done = pipeline.embassy_command("producer", "producer", "run")
+    assert done.returncode == 2
+    assert "batch_bytes" in done.stderr
+    assert str(pipeline.config("producer")) in done.stderr
+    checked = pipeline.embassy_command("producer", "config", "check")
+    assert checked.returncode == 2

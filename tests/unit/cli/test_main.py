@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from embassy.cli import main
+from embassy.cli.main import COMMANDS
+from embassy.cli.options import unknown_overrides
+from embassy.model.errors import (
+    ConfigurationError,
+    EmbassyError,
+    IntegrityError,
+    RefusedError,
+    TransientError,
+)
+
+_CONFIG = """
+site = "home"
+[streams.land]
+stream = "00112233445566778899aabbccddeeff"
+enrolment = "land.json"
+[streams.people]
+stream = "ffeeddccbbaa99887766554433221100"
+enrolment = "people.json"
+"""
+
+pytestmark = pytest.mark.usefixtures("logging_as_before")
+
+
+@pytest.fixture(autouse=True)
+def _no_configuration_around(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("EMBASSY_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "embassy.toml"
+    path.write_text(_CONFIG)
+    for name in ("land.json", "people.json"):
+        (tmp_path / name).write_text("{}")
+    return path
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
+    """A command that raises what is put into the list."""
+    errors: list[BaseException] = []
+
+    @click.command()
+    def failing() -> None:
+        raise errors[0]
+
+    monkeypatch.setattr(main.embassy, "get_command", lambda _ctx, _name: failing)
+    return errors
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigurationError("it is so", place="a.toml", hint="do this"), 2),
+        (TransientError("it is so", place="a.toml", hint="do this"), 3),
+        (RefusedError("it is so", place="a.toml", hint="do this"), 5),
+        (IntegrityError("it is so", place="a.toml", hint="do this"), 9),
+    ],
+)
+def test_an_error_is_told_with_the_way_out_and_its_family_is_the_exit_code(
+    error: EmbassyError, code: int, failing: list[BaseException], capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing.append(error)
+    assert main.run(["lab"]) == code
+    assert capsys.readouterr() == ("", "error: it is so [a.toml]\nhint: do this\n")
+
+
+def test_ctrl_c_is_130(failing: list[BaseException], capsys: pytest.CaptureFixture[str]) -> None:
+    failing.append(KeyboardInterrupt())
+    assert main.run(["lab"]) == 130
+    assert capsys.readouterr().out == ""
+
+
+def test_a_bug_is_1_and_shows_its_traceback_at_debug_only(
+    failing: list[BaseException], capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing.append(KeyError("x"))
+    assert main.run(["lab"]) == 1
+    assert "Traceback" not in capsys.readouterr().err
+    assert main.run(["--log-level", "debug", "lab"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_unknown_command_is_2_and_suggests_the_near_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["prodcer", "run"]) == 2
+    assert "did you mean producer?" in capsys.readouterr().err.lower()
+
+
+@pytest.mark.parametrize("arguments", [["--no-such-option"], ["config", "chek"], ["config", "check", "more"]])
+def test_bad_usage_is_2(arguments: list[str]) -> None:
+    assert main.run(arguments) == 2
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_every_command_exists_and_says_what_its_line_in_the_help_says(command: main.Command) -> None:
+    found = getattr(importlib.import_module(f"embassy.cli.{command.name}"), command.name)
+    assert isinstance(found, click.Command)
+    assert found.help, "a command without help"
+    assert main.run([command.name, "--help"]) == 0
+
+
+def test_help_lists_every_command_without_importing_one() -> None:
+    script = (
+        "import sys; from embassy.cli.main import run; code = run(['--help'])\n"
+        "heavy = {'psycopg', 'confluent_kafka', 'cryptography', 'prometheus_client', 'fastavro'} & set(sys.modules)\n"
+        "print('heavy', sorted(heavy), code)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "heavy [] 0"
+    for command in COMMANDS:
+        assert f"  {command.name} " in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def test_a_reader_that_leaves_is_not_an_error() -> None:
+    program = f"{sys.executable} -m embassy.cli.main"
+    done = subprocess.run(
+        ["bash", "-c", f"{program} --help | true; exit ${{PIPESTATUS[0]}}"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_no_configuration_file_says_how_to_name_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["config", "check"]) == 2
+    assert "pass -c FILE or set EMBASSY_CONFIG" in capsys.readouterr().err
+
+
+def test_config_check_prints_each_value_with_its_origin(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMBASSY_PRODUCER__BATCH_BYTES", "2048")
+    assert main.run(["-c", str(config), "config", "check"]) == 0
+    out, err = capsys.readouterr()
+    assert "producer.batch_bytes=2048 (env EMBASSY_PRODUCER__BATCH_BYTES)" in out.splitlines()
+    assert 'site="home" (file)' in out.splitlines()
+    assert err == f"{config}: ok\n"
+
+
+def test_config_check_finds_what_is_missing(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (config.parent / "people.json").unlink()
+    config.write_text(_CONFIG + '[metrics]\nlisten = "9464"\n')
+    assert main.run(["-c", str(config), "--json", "config", "check"]) == 2
+    report = json.loads(capsys.readouterr().out)
+    assert len(report["problems"]) == 2
+    assert "streams.people.enrolment" in report["problems"][0]
+    assert "metrics.listen" in report["problems"][1]
+    assert {"key": "site", "value": "home", "origin": "file", "variable": "EMBASSY_SITE"} in report["values"]
+
+
+def test_a_typo_in_the_file_suggests_the_near_key(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config.write_text(_CONFIG + "[producer]\nbatch_byts = 2048\n")
+    assert main.run(["-c", str(config), "config", "check"]) == 2
+    assert "producer.batch_byts: unknown key, did you mean 'batch_bytes'?" in capsys.readouterr().err
+
+
+def test_a_typo_in_the_environment_is_an_error_too(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMBASSY_PRODUCR__BATCH_BYTES", "2048")
+    assert main.run(["-c", str(config), "config", "check"]) == 2
+    assert "no section 'producr', did you mean 'producer'?" in capsys.readouterr().err
+    assert unknown_overrides({"EMBASSY_LAB_HOME": "x", "EMBASSY_KAFKA__HOME": "x", "PATH": "x"}) == []
+
+
+@pytest.mark.parametrize(
+    ("role", "missing"),
+    [("producer", "kafka.home"), ("bridge", "kafka.home"), ("consumer", "kafka.foreign")],
+)
+def test_a_service_names_the_section_that_it_misses(
+    role: str, missing: str, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run(["-c", str(config), role, "run"]) == 2
+    err = capsys.readouterr().err
+    assert f"error: {missing} is missing [{config}]" in err
+
+
+def test_a_stream_that_is_not_configured_is_an_error(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["-c", str(config), "-r", "lnad", "producer", "run"]) == 2
+    assert "no stream 'lnad', did you mean 'land'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["completion", shell]) == 0
+    assert "_EMBASSY_COMPLETE" in capsys.readouterr().out
