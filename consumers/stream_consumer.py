@@ -91,6 +91,7 @@ class StreamConsumer:
             if not self._leased(session, stop, pulse):
                 return
             progress = self._progress(session)
+            self._gauges.applied(0, 0, progress.head.resume_lsn, progress.committed_at)  # what is here already
             verified = RecordVerifier(self._enrolment).verified
             resume(self._opener, progress.head, progress.key_record, verified, session.place)
             with TopicReader(self._foreign, self._topic, f"{self._topic}-resume") as log:

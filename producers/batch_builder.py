@@ -124,14 +124,18 @@ class BatchBuilder:
     def _add(self, messages: Sequence[bytes]) -> None:
         assert len(messages) <= PART_MESSAGES, "more messages than a part may have"
         takers = self.relations.takers
-        for message in messages:
-            if len(message) < SPLITTABLE_BYTES:
-                pieces = message.split(SHORT_VALUE)
-                take = takers.get(pieces[0])
-                if take is not None:
-                    take(pieces, message)
-                    continue
-            self._take(message)
+        message = b""
+        try:
+            for message in messages:
+                if len(message) < SPLITTABLE_BYTES:
+                    pieces = message.split(SHORT_VALUE)
+                    take = takers.get(pieces[0])
+                    if take is not None:
+                        take(pieces, message)
+                        continue
+                self._take(message)
+        except IndexError as error:
+            raise pgoutput.malformed(message, "it is cut short") from error
         self.value_bytes += sum(map(len, messages))
 
     def _take(self, message: bytes) -> None:

@@ -133,6 +133,14 @@ class StreamProducer:
         with connect(setup.source.dsn, application_name="embassy-producer-start", autocommit=True) as connection:
             state = slot_state(connection, setup.slot)
             genesis_at = source_schema.genesis_at(connection, setup.enrolment.stream)
+            name = setup.source.publication
+            if source_schema.publication_was_replaced(connection, setup.enrolment.stream, name):
+                raise IntegrityError(
+                    f"publication {name} is not the one that the stream began with: what was committed while there "
+                    "was none is not in the log's changes",
+                    place=setup.name,
+                    hint="resync the stream; a new stream's publication is made by embassy provision apply",
+                )
         genesis = setup.enrolment.genesis()
         found = find_head(log, verified, genesis)
         if found is None:

@@ -24,6 +24,9 @@ from producers.pgoutput_decoder import (
 # plain ints: arithmetic with an IntEnum is several times slower
 _DELETE, _UPDATE, _INSERT = int(Operation.DELETE), int(Operation.UPDATE), int(Operation.INSERT)
 
+_HEADER_BYTES = 8
+"""Kind, oid, kind of tuple, number of columns."""
+
 TakePieces = Callable[[list[bytes], bytes], None]
 
 
@@ -112,7 +115,8 @@ class TableChanges:
 
     def _insert_pieces(self, pieces: list[bytes], message: bytes) -> None:
         del pieces[0]
-        if len(pieces) != self._width:
+        end = pieces[-1]
+        if len(pieces) != self._width or len(end) != (end[0] << 8 | end[1]) + 2:
             row = short_row(pieces, self._width)
             return self.take(message) if row is None or None in row else self._insert(row)
         order = self._order
@@ -131,7 +135,8 @@ class TableChanges:
 
     def _update_pieces(self, pieces: list[bytes], message: bytes) -> None:
         del pieces[0]
-        if len(pieces) != self._width:
+        end = pieces[-1]
+        if len(pieces) != self._width or len(end) != (end[0] << 8 | end[1]) + 2:
             row = short_row(pieces, self._width)
             return self.take(message) if row is None else self._update_short(row, message)
         order = self._order
@@ -150,7 +155,9 @@ class TableChanges:
         if len(pieces) != len(self._key):
             return self.take(message)
         # behind each stand the kind bytes of the columns outside the key: NULL
-        key = [piece[: int.from_bytes(piece[:2], "big") + 2] for piece in pieces]
+        key = [piece[: (piece[0] << 8 | piece[1]) + 2] for piece in pieces]
+        if len(message) != _HEADER_BYTES + self._width + 2 * len(key) + sum(map(len, key)):
+            return self.take(message)
         return self._delete(key[0] if len(key) == 1 else tuple(key), [b"\0\0" + value for value in key])
 
     # ------------------------------------------------------------------ any row

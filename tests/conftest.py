@@ -2,4 +2,10 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["tests.harness.lab", "tests.harness.kafka", "tests.harness.pipeline", "tests.harness.logs"]
+pytest_plugins = [
+    "tests.harness.lab",
+    "tests.harness.kafka",
+    "tests.harness.pipeline",
+    "tests.harness.logs",
+    "tests.harness.two_databases",
+]

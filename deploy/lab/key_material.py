@@ -5,11 +5,17 @@ A real site's keys are made by its people, each on a machine of their own; here 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
 from deploy.lab import role_configs
 from deploy.lab.layout import Layout
 from deploy.lab.state import LabState
 from embassy.model.lsn import Lsn
 from embassy.wire.enrolment import EnrolmentFile, load_enrolment, stream_id
+from embassy.wire.key_document import PublicHalf
 from embassy.wire.keyring import (
     generate_identity,
     generate_operator,
@@ -26,6 +32,11 @@ _FIRST_EPOCH = 1
 _SLOT_DECIDES = Lsn(0)
 
 
+class _Key(Protocol):
+    @property
+    def half(self) -> PublicHalf: ...
+
+
 def ensure(layout: Layout, state: LabState) -> None:
     """Make the keys and enrolments that a lab of this state needs and does not have.
 
@@ -34,22 +45,10 @@ def ensure(layout: Layout, state: LabState) -> None:
     """
     layout.keys.mkdir(mode=_OWNER_ONLY, parents=True, exist_ok=True)
     for person in role_configs.OPERATORS:
-        path = role_configs.operator(layout, person)
-        if not path.exists():
-            generate_operator(path, person=person)
-        elif not role_configs.public(path).exists():
-            write_public(path, load_operator(path).half)
-    path = role_configs.identity(layout)
-    if not path.exists():
-        generate_identity(path)
-    elif not role_configs.public(path).exists():
-        write_public(path, load_identity(path).half)
+        _keep(role_configs.operator(layout, person), partial(generate_operator, person=person), load_operator)
+    _keep(role_configs.identity(layout), generate_identity, load_identity)
     for embassy in state.embassies:
-        path = role_configs.recipient(layout, embassy)
-        if not path.exists():
-            generate_recipient(path)
-        elif not role_configs.public(path).exists():
-            write_public(path, load_recipient(path).half)
+        _keep(role_configs.recipient(layout, embassy), generate_recipient, load_recipient)
     for registry in state.registries.values():
         enrol(layout, registry.stream)
 
@@ -80,3 +79,11 @@ def enrol(layout: Layout, stream: str) -> None:
         threshold=role_configs.THRESHOLD,
         stream=stream,
     )
+
+
+def _keep(path: Path, generate: Callable[[Path], object], load: Callable[[Path], _Key]) -> None:
+    """Make a key, or, where an interrupted start has left it without its public file, that one."""
+    if not path.exists():
+        generate(path)
+    elif not role_configs.public(path).exists():
+        write_public(path, load(path).half)

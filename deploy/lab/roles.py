@@ -54,10 +54,15 @@ class Role:
 
     def end(self, patience: Patience) -> None:
         """Let every process that runs it drain and end; kill one that does not."""
-        for daemon in self.running():
+        running = self.running()
+        for daemon in running:
             daemon.send(signal.SIGCONT)
-            if not daemon.ask(signal.SIGTERM, patience, _DRAIN_SECONDS):
-                daemon.cut_power(patience)
+            daemon.send(signal.SIGTERM)  # once: a second one means at once
+        for _ in patience.looks(_DRAIN_SECONDS):
+            if not any(daemon.alive for daemon in running):
+                return
+        for daemon in running:
+            daemon.cut_power(patience)
 
 
 def program() -> list[str]:

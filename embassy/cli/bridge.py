@@ -13,8 +13,9 @@ from embassy.cli.service import CLOCK, CLOSE_SECONDS, Service, address_file_opti
 from embassy.runtime import metrics as catalogue
 from embassy.runtime.config import Stream
 from embassy.runtime.exit_codes import ExitCode
-from embassy.runtime.gauges import BridgeGauges, ClusterLink
+from embassy.runtime.gauges import BridgeGauges
 from embassy.runtime.supervised_stream import Assignment
+from embassy.wire import verifying
 from embassy.wire.kafka_reader import StreamsReader
 from embassy.wire.kafka_writer import KafkaWriter
 
@@ -47,14 +48,15 @@ class _Fleet:
     """What the streams of the process share, and how one is made of it."""
 
     def __init__(self, service: Service) -> None:
+        verifying.selftest()
         need, settings = service.options.need, service.settings
         self._service = service
         self._home = need(settings.kafka.home, "kafka.home")
         self._foreign = need(settings.kafka.foreign, "kafka.foreign")
         need(settings.keys.operators, "keys.operators")
-        metric, site = catalogue.BRIDGE_CONNECTED, settings.site
-        home_link = ClusterLink(service.metrics, metric, component="bridge", site="home")
-        self._link = ClusterLink(service.metrics, metric, component="bridge", site=site)
+        site = settings.site
+        home_link = service.link(catalogue.BRIDGE_CONNECTED, "home")
+        self._link = service.link(catalogue.BRIDGE_CONNECTED, site)
         self._writer = KafkaWriter(self._foreign, f"bridge-{site}", self._link.refused)
         service.closing.callback(self._writer.close, CLOSE_SECONDS)
         self._reader = StreamsReader(self._home, f"bridge-{site}", home_link.heard)

@@ -14,11 +14,12 @@ from embassy.pg.lost_session import TriedAgain
 from embassy.runtime import metrics as catalogue
 from embassy.runtime.config import Stream
 from embassy.runtime.exit_codes import ExitCode
-from embassy.runtime.gauges import ClusterLink, ConsumerGauges
+from embassy.runtime.gauges import ConsumerGauges
 from embassy.runtime.supervised_stream import Assignment
 from embassy.wire.kafka_reader import StreamsReader
 from embassy.wire.keyring import load_recipient
 from embassy.wire.opening import Opener
+from embassy.wire.selftest import selftest
 
 
 @click.group()
@@ -50,12 +51,13 @@ class _Fleet:
     """What the streams of the process share, and how one is made of it."""
 
     def __init__(self, service: Service) -> None:
+        selftest()
         need, settings = service.options.need, service.settings
         self._service = service
         self._cluster = need(settings.kafka.foreign, "kafka.foreign")
         need(settings.keys.operators, "keys.operators")
         self._recipient = load_recipient(need(settings.keys.recipient, "keys.recipient"))
-        link = ClusterLink(service.metrics, catalogue.KAFKA_CONNECTED, component="consumer", site=settings.site)
+        link = service.link(catalogue.KAFKA_CONNECTED, settings.site)
         self._reader = StreamsReader(self._cluster, f"consumer-{settings.site}", link.heard)
         service.closing.callback(self._reader.close)
 

@@ -62,7 +62,7 @@ def status(*, as_json: bool) -> None:
 @lab.command()
 @click.option("--keep-data", is_flag=True, help="Only stop the servers; the next up goes on with their data.")
 def down(*, keep_data: bool) -> None:
-    """Stop the servers and remove everything but the downloads."""
+    """Stop roles and servers, and remove everything but the downloads."""
     with _progress() as announce:
         Lab.here(announce=announce).down(keep_data=keep_data)
     click.echo("The lab is down.")

@@ -39,6 +39,7 @@ COMMANDS = (
     Command("bridge", "Carry sealed records to an embassy's Kafka."),
     Command("consumer", "Embassy: verify, open and apply to the replicas."),
     Command("status", "State, lag and age of each stream."),
+    Command("watch", "What status shows, again and again."),
     Command("events", "Look at the records of a topic."),
     Command("completion", "Print the completion script of a shell."),
 )

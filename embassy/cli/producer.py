@@ -13,11 +13,12 @@ from embassy.pg.lost_session import TriedAgain
 from embassy.runtime import metrics as catalogue
 from embassy.runtime.config import Stream
 from embassy.runtime.exit_codes import ExitCode
-from embassy.runtime.gauges import ClusterLink, ProducerGauges
+from embassy.runtime.gauges import ProducerGauges
 from embassy.runtime.supervised_stream import Assignment
 from embassy.wire.kafka_writer import KafkaWriter
 from embassy.wire.keyring import load_identity, load_public_recipient
 from embassy.wire.sealing import Sealer
+from embassy.wire.selftest import selftest
 from producers.slot_watch import SlotWatch, Watched
 from producers.stream_producer import StreamProducer, StreamSetup
 
@@ -54,6 +55,7 @@ class _Fleet:
     """What the streams of the process share, and how one is made of it."""
 
     def __init__(self, service: Service) -> None:
+        selftest()
         need, settings = service.options.need, service.settings
         self._service = service
         self._cluster = need(settings.kafka.home, "kafka.home")
@@ -62,7 +64,7 @@ class _Fleet:
         self._recipients = tuple(
             load_public_recipient(path) for path in need(settings.keys.recipients, "keys.recipients")
         )
-        self._link = ClusterLink(service.metrics, catalogue.KAFKA_CONNECTED, component="producer", site="home")
+        self._link = service.link(catalogue.KAFKA_CONNECTED, "home")
         self._writer = KafkaWriter(self._cluster, f"producer-{settings.site}", self._link.refused)
         service.closing.callback(self._writer.close, CLOSE_SECONDS)
         self.slots: list[Watched] = []

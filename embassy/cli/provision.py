@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import NamedTuple
 
@@ -12,31 +13,36 @@ from rich.console import Console
 from rich.progress import Progress as ProgressBar
 
 from embassy.cli.options import Options, pass_options
-from embassy.model.errors import RefusedError
-from embassy.pg import progress_store, publication, replica_schema, slots, source_schema
-from embassy.pg.connection import connect, place_of
-from embassy.runtime.config import KafkaCluster, Settings, Stream
+from embassy.model.errors import EmbassyError
+from embassy.model.step import Step
+from embassy.pg.connection import place_of
+from embassy.pg.replica_setup import ReplicaWish, replica_steps
+from embassy.pg.setup_errors import explained
+from embassy.pg.source_setup import SourceWish, source_steps
+from embassy.runtime.config import Settings, Stream
+from embassy.runtime.exit_codes import ExitCode, exit_code, worst
 from embassy.wire.enrolment import load_enrolment
-from embassy.wire.kafka_topics import SETTINGS, Topics
+from embassy.wire.kafka_topics import TopicWish, topic_steps
 
-_APPLICATION = "embassy-provision"
-
-
-class Step(NamedTuple):
-    """One thing that is there or is to be made."""
-
-    place: str
-    what: str
-    make: Callable[[], None] | None
-    """None: it is there."""
-    refresh: Callable[[], None] | None = None
-    """Brings what is there up to date; changes nothing that counts."""
+_SCHEMA = "embassy.provision/1"
 
 
 class _Wish(NamedTuple):
     producer_role: str
     replica_is_level: bool
     retention_hours: int
+
+
+class _Part(NamedTuple):
+    """A database or a cluster: when something is refused there, the others go on."""
+
+    steps: Callable[[], Iterator[Step]]
+    guarded: AbstractContextManager[None]
+
+
+class _Outcome(NamedTuple):
+    steps: list[Step]
+    errors: list[EmbassyError]
 
 
 _options = [
@@ -61,7 +67,7 @@ _options = [
 ]
 
 
-def _provisioning(command: Callable[..., None]) -> Callable[..., None]:
+def _provisioning(command: Callable[..., ExitCode]) -> Callable[..., ExitCode]:
     for option in reversed(_options):
         command = option(command)
     return command
@@ -73,177 +79,120 @@ def provision() -> None:
 
     Works on what the configuration names: kafka.home and kafka.foreign (topics), streams.NAME.source (schema,
     publication, slot) and streams.NAME.replica (schema, guards, progress). Repeatable; it never drops anything.
-    """
+
+    \b
+    embassy -c home-admin.toml provision plan
+    embassy -c home-admin.toml provision apply
+    embassy -c embassy-1-admin.toml -r land_register provision apply
+    """  # noqa: D301 - \b is click's mark for lines that stay as they are
 
 
 @provision.command()
 @_provisioning
 @pass_options
-def plan(options: Options, producer_role: str, *, replica_is_level: bool, retention_hours: int) -> None:
+def plan(options: Options, producer_role: str, *, replica_is_level: bool, retention_hours: int) -> ExitCode:
     """Show what is missing; change nothing."""
-    wish = _Wish(producer_role, replica_is_level, retention_hours)
-    steps = [step for steps in _work(options, wish) for step in steps]
-    _report(options, steps, done=False)
+    parts = _parts(options, _Wish(producer_role, replica_is_level, retention_hours))
+    return _report(options, _work(parts, lambda _step: None), done=False)
 
 
 @provision.command()
 @_provisioning
 @pass_options
-def apply(options: Options, producer_role: str, *, replica_is_level: bool, retention_hours: int) -> None:
-    """Make what is missing."""
-    wish = _Wish(producer_role, replica_is_level, retention_hours)
-    taken: list[Step] = []
+def apply(options: Options, producer_role: str, *, replica_is_level: bool, retention_hours: int) -> ExitCode:
+    """Make what is missing.
+
+    The slot begins with the publication's tables empty. Where they hold rows already, load the same rows into the
+    replica (pg_dump), keep writers out meanwhile, and pass --replica-is-level. Tables that were added since are
+    published by applying again.
+    """
+    parts = _parts(options, _Wish(producer_role, replica_is_level, retention_hours))
     console = Console(stderr=True)
     with ProgressBar(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("provisioning", total=None)
-        for steps in _work(options, wish):
-            for step in steps:
-                action = step.make or step.refresh
-                if action is not None:
-                    action()
-                taken.append(step)
-                bar.update(task, advance=1, description=step.place)
-    _report(options, taken, done=True)
+
+        def take(step: Step) -> None:
+            bar.update(task, advance=1, description=f"{step.place}: {step.what}")
+            step.take()
+
+        outcome = _work(parts, take)
+    return _report(options, outcome, done=True)
 
 
-def _report(options: Options, steps: list[Step], *, done: bool) -> None:
-    missing = [step for step in steps if step.make is not None]
-    unchanged = len(steps) - len(missing)
-    if options.as_json:
-        items = [{"place": step.place, "what": step.what, "missing": step.make is not None} for step in steps]
-        click.echo(json.dumps({"schema": 1, "applied": done, "steps": items}))
-        return
-    for step in missing:
-        click.echo(f"+ {step.place}: {step.what}")
-    click.echo(f"{'created' if done else 'to create'} {len(missing)}, unchanged {unchanged}")
-
-
-def _work(options: Options, wish: _Wish) -> Iterator[Iterator[Step]]:
+def _parts(options: Options, wish: _Wish) -> list[_Part]:
     settings = options.settings()
     streams = options.streams(settings)
-    clusters = {"home": settings.kafka.home, "foreign": settings.kafka.foreign}
-    for name, cluster in clusters.items():
-        if cluster is not None:
-            yield _topics(f"{name} Kafka", cluster, settings, streams, wish)
+    names = [stream.topic for stream in streams.values()]
+    topic = TopicWish(settings.producer.record_bytes, wish.retention_hours)
+    parts = [
+        _Part(partial(topic_steps, site, cluster, names, topic), nullcontext())
+        for site, cluster in (("home", settings.kafka.home), ("foreign", settings.kafka.foreign))
+        if cluster is not None
+    ]
     for stream in streams.values():
         if stream.source is not None:
-            yield _source(stream, wish)
+            source = SourceWish(
+                stream.source.dsn,
+                bytes.fromhex(stream.stream),
+                stream.slot,
+                stream.source.publication,
+                wish.producer_role,
+                wish.replica_is_level,
+            )
+            parts.append(_Part(partial(source_steps, source), explained(place_of(source.dsn))))
     for stream in streams.values():
         if stream.replica is not None:
-            yield _replica(options, settings, stream)
-
-
-def _topics(
-    place: str, cluster: KafkaCluster, settings: Settings, streams: dict[str, Stream], wish: _Wish
-) -> Iterator[Step]:
-    topics = Topics(cluster, _APPLICATION)
-    present = topics.describe([stream.topic for stream in streams.values()])
-    for stream in streams.values():
-        found = present.get(stream.topic)
-        if found is None:
-            yield Step(
-                place,
-                f"topic {stream.topic}",
-                partial(
-                    topics.create,
-                    stream.topic,
-                    record_bytes=settings.producer.record_bytes,
-                    retention_ms=wish.retention_hours * 3_600_000,
-                ),
-            )
-            continue
-        policy = found.settings.get("cleanup.policy")
-        if found.partitions != 1 or policy != SETTINGS["cleanup.policy"]:
-            raise RefusedError(
-                f"the topic has {found.partitions} partitions and cleanup.policy={policy}",
-                place=f"{place}: {stream.topic}",
-                hint="a stream's topic has one partition and cleanup.policy=delete: it was made by something else",
-            )
-        yield Step(place, f"topic {stream.topic}", None)
-
-
-def _source(stream: Stream, wish: _Wish) -> Iterator[Step]:
-    assert stream.source is not None, "the caller has looked"
-    name = stream.source.publication
-    with connect(stream.source.dsn, application_name=_APPLICATION, autocommit=True) as connection:
-        place = place_of(stream.source.dsn)
-        ensured = source_schema.is_provisioned(connection)
-        begun = ensured and source_schema.genesis_at(connection, bytes.fromhex(stream.stream)) is not None
-        ensure = partial(source_schema.ensure, connection, producer_role=wish.producer_role)
-        yield Step(place, "schema embassy", None if ensured else ensure, refresh=ensure)
-        slot_there = slots.slot_exists(connection, stream.slot)
-        if begun and not slot_there:
-            raise RefusedError(
-                f"the stream has begun, and its slot {stream.slot} is gone: what was committed since is not in it",
-                place=place,
-                hint="resync the stream under a new enrolment; a second slot is never made for one that has begun",
-            )
-        tables = publication.source_tables(connection, name)
-        fresh = [table for table in tables if not table.published]
-        filled = publication.holding_rows(connection, [table for table in fresh if table.schema != "embassy"])
-        if filled and not wish.replica_is_level:
-            raise RefusedError(
-                f"tables hold rows that the stream does not: {', '.join(map(str, filled[:10]))}"
-                + (f" and {len(filled) - 10} more" if len(filled) > 10 else ""),
-                place=place,
-                hint="load the same rows into the replica and pass --replica-is-level; nothing was changed",
-            )
-        for table in fresh:
-            if not table.identifies_rows and not table.partitioned:
-                yield Step(
-                    place,
-                    f"replica identity FULL of {table}",
-                    partial(publication.identify_by_whole_row, connection, table),
-                )
-        if not publication.exists(connection, name):
-            yield Step(place, f"publication {name}", lambda: publication.create(connection, name))
-        else:
-            yield Step(place, f"publication {name}", None)
-        for table in tables:
-            yield Step(
-                place,
-                f"table {table} in the publication",
-                None if table.published else partial(publication.add, connection, name, [table]),
-            )
-        yield Step(
-            place,
-            f"slot {stream.slot}",
-            None if slot_there else lambda: _drop(slots.create_slot(connection, stream.slot)),
-        )
+            place = place_of(stream.replica.dsn)
+            parts.append(_Part(partial(_replica, options, settings, stream), explained(place)))
+    return parts
 
 
 def _replica(options: Options, settings: Settings, stream: Stream) -> Iterator[Step]:
-    assert stream.replica is not None, "the caller has looked"
-    operators = options.need(settings.keys.operators, "keys.operators")
+    replica = options.need(stream.replica, "replica")
     enrolment = load_enrolment(
-        stream.enrolment, operators=operators, threshold=settings.keys.threshold, stream=stream.stream
+        stream.enrolment,
+        operators=options.need(settings.keys.operators, "keys.operators"),
+        threshold=settings.keys.threshold,
+        stream=stream.stream,
     )
-    with connect(stream.replica.dsn, application_name=_APPLICATION, autocommit=True) as connection:
-        place = place_of(stream.replica.dsn)
-        there = replica_schema.is_provisioned(connection)
-        ensure = partial(replica_schema.ensure, connection)
-        yield Step(place, "schema embassy", None if there else ensure, refresh=ensure)
-        for schema, table in replica_schema.unguarded(connection):
-            yield Step(
-                place,
-                f"guard of {schema}.{table}",
-                partial(replica_schema.guard, connection, schema, table),
-            )
-        for found in replica_schema.firing(connection):
-            yield Step(
-                place,
-                f"{found.kind} {found.name} of {found.schema}.{found.table} disabled until promotion",
-                partial(replica_schema.silence, connection, found),
-            )
-        enrolled = there and progress_store.read(connection, enrolment.stream) is not None
-        yield Step(
-            place,
-            f"progress of stream {stream.stream}",
-            None
-            if enrolled
-            else lambda: _drop(progress_store.enrol(connection, enrolment.stream, enrolment.genesis())),
-        )
+    return replica_steps(ReplicaWish(replica.dsn, enrolment.stream, enrolment.genesis()))
 
 
-def _drop(_result: object) -> None:
-    """A step returns nothing."""
+def _work(parts: list[_Part], take: Callable[[Step], None]) -> _Outcome:
+    outcome = _Outcome([], [])
+    for part in parts:
+        try:
+            with part.guarded:
+                for step in part.steps():
+                    take(step)
+                    outcome.steps.append(step)
+        except EmbassyError as error:
+            outcome.errors.append(error)
+    return outcome
+
+
+def _report(options: Options, outcome: _Outcome, *, done: bool) -> ExitCode:
+    missing = [step for step in outcome.steps if step.make is not None]
+    unchanged = len(outcome.steps) - len(missing)
+    if options.as_json:
+        report = {
+            "schema": _SCHEMA,
+            "applied": done,
+            "created" if done else "to_create": len(missing),
+            "unchanged": unchanged,
+            "steps": [
+                {"place": step.place, "what": step.what, "missing": step.make is not None}
+                for step in outcome.steps
+            ],
+            "errors": [
+                {"place": error.place, "error": error.args[0], "hint": error.hint} for error in outcome.errors
+            ],
+        }
+        click.echo(json.dumps(report, indent=2))
+    else:
+        for step in missing:
+            click.echo(f"+ {step.place}: {step.what}")
+        click.echo(f"{'created' if done else 'to create'} {len(missing)}, unchanged {unchanged}")
+    for error in outcome.errors:
+        click.echo(f"error: {error}", err=True)
+    return worst(frozenset(map(exit_code, outcome.errors)))

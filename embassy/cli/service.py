@@ -22,10 +22,10 @@ from embassy.cli.options import Options
 from embassy.runtime import metrics as catalogue
 from embassy.runtime.config import Settings, Stream
 from embassy.runtime.exit_codes import ExitCode
-from embassy.runtime.gauges import LifecycleGauges
+from embassy.runtime.gauges import ClusterLink, LifecycleGauges
 from embassy.runtime.health import Answers, HealthServer, Listen
 from embassy.runtime.lifecycle import Supervisor
-from embassy.runtime.metrics import Metrics
+from embassy.runtime.metrics import Metric, Metrics
 from embassy.runtime.supervised_stream import Assignment
 from embassy.runtime.systemd import Systemd
 from embassy.wire.enrolment import Enrolment, load_enrolment
@@ -59,6 +59,7 @@ class Service:
         self.metrics = Metrics(version=self.version, component=component, site=self.settings.site)
         self.closing = ExitStack()
         self.supervisor: Supervisor | None = None
+        self._links: list[ClusterLink] = []
         self._listen = Listen.parse(self.settings.metrics.listen)
         self._address_file = address_file
         self._log = structlog.get_logger(component=component)
@@ -83,6 +84,12 @@ class Service:
             stream.enrolment, operators=operators, threshold=keys.threshold, stream=stream.stream
         )
 
+    def link(self, metric: Metric, site: str) -> ClusterLink:
+        """A cluster that the service depends on; /readyz tells whether it answers."""
+        link = ClusterLink(self.metrics, metric, component=self.component, site=site)
+        self._links.append(link)
+        return link
+
     def running(self, name: str) -> bool:
         """Whether a stream's loop turns."""
         return self.supervisor is not None and self.supervisor.running(name)
@@ -99,7 +106,11 @@ class Service:
         supervisor = self.supervisor = Supervisor(
             assignments, component=self.component, observer=observer, systemd=systemd
         )
-        answers = Answers(self.metrics.exposition, supervisor.live, supervisor.ready)
+        answers = Answers(
+            self.metrics.exposition,
+            supervisor.live,
+            lambda: [*supervisor.ready(), *(link.ready() for link in self._links)],
+        )
         health = HealthServer(self._listen, answers, address_file=self._address_file)
         self._log.info(
             "started",

@@ -32,6 +32,11 @@ class Limits(NamedTuple):
     clock_seconds: float = 1.0
     """How far apart two servers' clocks are assumed to be at most, where that cannot be measured."""
 
+    @property
+    def moving_seconds(self) -> float:
+        """How recently a replica that is behind must have moved to be called catching up."""
+        return self.fresh_seconds / 3
+
     @classmethod
     def of(cls, *, rpo_seconds: float, heartbeat_seconds: float) -> Limits:
         """A stream's limits: 15 s or three heartbeats, and never more than the age that its replica may have."""

@@ -21,7 +21,8 @@ class Column(NamedTuple):
     name: str
     type_oid: int
     type_name: str
-    """Schema-qualified name of a type that is not built in (from pgoutput's Type message), else empty."""
+    """Schema and name, with a dot between and unquoted, of a type that is not built in (from pgoutput's Type message;
+    of a domain, those of its base type), else empty."""
     type_modifier: int
     in_key: bool
     """Part of the replica identity; of every column under FULL."""

@@ -21,7 +21,9 @@ def size(count: int) -> str:
 
 
 def span(seconds: float) -> str:
-    """A span of time: ``1.4s``, ``38s``, ``19m04s``, ``3h02m``, ``2d04h``."""
+    """A span of time: ``40ms``, ``1.4s``, ``38s``, ``19m04s``, ``3h02m``, ``2d04h``."""
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f}ms"
     if seconds < 9.95:
         return f"{seconds:.1f}s"
     whole = round(seconds)

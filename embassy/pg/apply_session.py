@@ -177,6 +177,7 @@ class ApplySession:
         results: list[Any] = []
         self._pgconn.enter_pipeline_mode()
         fetched = yield from generators.pipeline_communicate(self._pgconn, commands)
+        yield from generators.send(self._pgconn)  # what it sent may still stand in libpq's buffer
         while True:
             for answers in fetched:
                 if answers[-1].status == pq.ExecStatus.PIPELINE_SYNC:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import psycopg
-from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from embassy.model.errors import ConfigurationError, EmbassyError, TransientError
@@ -23,7 +24,11 @@ _PINNED = {
     "statement_timeout": "0",
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+    # Nothing that the product writes at home may wait for the embassy: it would wait for itself.
+    "synchronous_commit": "local",
 }
+_TRANSACTION_TIMEOUT_VERSION = 170_000
 _LIVENESS = {
     # A half-open connection must not hold a lease: noticed within about 20 s.
     "connect_timeout": 10,
@@ -33,17 +38,31 @@ _LIVENESS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
 }
-_REFUSALS = (
-    (
-        "certificate",
-        "check sslrootcert, sslcert and sslkey of the dsn, and that the host name is the certificate's",
-    ),
-    ("SSL", "check sslmode, sslrootcert, sslcert and sslkey of the dsn"),
-    ("private key file", "make the key file readable by its owner only"),
-    ("no pg_hba.conf entry", "allow the role in pg_hba.conf of the server"),
-    ("authentication failed", "check the role and its certificate or password"),
-    ("database", "check dbname of the dsn"),
-    ("role", "check user of the dsn"),
+
+# The server's code does not reach a client that it does not let in, so its words have to tell the family.
+_PASSING = re.compile(
+    "the database system is|too many|remaining connection slots|max_wal_senders|canceling authentication|terminating"
+)
+_REFUSALS = tuple(
+    (re.compile(pattern), fix)
+    for pattern, fix in (
+        ("private key", "make the key file readable by its owner only"),
+        ("does not match host name", "connect to a name that the server's certificate has"),
+        ("certificate authentication failed", "use the certificate whose common name is the role"),
+        ("certificate|unknown ca|alert", "check sslrootcert, sslcert and sslkey of the dsn"),
+        ("server does not support SSL|sslmode", "switch TLS on at the server, or check sslmode of the dsn"),
+        ("no encryption", "set sslmode=verify-full in the dsn"),
+        (r"no pg_hba\.conf entry|pg_hba\.conf rejects", "allow the role in pg_hba.conf of the server"),
+        ("authentication failed|no password supplied", "check the role and its password in the dsn"),
+        (r"start (WAL sender|walsender)", "let an administrator run ALTER ROLE … REPLICATION for it"),
+        ("permission denied to set parameter", "let an administrator grant SET ON PARAMETER to the role"),
+        ("unrecognized configuration parameter|invalid value for parameter", "check options of the dsn"),
+        (
+            'database ".*" (does not exist|is not currently)|permission denied for database',
+            "check dbname of the dsn",
+        ),
+        ('role ".*" (does not exist|is not permitted)', "check user of the dsn"),
+    )
 )
 
 
@@ -53,12 +72,12 @@ def connect(
     application_name: str,
     autocommit: bool = False,
     replication: Literal["database"] | None = None,
-    settings: dict[str, str] | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> psycopg.Connection[Any]:
     """Open a session with the pinned settings.
 
     Args:
-        dsn: a libpq connection string.
+        dsn: a libpq connection string; its own keepalives and connect_timeout win.
         application_name: shown in pg_stat_activity.
         autocommit: whether each statement commits by itself.
         replication: ``database`` for a walsender session.
@@ -69,28 +88,29 @@ def connect(
         ConfigurationError: the dsn is malformed, or the server will never let us in like this.
     """
     try:
+        given = conninfo_to_dict(dsn)
         place = place_of(dsn)
-        options = " ".join(
-            f"-c {name}={_escaped(value)}" for name, value in {**_PINNED, **(settings or {})}.items()
-        )
-        extra: dict[str, Any] = {"replication": replication} if replication else {}
-        return psycopg.connect(
-            make_conninfo(
-                dsn,
-                application_name=application_name,
-                client_encoding="UTF8",
-                options=options,
-                **_LIVENESS,
-                **extra,
-            ),
-            autocommit=autocommit,
-        )
+        pinned = (f"-c {name}={_escaped(value)}" for name, value in {**_PINNED, **(settings or {})}.items())
+        parameters: dict[str, Any] = {
+            **_LIVENESS,
+            **given,
+            "application_name": application_name,
+            "client_encoding": "UTF8",
+            "options": " ".join([str(given.get("options") or ""), *pinned]),
+            **({"replication": replication} if replication else {}),
+        }
+        connection: psycopg.Connection[Any] = psycopg.connect(make_conninfo(**parameters), autocommit=autocommit)
     except psycopg.OperationalError as error:
         raise _family(error, place) from error
     except psycopg.ProgrammingError as error:
+        # libpq's words quote the place that it stumbled over, which may be a piece of the password
         raise ConfigurationError(
-            f"not a connection string: {error}", hint="write it as libpq does: host=… dbname=… user=…"
+            "not a connection string",
+            hint="write it as libpq does: host=… dbname=… user=…; quote values with spaces",
         ) from error
+    if connection.info.server_version >= _TRANSACTION_TIMEOUT_VERSION:
+        connection.pgconn.exec_(b"SET transaction_timeout = 0")  # older servers know no such option
+    return connection
 
 
 def place_of(dsn: str) -> str:
@@ -104,17 +124,13 @@ def place_of(dsn: str) -> str:
 
 
 def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace(" ", "\\ ") if value else "''"
+    return value.replace("\\", "\\\\").replace(" ", "\\ ")
 
 
 def _family(error: psycopg.OperationalError, place: str) -> EmbassyError:
     text = " ".join(str(error).split())
-    if isinstance(error, errors.Error) and (error.sqlstate or "").startswith(("57", "53", "08")):
-        return TransientError(text, place=place)
-    if "FATAL" in text and ("starting up" in text or "shutting down" in text or "too many" in text):
-        return TransientError(text, place=place)
-    if "FATAL" in text or "certificate" in text or "private key" in text:
-        for word, fix in _REFUSALS:
-            if word in text:
+    if not _PASSING.search(text):
+        for pattern, fix in _REFUSALS:
+            if pattern.search(text):
                 return ConfigurationError(text, place=place, hint=fix)
     return TransientError(text, place=place, hint="is the server up, and reachable from here?")

@@ -23,6 +23,11 @@ def try_lease(connection: psycopg.Connection[Any], stream: bytes) -> bool:
 
 def holder(connection: psycopg.Connection[Any], stream: bytes) -> str:
     """Who has the lease, for a message."""
+    return held_by(connection, stream) or "nobody any more"
+
+
+def held_by(connection: psycopg.Connection[Any], stream: bytes) -> str:
+    """Who has the lease; empty: nobody."""
     key = _key(stream)
     row = connection.execute(
         """SELECT a.application_name, coalesce(host(a.client_addr), 'local'), a.pid
@@ -32,7 +37,7 @@ def holder(connection: psycopg.Connection[Any], stream: bytes) -> str:
              AND l.classid::bigint = %s AND l.objid::bigint = %s""",
         ((key >> 32) & 0xFFFFFFFF, key & 0xFFFFFFFF),
     ).fetchone()
-    return "nobody any more" if row is None else f"{row[0]} at {row[1]}, process {row[2]} of the replica's server"
+    return "" if row is None else f"{row[0]} at {row[1]}, process {row[2]} of the replica's server"
 
 
 def _key(stream: bytes) -> int:

@@ -6,71 +6,55 @@ without a key then refuses its own updates (PostgreSQL cannot say which row they
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import sql
 
-_TABLES = """
-SELECT n.nspname, c.relname, c.relkind::text, c.relreplident::text,
-       EXISTS (SELECT FROM pg_catalog.pg_index i
-               WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate
-                 AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END),
-       EXISTS (SELECT FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid
-               WHERE p.pubname = %(publication)s AND r.prrelid IN (
-                   SELECT c.oid UNION ALL SELECT a.relid FROM pg_catalog.pg_partition_ancestors(c.oid) a))
-FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
-  AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_'
-  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
-                  WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = 'e')
-ORDER BY 1, 2"""
+from embassy.pg.catalog import SourceTable
+
+# What its versions do not all have is read by name.
+_STATE = """
+SELECT p.puballtables, p.pubviaroot, p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate,
+       EXISTS (SELECT FROM pg_catalog.pg_publication_namespace s WHERE s.pnpubid = p.oid),
+       coalesce(pg_catalog.to_jsonb(p) ->> 'pubgencols', 'n') <> 'n',
+       ARRAY(SELECT pg_catalog.format('%%s.%%s', n.nspname, c.relname)
+             FROM pg_catalog.pg_publication_rel r
+             JOIN pg_catalog.pg_class c ON c.oid = r.prrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+             WHERE r.prpubid = p.oid AND (r.prqual IS NOT NULL OR r.prattrs IS NOT NULL) ORDER BY 1)
+FROM pg_catalog.pg_publication p WHERE p.pubname = %(publication)s"""
 
 
-class SourceTable(NamedTuple):
-    """A permanent table at home."""
+class PublicationState(NamedTuple):
+    """A publication as it is."""
 
-    schema: str
-    name: str
-    partitioned: bool
-    """It holds no rows itself; its partitions do."""
-    identity: str
-    """pg_class.relreplident: d default, n nothing, f full, i index."""
-    has_key: bool
-    """The identity names an index that can tell rows apart."""
-    published: bool
-    """Itself or one of its ancestors."""
+    all_tables: bool
+    via_root: bool
+    all_operations: bool
+    by_schema: bool
+    generated_columns: bool
+    filtered: list[str]
+    """Tables with a row filter or a column list."""
 
     @property
-    def identifies_rows(self) -> bool:
-        """Whether PostgreSQL can say which row an update or delete means."""
-        return self.has_key or self.identity == "f"
-
-    def __str__(self) -> str:
-        return f"{self.schema}.{self.name}"
-
-
-def source_tables(connection: psycopg.Connection[Any], publication: str) -> list[SourceTable]:
-    """Every permanent table outside the system's schemas and of no extension, in order of their names."""
-    return [
-        SourceTable(schema, name, kind == "p", identity, has_key, published)
-        for schema, name, kind, identity, has_key, published in connection.execute(
-            _TABLES.encode(), {"publication": publication}
-        )
-    ]
+    def faults(self) -> list[str]:
+        """What keeps it from carrying each change of each table."""
+        told = {
+            "it is for all tables: a new table without a key could not be updated at home": self.all_tables,
+            "it is for tables in schema: a new table without a key could not be updated at home": self.by_schema,
+            "publish_via_partition_root is on: TRUNCATE of a partition would be lost": self.via_root,
+            "it does not publish insert, update, delete and truncate": not self.all_operations,
+            "publish_generated_columns is on: the replica makes its own": self.generated_columns,
+            f"row filters or column lists leave out changes of {', '.join(self.filtered)}": bool(self.filtered),
+        }
+        return [text for text, wrong in told.items() if wrong]
 
 
-def identify_by_whole_row(connection: psycopg.Connection[Any], table: SourceTable) -> None:
-    """REPLICA IDENTITY FULL: for a table without a usable key, before it is published."""
-    connection.execute(
-        sql.SQL("ALTER TABLE {} REPLICA IDENTITY FULL").format(sql.Identifier(table.schema, table.name))
-    )
-
-
-def exists(connection: psycopg.Connection[Any], publication: str) -> bool:
-    """Whether the publication is there."""
-    row = connection.execute("SELECT FROM pg_catalog.pg_publication WHERE pubname = %s", (publication,)).fetchone()
-    return row is not None
+def publication_state(connection: psycopg.Connection[Any], publication: str) -> PublicationState | None:
+    """The publication, or None if there is none."""
+    row = connection.execute(_STATE.encode(), {"publication": publication}).fetchone()
+    return None if row is None else PublicationState(*row)
 
 
 def create(connection: psycopg.Connection[Any], publication: str) -> None:
@@ -82,30 +66,41 @@ def create(connection: psycopg.Connection[Any], publication: str) -> None:
     )
 
 
-def add(connection: psycopg.Connection[Any], publication: str, tables: list[SourceTable]) -> None:
-    """Add tables, without a row filter or a column list."""
+def add(connection: psycopg.Connection[Any], publication: str, table: SourceTable) -> None:
+    """Add a table, without a row filter or a column list."""
     connection.execute(
-        sql.SQL("ALTER PUBLICATION {} ADD TABLE {}").format(
-            sql.Identifier(publication),
-            sql.SQL(", ").join(
-                sql.SQL("{}{}").format(
-                    sql.SQL("" if table.partitioned else "ONLY "), sql.Identifier(table.schema, table.name)
-                )
-                for table in tables
-            ),
+        sql.SQL("ALTER PUBLICATION {} ADD TABLE {}{}").format(
+            sql.Identifier(publication), _only(table), _name(table)
         )
     )
 
 
-def holding_rows(connection: psycopg.Connection[Any], tables: list[SourceTable]) -> list[SourceTable]:
-    """Those of the tables that are not empty."""
+def identify_by_whole_row(connection: psycopg.Connection[Any], table: SourceTable) -> None:
+    """REPLICA IDENTITY FULL: for a table without a usable key, before it is published."""
+    connection.execute(sql.SQL("ALTER TABLE {} REPLICA IDENTITY FULL").format(_name(table)))
+
+
+def keep_writers_out(connection: psycopg.Connection[Any], table: SourceTable) -> None:
+    """Lock a table against writers until the transaction ends; those who have begun to write are waited for."""
+    connection.execute(sql.SQL("LOCK TABLE {}{} IN SHARE ROW EXCLUSIVE MODE").format(_only(table), _name(table)))
+
+
+def holding_rows(connection: psycopg.Connection[Any], tables: Iterable[SourceTable]) -> list[str]:
+    """The names of those tables that are not empty; a partitioned one has its partitions' rows."""
     found = []
     for table in tables:
-        if table.partitioned:
-            continue
         row = connection.execute(
-            sql.SQL("SELECT EXISTS (SELECT FROM ONLY {})").format(sql.Identifier(table.schema, table.name))
+            sql.SQL("SELECT EXISTS (SELECT FROM {}{})").format(_only(table), _name(table))
         ).fetchone()
-        if row is not None and row[0]:
-            found.append(table)
+        if row == (True,):
+            found.append(str(table))
     return found
+
+
+def _name(table: SourceTable) -> sql.Identifier:
+    return sql.Identifier(table.schema, table.name)
+
+
+def _only(table: SourceTable) -> sql.SQL:
+    """Partitions come with their root; the children that inherit from a table stand for themselves."""
+    return sql.SQL("" if table.partitioned else "ONLY ")

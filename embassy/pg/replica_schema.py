@@ -14,23 +14,27 @@ _UNGUARDED = """
 SELECT n.nspname, c.relname
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
-  AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'embassy') AND n.nspname !~ '^pg_'
-  AND (SELECT count(*) FROM pg_catalog.pg_trigger t
-       WHERE t.tgrelid = c.oid AND t.tgname LIKE 'embassy\\_guard%%' AND t.tgenabled = 'O') < 2
+  AND n.nspname NOT IN ('information_schema', 'embassy') AND n.nspname !~ '^pg_'
+  AND NOT EXISTS (
+      SELECT FROM pg_catalog.pg_trigger t
+      WHERE t.tgrelid = c.oid AND t.tgfoid = pg_catalog.to_regproc('embassy.refuse_write') AND t.tgenabled = 'O'
+        AND t.tgtype = 62  -- before insert, delete, update or truncate, for each statement
+        AND t.tgqual IS NULL AND t.tgattr = ''::int2vector)
 ORDER BY 1, 2"""
+# Roots before their partitions: disabling a trigger of a root also disables its likes below.
 _FIRING = """
-SELECT n.nspname, c.relname, 'trigger', t.tgname, t.tgenabled::text
+SELECT n.nspname, c.relname, 'trigger', t.tgname, t.tgenabled::text, NOT c.relispartition
 FROM pg_catalog.pg_trigger t
 JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE NOT t.tgisinternal AND t.tgenabled IN ('A', 'R') AND t.tgparentid = 0 AND n.nspname <> 'embassy'
+WHERE t.tgenabled IN ('A', 'R') AND c.relkind IN ('r', 'p') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
 UNION ALL
-SELECT n.nspname, c.relname, 'rule', r.rulename, r.ev_enabled::text
+SELECT n.nspname, c.relname, 'rule', r.rulename, r.ev_enabled::text, NOT c.relispartition
 FROM pg_catalog.pg_rewrite r
 JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE r.ev_enabled IN ('A', 'R') AND c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
-ORDER BY 1, 2, 3, 4"""
+WHERE r.ev_enabled IN ('A', 'R') AND c.relkind IN ('r', 'p') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+ORDER BY 6 DESC, 1, 2, 3, 4"""
 
 
 class Firing(NamedTuple):
@@ -58,26 +62,25 @@ def is_provisioned(connection: psycopg.Connection[Any]) -> bool:
 
 def unguarded(connection: psycopg.Connection[Any]) -> list[tuple[str, str]]:
     """The registry's tables, partitions included, that anyone could write to."""
-    return [(schema, name) for schema, name in connection.execute(_UNGUARDED.replace("%%", "%").encode())]
+    return [(schema, name) for schema, name in connection.execute(_UNGUARDED.encode())]
 
 
 def guard(connection: psycopg.Connection[Any], schema: str, name: str) -> None:
     """Let nobody but the applier write to a table."""
-    table = sql.Identifier(schema, name)
+    table, trigger = sql.Identifier(schema, name), sql.Identifier(GUARD)
     with connection.transaction():
-        for trigger, event in ((GUARD, "INSERT OR UPDATE OR DELETE"), (f"{GUARD}_truncate", "TRUNCATE")):
-            connection.execute(
-                sql.SQL(
-                    "CREATE OR REPLACE TRIGGER {} BEFORE {} ON {} FOR EACH STATEMENT"
-                    " EXECUTE FUNCTION embassy.refuse_write()"
-                ).format(sql.Identifier(trigger), sql.SQL(event), table)
-            )
-            connection.execute(sql.SQL("ALTER TABLE {} ENABLE TRIGGER {}").format(table, sql.Identifier(trigger)))
+        connection.execute(
+            sql.SQL(
+                "CREATE OR REPLACE TRIGGER {} BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON {} FOR EACH STATEMENT"
+                " EXECUTE FUNCTION embassy.refuse_write()"
+            ).format(trigger, table)
+        )
+        connection.execute(sql.SQL("ALTER TABLE {} ENABLE TRIGGER {}").format(table, trigger))
 
 
 def firing(connection: psycopg.Connection[Any]) -> list[Firing]:
     """Triggers and rules that would fire while the stream is applied, and change rows a second time."""
-    return [Firing(*row) for row in connection.execute(_FIRING)]
+    return [Firing(*row[:5]) for row in connection.execute(_FIRING.encode())]
 
 
 def silence(connection: psycopg.Connection[Any], found: Firing) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, LiteralString, NamedTuple
 
 import psycopg
+from psycopg import errors, sql
 
-from embassy.model.errors import IntegrityError
+from embassy.model.errors import IntegrityError, TransientError
 from embassy.model.lsn import Lsn
+from embassy.pg.connection import connect
 
 _FAILOVER_SLOTS_VERSION = 170_000
 
@@ -25,7 +30,7 @@ class SlotState(NamedTuple):
     active: bool
 
 
-def slot_state(connection: psycopg.Connection, slot: str) -> SlotState:
+def slot_state(connection: psycopg.Connection[Any], slot: str) -> SlotState:
     """Read the slot.
 
     Raises:
@@ -59,22 +64,74 @@ def slot_state(connection: psycopg.Connection, slot: str) -> SlotState:
     return SlotState(Lsn.parse(confirmed), Lsn.parse(flushed), retained, safe, wal_status, active)
 
 
-def slot_exists(connection: psycopg.Connection, slot: str) -> bool:
-    """Whether a slot of that name is there, in whichever database."""
-    return (
-        connection.execute("SELECT FROM pg_replication_slots WHERE slot_name = %s", (slot,)).fetchone() is not None
-    )
+class FoundSlot(NamedTuple):
+    """A slot of a name, in whichever database."""
+
+    database: str
+    plugin: str
+    wal_status: str
+    failover: bool
+    """Synchronised to standbys, so that a stream survives the promotion of one (17+)."""
+    active: bool
+    invalidation: str
+    """Why it can no longer be used; empty: it can."""
 
 
-def create_slot(connection: psycopg.Connection, slot: str) -> Lsn:
+def find_slot(connection: psycopg.Connection[Any], slot: str) -> FoundSlot | None:
+    """The slot of that name, if there is one."""
+    row = connection.execute(
+        """SELECT coalesce(database, ''), coalesce(plugin, ''), coalesce(wal_status, ''),
+                  coalesce((pg_catalog.to_jsonb(s) ->> 'failover')::boolean, false), active,
+                  coalesce(pg_catalog.to_jsonb(s) ->> 'invalidation_reason', '')
+           FROM pg_catalog.pg_replication_slots s WHERE slot_name = %s""",
+        (slot,),
+    ).fetchone()
+    return None if row is None else FoundSlot(*row)
+
+
+class NewSlot(NamedTuple):
+    """A slot that was just made."""
+
+    lsn: Lsn
+    """From here on it sends changes."""
+    snapshot: str
+    """A session that sets it sees just the rows that the slot will not send; valid while the slot's maker lives."""
+
+
+@contextmanager
+def new_slot(dsn: str, slot: str, *, wait_seconds: float) -> Iterator[NewSlot]:
     """Create a logical slot, synchronised to the source's standbys where the server can (17+).
 
-    Returns:
-        The position from which it sends changes.
+    PostgreSQL first waits for the transactions that are open now. Inside the context the slot's snapshot is valid.
+
+    Raises:
+        TransientError: they did not end in time; there is no slot then.
     """
-    failover = ", failover => true" if connection.info.server_version >= _FAILOVER_SLOTS_VERSION else ""
-    row = connection.execute(
-        f"SELECT lsn::text FROM pg_create_logical_replication_slot(%s, 'pgoutput'{failover})".encode(), (slot,)
-    ).fetchone()
-    assert row is not None, "the function returns the slot it made"
-    return Lsn.parse(row[0])
+    with connect(dsn, application_name="embassy-provision", autocommit=True, replication="database") as walsender:
+        failover: LiteralString = (
+            ", FAILOVER true" if walsender.info.server_version >= _FAILOVER_SLOTS_VERSION else ""
+        )
+        patience = threading.Timer(wait_seconds, walsender.cancel_safe)
+        patience.start()
+        try:
+            row = walsender.execute(
+                sql.SQL("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput (SNAPSHOT 'export'{})").format(
+                    sql.Identifier(slot), sql.SQL(failover)
+                )
+            ).fetchone()
+        except errors.QueryCanceled as error:
+            raise TransientError(
+                f"transactions that are open keep the slot from being made; gave up after {wait_seconds:g} s",
+                place=f"slot {slot}",
+                hint="end them (pg_stat_activity, pg_prepared_xacts: the oldest xact_start), then run it again",
+            ) from error
+        finally:
+            patience.cancel()
+            patience.join()
+        assert row is not None, "the command returns the slot it made"
+        yield NewSlot(Lsn.parse(row[1]), row[2])
+
+
+def drop_slot(connection: psycopg.Connection[Any], slot: str) -> None:
+    """Drop a slot that nobody uses."""
+    connection.execute("SELECT pg_catalog.pg_drop_replication_slot(%s)", (slot,))

@@ -9,6 +9,8 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from embassy.model.lsn import Lsn
+
 _GRANTS = """
 GRANT USAGE ON SCHEMA embassy TO {role};
 GRANT SELECT ON ALL TABLES IN SCHEMA embassy TO {role};
@@ -29,6 +31,53 @@ def is_provisioned(connection: psycopg.Connection[Any]) -> bool:
     """Whether the schema is there."""
     row = connection.execute("SELECT pg_catalog.to_regclass('embassy.stream') IS NOT NULL").fetchone()
     return row is not None and bool(row[0])
+
+
+def note_beginning(
+    connection: psycopg.Connection[Any],
+    stream: bytes,
+    *,
+    slot: str,
+    begins_at: Lsn,
+    publication: str,
+    replica_was_level: bool,
+) -> None:
+    """Note with what the stream begins, once the rows that the slot will not send are accounted for."""
+    connection.execute(
+        """INSERT INTO embassy.slot_proof (stream, slot, begins_at, publication, replica_was_level)
+           SELECT %s, %s, %s::pg_lsn, oid, %s FROM pg_catalog.pg_publication WHERE pubname = %s
+           ON CONFLICT (stream) DO UPDATE
+           SET slot = excluded.slot, begins_at = excluded.begins_at, publication = excluded.publication,
+               replica_was_level = excluded.replica_was_level, made_at = excluded.made_at, made_by = excluded.made_by""",
+        (stream, slot, str(begins_at), replica_was_level, publication),
+    )
+
+
+def publication_was_replaced(connection: psycopg.Connection[Any], stream: bytes, publication: str) -> bool:
+    """Whether the publication is gone, or another one than the stream began with."""
+    found = connection.execute(
+        "SELECT oid FROM pg_catalog.pg_publication WHERE pubname = %s", (publication,)
+    ).fetchone()
+    if not _has_proofs(connection):
+        return found is None
+    noted = connection.execute(
+        "SELECT publication FROM embassy.slot_proof WHERE stream = %s", (stream,)
+    ).fetchone()
+    return found is None or noted not in (None, found)
+
+
+def slot_is_proven(connection: psycopg.Connection[Any], stream: bytes, slot: str) -> bool:
+    """Whether the slot, of which nothing has been confirmed yet, is the one that was noted."""
+    if not _has_proofs(connection):
+        return False
+    row = connection.execute(
+        """SELECT EXISTS (
+               SELECT FROM embassy.slot_proof p
+               JOIN pg_catalog.pg_replication_slots s ON s.slot_name = p.slot AND s.confirmed_flush_lsn = p.begins_at
+               WHERE p.stream = %s AND p.slot = %s AND s.database = pg_catalog.current_database())""",
+        (stream, slot),
+    ).fetchone()
+    return row == (True,)
 
 
 def genesis_at(connection: psycopg.Connection[Any], stream: bytes) -> datetime | None:
@@ -56,3 +105,8 @@ def beat(
     assert row is not None, "the function returns the time it wrote"
     beaten: datetime = row[0]
     return beaten
+
+
+def _has_proofs(connection: psycopg.Connection[Any]) -> bool:
+    row = connection.execute("SELECT pg_catalog.to_regclass('embassy.slot_proof') IS NOT NULL").fetchone()
+    return row == (True,)

@@ -18,6 +18,7 @@ from embassy.model.chain import Standing
 from embassy.model.lsn import Lsn
 from embassy.model.record import Head
 from embassy.runtime import metrics as catalogue
+from embassy.runtime.health import Check
 from embassy.runtime.metrics import Counter, Metric, Metrics
 
 FAMILIES = ("transient", "integrity", "configuration", "refused", "bug")
@@ -72,6 +73,7 @@ class ClusterLink:
     """Whether a Kafka cluster answers; tells the log when that changes, and only then."""
 
     def __init__(self, metrics: Metrics, metric: Metric, *, component: str, site: str) -> None:
+        self._site = site
         self._gauge = metrics.gauge(metric, site=site)
         self._log = structlog.get_logger(component=component, site=site)
         self._up: bool | None = None
@@ -98,6 +100,11 @@ class ClusterLink:
             "no broker of the cluster can be reached; waiting, nothing is given up",
             hint="are the brokers up and reachable, and their certificates valid?",
         )
+
+    def ready(self) -> Check:
+        """Whether the cluster answers; one not heard from yet has the benefit of the doubt."""
+        words = {None: "not heard from yet", True: "answers", False: "no broker can be reached"}
+        return Check(f"kafka at {self._site}", self._up is not False, words[self._up])
 
     def heard(self, up: bool) -> None:  # noqa: FBT001 - the clients' callback
         """For a client that reads: records came, or all brokers are down."""

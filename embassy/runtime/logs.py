@@ -8,6 +8,7 @@ logged, unless the level is debug.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 import time
@@ -49,7 +50,7 @@ def configure(*, level: str = "info", json: bool | None = None, stream: TextIO |
     last: list[structlog.typing.Processor] = (
         [_readable_first, structlog.processors.JSONRenderer(default=str)]
         if as_json
-        else [structlog.dev.ConsoleRenderer(colors=out.isatty())]
+        else [structlog.dev.ConsoleRenderer(colors=out.isatty() and not os.environ.get("NO_COLOR"))]
     )
     structlog.configure(
         processors=[*shared, *last],

@@ -11,6 +11,7 @@ import struct
 import sys
 from array import array
 from collections import Counter
+from functools import lru_cache
 from importlib.resources import files
 from io import BytesIO
 from itertools import pairwise
@@ -23,6 +24,7 @@ from embassy.model.batch import Batch, Operation, Segment, Transaction
 from embassy.model.errors import IntegrityError
 from embassy.model.lsn import Lsn
 from embassy.model.relation import Column, Relation, ReplicaIdentity
+from embassy.wire.avro_long import encode_long
 
 _SHIPPED = ("batch.avsc",)
 """The schemas of every released version, oldest first; the last is written. Append only."""
@@ -54,10 +56,25 @@ def _load(name: str) -> Any:
 _SOURCES = {_prefix(schema): schema for schema in map(_load, _SHIPPED)}
 _SCHEMAS = {prefix: fastavro.parse_schema(schema, named_schemas={}) for prefix, schema in _SOURCES.items()}
 _WRITTEN_PREFIX, _WRITTEN = list(_SCHEMAS.items())[-1]
+_FIELD_SCHEMAS = {
+    field["name"]: fastavro.parse_schema(field["type"], named_schemas={})
+    for field in _SOURCES[_WRITTEN_PREFIX]["fields"]
+    if field["name"] in ("relations", "transactions")
+}
+
+_END = b"\0"
+"""Of an array."""
+_BOOLEANS = (b"\0", b"\1")
+_SMALL = tuple([encode_long(number) for number in range(256)])
+_OPERATIONS = {operation: encode_long(index) for index, operation in enumerate(Operation)}
 
 
 class BatchEncoder:
-    """Encodes batches; costs something per segment and nothing per row."""
+    """Encodes batches; costs something per segment and nothing per row.
+
+    Segments are laid out by hand, which copies their large byte strings once instead of four times; the tests prove
+    that the bytes are those of an Avro library.
+    """
 
     def encode(self, batch: Batch) -> bytes:
         """The bytes of a batch.
@@ -65,10 +82,57 @@ class BatchEncoder:
         Raises:
             ValueError: a number does not fit.
         """
-        out = BytesIO()
-        out.write(_WRITTEN_PREFIX)
-        fastavro.schemaless_writer(out, _WRITTEN, _to_avro(batch))
-        return out.getvalue()
+        parts = [_WRITTEN_PREFIX, _by_library("relations", [_relation_fields(r) for r in batch.relations])]
+        if batch.segments:
+            parts.append(_long(len(batch.segments)))
+            for segment in batch.segments:
+                _lay_out(segment, parts)
+        parts += (
+            _END,
+            _long(len(batch.order)),
+            batch.order,
+            _by_library("transactions", [transaction._asdict() for transaction in batch.transactions]),
+            _long(batch.part),
+            _BOOLEANS[batch.complete],
+        )
+        return b"".join(parts)
+
+
+def _lay_out(segment: Segment, parts: list[bytes]) -> None:
+    parts += (
+        _long(segment.relation),
+        _OPERATIONS[segment.operation],
+        _long(segment.wave),
+        _BOOLEANS[segment.superseded],
+        _long(segment.rows),
+        _longs(segment.columns),
+        _longs(segment.key),
+        _long(len(segment.copy_text)),
+        segment.copy_text,
+    )
+    for columns in (segment.values, segment.old):
+        if columns:
+            parts.append(_long(len(columns)))
+            for column in columns:
+                parts += (_long(len(column)), column)
+        parts.append(_END)
+    parts += (_long(segment.truncate_options), _longs(segment.truncated))
+
+
+def _long(number: int) -> bytes:
+    return _SMALL[number] if 0 <= number < len(_SMALL) else encode_long(number)
+
+
+@lru_cache(maxsize=1024)
+def _longs(numbers: tuple[int, ...]) -> bytes:
+    """An array of numbers. Those of a stream's segments are few: the columns and keys of its tables."""
+    return b"".join([_long(len(numbers)), *map(_long, numbers), _END]) if numbers else _END
+
+
+def _by_library(field: str, datum: list[dict[str, Any]]) -> bytes:
+    out = BytesIO()
+    fastavro.schemaless_writer(out, _FIELD_SCHEMAS[field], datum)
+    return out.getvalue()
 
 
 def decode_batch(encoded: bytes) -> Batch:
@@ -96,23 +160,9 @@ def decode_batch(encoded: bytes) -> Batch:
     return batch
 
 
-def _to_avro(batch: Batch) -> dict[str, Any]:
-    return {
-        "relations": [
-            {
-                "schema": relation.schema,
-                "name": relation.name,
-                "identity": relation.identity.name,
-                "columns": [column._asdict() for column in relation.columns],
-            }
-            for relation in batch.relations
-        ],
-        "segments": [{**segment._asdict(), "operation": segment.operation.name} for segment in batch.segments],
-        "order": batch.order,
-        "transactions": [transaction._asdict() for transaction in batch.transactions],
-        "part": batch.part,
-        "complete": batch.complete,
-    }
+def _relation_fields(relation: Relation) -> dict[str, Any]:
+    columns = [column._asdict() for column in relation.columns]
+    return {**relation._asdict(), "identity": relation.identity.name, "columns": columns}
 
 
 def _from_avro(datum: dict[str, Any]) -> Batch:

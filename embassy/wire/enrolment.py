@@ -237,8 +237,10 @@ def _parsed(fields: Mapping[str, Any], payload_hash: bytes) -> Enrolment:
     if fields.keys() != {"version", "stream", "epoch", "suite", "producer", "start_lsn"}:
         raise ValueError("a member is missing or unknown")
     epoch, keys = fields["epoch"], fields["producer"]
-    if type(epoch) is not int or not 1 <= epoch < 1 << 63 or keys.keys() != {"ed25519", "mldsa65"}:
-        raise ValueError("a member has a wrong value")
+    if type(epoch) is not int or not 1 <= epoch < 1 << 63:
+        raise ValueError("the epoch is out of range")
+    if not isinstance(keys, dict) or keys.keys() != {"ed25519", "mldsa65"}:
+        raise ValueError("the producer has other keys")
     producer = PublicIdentity(bytes.fromhex(keys["ed25519"]), bytes.fromhex(keys["mldsa65"]))
     if (len(producer.ed25519), len(producer.mldsa65)) != (ED25519_KEY_BYTES, MLDSA65_KEY_BYTES):
         raise ValueError("a key has the wrong length")

@@ -66,22 +66,18 @@ def find_head(log: Log, verified: Callable[[SealedRecord], bool], genesis: Head)
     """
     low, high = log.bounds()
     window = _FIRST_WINDOW
-    while True:
-        start = max(low, high - window)
-        seen = [entry for entry in _skeleton(log, start, high) if verified(entry.record)]
-        anchor = _last_proven_key(seen)
-        if anchor is not None:
-            entry = seen[anchor]
-            header = entry.record.header
-            head = Head(entry.record.hash, header.sequence, header.epoch, header.incarnation, header.resume_lsn)
-            return _walk(seen[anchor + 1 :], FoundHead(head, entry.offset + 1, entry.record))
-        if start == low:
-            break
+    found: FoundHead | None
+    while (start := max(low, high - window)) > low:
+        found = _from_proven_key(_verified(log, start, high, verified))
+        if found is not None:
+            return found
         window *= _WINDOW_GROWTH
+    seen = _verified(log, low, high, verified)
     if not seen:
         return None
-    found = _walk(seen, FoundHead(genesis, low, None))
-    if found.key_record is None:
+    # Once retention has passed over the beginning, what still names the genesis is a copy.
+    found = _walk(seen, FoundHead(genesis, low, None)).found if low == 0 else _from_proven_key(seen)
+    if found is None or found.key_record is None:
         raise IntegrityError(
             f"the head cannot be found: {len(seen)} records are left and none is proven to have counted",
             place=log.topic,
@@ -92,6 +88,9 @@ def find_head(log: Log, verified: Callable[[SealedRecord], bool], genesis: Head)
 
 def locate(log: Log, head: Head, verified: Callable[[SealedRecord], bool], hint: int | None = None) -> int:
     """The offset from which reading on continues from a known head.
+
+    ``hint`` is an offset just behind where the record counted, as the reader once noted it: one that points elsewhere is
+    not used.
 
     If the record of the head is not in the topic, reading begins at the topic's start: the chain decides there
     whether what follows links.
@@ -125,28 +124,74 @@ def _skeleton(log: Log, start: int, stop: int) -> Iterator[_Seen]:
         yield _Seen(offset, keep)
 
 
-def _last_proven_key(seen: list[_Seen]) -> int | None:
+def _verified(log: Log, start: int, stop: int, verified: Callable[[SealedRecord], bool]) -> list[_Seen]:
+    return [entry for entry in _skeleton(log, start, stop) if verified(entry.record)]
+
+
+def _from_proven_key(seen: list[_Seen]) -> FoundHead | None:
+    """The head that the newest proven KEY leads to; None if there is none, or if the range may be an older one's copy."""
     named = {
         (entry.record.header.previous, entry.record.header.incarnation)
         for entry in seen
         if entry.record.header.kind is RecordKind.DATA
     }
-    for index in range(len(seen) - 1, -1, -1):
-        record = seen[index].record
-        if record.header.kind is RecordKind.KEY and (record.hash, record.header.incarnation) in named:
-            return index
-    return None
+    anchor = -1
+    for index, entry in enumerate(seen):
+        header = entry.record.header
+        # Sequence numbers of what has counted only rise: of copies behind it, the first is where the KEY counted.
+        newest = anchor < 0 or header.sequence > seen[anchor].record.header.sequence
+        if newest and header.kind is RecordKind.KEY and (entry.record.hash, header.incarnation) in named:
+            anchor = index
+    if anchor < 0:
+        return None
+    offset, record = seen[anchor]
+    header = record.header
+    head = Head(record.hash, header.sequence, header.epoch, header.incarnation, header.resume_lsn)
+    return _walk(seen[anchor + 1 :], FoundHead(head, offset + 1, record)).unless_outrun(seen)
 
 
-def _walk(seen: list[_Seen], found: FoundHead) -> FoundHead:
+class _Walk(NamedTuple):
+    """A head that was reached by walking forward."""
+
+    found: FoundHead
+    counted: frozenset[bytes]
+    """The hashes of what counted on the way, the beginning included."""
+
+    def unless_outrun(self, seen: list[_Seen]) -> FoundHead | None:
+        """What was found; None if a higher record is not explained by the walk.
+
+        A carrier that starts over repeats records from some older one on; a range of such copies leads to an older
+        head. It shows by higher sequence numbers. Those of a replaced producer's late words are explained: they
+        branch off from what counted, or are of an incarnation whose KEY is older than the head's.
+        """
+        head, _, key_record = self.found
+        newest = 0 if key_record is None else key_record.header.sequence
+        replaced = {
+            record.header.incarnation
+            for _, record in seen
+            if record.header.kind is RecordKind.KEY and record.header.sequence < newest
+        } - {head.incarnation}
+        branches: set[bytes] = set()
+        for _, record in seen:
+            header = record.header
+            if record.hash in self.counted or header.previous in branches:  # in this order: behind what it names
+                branches.add(record.hash)
+            elif header.sequence > head.sequence and header.incarnation not in replaced:
+                return None
+        return self.found
+
+
+def _walk(seen: list[_Seen], found: FoundHead) -> _Walk:
     head, next_offset, key_record = found
+    counted = {head.hash}
     for offset, record in seen:
         linked = head.link(record.header, record.hash)
         if linked is not None:
             head, next_offset = linked, offset + 1
+            counted.add(head.hash)
             if record.header.kind is RecordKind.KEY:
                 key_record = record
-    return FoundHead(head, next_offset, key_record)
+    return _Walk(FoundHead(head, next_offset, key_record), frozenset(counted))
 
 
 def _scan(log: Log, head: Head, verified: Callable[[SealedRecord], bool], start: int, stop: int) -> int | None:

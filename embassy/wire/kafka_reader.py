@@ -31,9 +31,10 @@ class Fetched(NamedTuple):
     value: bytes
 
 
-def _new_consumer(
+def new_consumer(
     cluster: KafkaCluster, client: str, on_error: Callable[[KafkaError], None] | None, *, eof: bool
 ) -> Consumer:
+    """A client that reads partitions it is told to, from offsets it is told, and joins no group."""
     config: dict[str, Any] = client_config(cluster, client) | {
         "group.id": f"embassy-{client}",  # librdkafka wants one even where none is joined
         "enable.auto.commit": False,
@@ -51,7 +52,8 @@ def _new_consumer(
     return Consumer(config)
 
 
-def _fetch_error(error: KafkaError, place: str) -> EmbassyError:
+def fetch_error(error: KafkaError, place: str) -> EmbassyError:
+    """The family of what a reader was told: a topic that is gone or cut short is a doubt about the stream."""
     if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
         return IntegrityError(
             f"the topic no longer holds the next record ({error.str()})",
@@ -75,7 +77,7 @@ class TopicReader:
     def __init__(self, cluster: KafkaCluster, topic: str, client: str) -> None:
         self.topic = topic
         self._partition = TopicPartition(topic, 0)
-        self._consumer = _new_consumer(cluster, client, None, eof=True)
+        self._consumer = new_consumer(cluster, client, None, eof=True)
 
     def __enter__(self) -> Self:
         return self
@@ -93,7 +95,7 @@ class TopicReader:
         try:
             low, high = self._consumer.get_watermark_offsets(self._partition, timeout=_METADATA_SECONDS)
         except KafkaException as exception:
-            raise _fetch_error(exception.args[0], self.topic) from exception
+            raise fetch_error(exception.args[0], self.topic) from exception
         return low, high
 
     def read(self, start: int, stop: int) -> Iterator[Fetched]:
@@ -110,8 +112,8 @@ class TopicReader:
                 if error is not None:
                     if error.code() == KafkaError._PARTITION_EOF:
                         return
-                    raise _fetch_error(error, f"{self.topic}@{start}")
-                fetched = _fetched(message)
+                    raise fetch_error(error, f"{self.topic}@{start}")
+                fetched = as_fetched(message)
                 if fetched.offset >= stop:
                     return
                 yield fetched
@@ -187,7 +189,7 @@ class StreamsReader:
         self, cluster: KafkaCluster, client: str, on_connection: Callable[[bool], None] | None = None
     ) -> None:
         self._on_connection = on_connection or (lambda _up: None)
-        self._consumer = _new_consumer(cluster, client, self._on_error, eof=False)
+        self._consumer = new_consumer(cluster, client, self._on_error, eof=False)
         self._subscriptions: dict[str, Subscription] = {}
         self._wishes: deque[Callable[[], None]] = deque()
         self._closed = threading.Event()
@@ -204,7 +206,7 @@ class StreamsReader:
             try:
                 self._consumer.incremental_assign([TopicPartition(topic, 0, offset)])
             except KafkaException as error:
-                subscription.fail(_fetch_error(error.args[0], f"{topic}@{offset}"))
+                subscription.fail(fetch_error(error.args[0], f"{topic}@{offset}"))
 
         self._wishes.append(assign)
         return subscription
@@ -250,11 +252,11 @@ class StreamsReader:
             topic = message.topic() or ""
             error = message.error()
             if error is None:
-                batches.setdefault(topic, []).append(_fetched(message))
+                batches.setdefault(topic, []).append(as_fetched(message))
             elif not error.retriable() or error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 subscription = self._subscriptions.get(topic)
                 if subscription is not None:
-                    subscription.fail(_fetch_error(error, topic))
+                    subscription.fail(fetch_error(error, topic))
         for topic, records in batches.items():
             subscription = self._subscriptions.get(topic)
             if subscription is not None:
@@ -267,7 +269,8 @@ class StreamsReader:
             self._on_connection(False)  # noqa: FBT003 - a callback
 
 
-def _fetched(message: Message) -> Fetched:
+def as_fetched(message: Message) -> Fetched:
+    """The record of a message that is no error."""
     value, offset = message.value(), message.offset()
     return Fetched(
         -1 if offset is None else offset, message.timestamp()[1], b"" if value is None else bytes(value)

@@ -134,7 +134,7 @@ def checked_person(name: str) -> str:
     return name
 
 
-def seeds(secret: Mapping[str, Any], names: tuple[str, ...]) -> tuple[bytes, ...]:
+def seeds(secret: Any, names: tuple[str, ...]) -> tuple[bytes, ...]:
     """The 32-byte seeds in the member ``secret``.
 
     Raises:
@@ -157,7 +157,9 @@ def load_object(text: bytes, what: str, place: Path) -> dict[str, Any]:
             f"the {what} is not JSON: {error}", place=str(place), hint=f"restore the {what} from its backup"
         ) from error
     if not isinstance(value, dict):
-        raise ConfigurationError(f"the {what} is not a JSON object", place=str(place))
+        raise ConfigurationError(
+            f"the {what} is not a JSON object", place=str(place), hint=f"restore the {what} from its backup"
+        )
     return value
 
 
@@ -178,9 +180,9 @@ def _person(document: Mapping[str, Any], kind: KeyKind) -> str:
     return checked_person(document["person"])
 
 
-def _keys(found: Mapping[str, Any], wanted: Mapping[str, int]) -> dict[str, bytes]:
-    if found.keys() != wanted.keys():
-        raise ValueError(f"names {sorted(found)}, not {sorted(wanted)}")
+def _keys(found: Any, wanted: Mapping[str, int]) -> dict[str, bytes]:
+    if not isinstance(found, dict) or found.keys() != wanted.keys():
+        raise ValueError(f"not an object of {sorted(wanted)}")
     keys = {name: bytes.fromhex(found[name]) for name in wanted}
     if any(len(keys[name]) != length for name, length in wanted.items()):
         raise ValueError("a key has the wrong length")

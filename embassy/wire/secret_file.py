@@ -29,9 +29,11 @@ def read_secret(path: Path, what: str) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise _unopened(error, path, what) from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         _check(os.fstat(descriptor), path, what)
-        text = file.read(SIZE_MOST + 1)
+        text = os.read(descriptor, SIZE_MOST + 1)
+    finally:
+        os.close(descriptor)
     if len(text) > SIZE_MOST:
         raise ConfigurationError(f"too large for a {what}", place=str(path), hint="correct the path")
     return text

@@ -19,6 +19,19 @@ CREATE TABLE IF NOT EXISTS embassy.stream (
     began_at timestamptz NOT NULL
 );
 
+-- What each stream began with. Written once the tables have been looked at in the very snapshot that the slot begins
+-- with: rows that are there and not in the stream would be missing abroad for ever. A publication that was dropped and
+-- made anew has another oid; what was committed in between is in no stream (from 18 on without a word). Not published.
+CREATE TABLE IF NOT EXISTS embassy.slot_proof (
+    stream bytea PRIMARY KEY,
+    slot text NOT NULL,
+    begins_at pg_lsn NOT NULL,
+    publication oid NOT NULL,
+    replica_was_level boolean NOT NULL,   -- tables held rows, and an operator asserted that the replica holds the same
+    made_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    made_by text NOT NULL DEFAULT session_user
+);
+
 CREATE OR REPLACE FUNCTION embassy.beat(captured timestamptz, published timestamptz) RETURNS timestamptz
 LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$
     INSERT INTO embassy.heartbeat AS h (id, beat_at, captured_at, published_at)

@@ -6,7 +6,7 @@ from confluent_kafka import TopicPartition
 
 from deploy.lab import databases
 from tests.faults.test_attacks import commit, home_values, shown
-from tests.harness.kafka import MakeTopic
+from tests.harness.kafka import MakeTopic, read_values
 from tests.harness.pipeline import MakePipeline, Pipeline, poll_until
 
 _SCHEMA = "CREATE TABLE public.deed (id bigint PRIMARY KEY, owner text NOT NULL);"
@@ -62,9 +62,17 @@ def test_a_recreated_foreign_topic_is_filled_again_from_home(
 ) -> None:
     pipeline = make_pipeline(_SCHEMA)
     run_a_while(pipeline)
+    held = len(home_values(pipeline))
     recreate_topic(pipeline, pipeline.embassy, make_topic)
+    consumer = pipeline.start("consumer")
+    assert consumer.exit_code() == 9, consumer.tail()
+    assert "it was emptied or recreated" in consumer.tail()
+    pipeline.start("bridge")
+    abroad = pipeline.lab.client_config(pipeline.embassy, "admin")
+    poll_until(lambda: len(read_values(abroad, pipeline.topic)) >= held, "the bridge has carried all of it again")
+    pipeline.start("consumer")
     commit(pipeline, 6, 2)
-    pipeline.start_all()
+    pipeline.start("producer")
     pipeline.wait_level()
     assert shown(pipeline) == [1, 2, 3, 4, 5, 6, 7]
 

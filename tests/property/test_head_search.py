@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from embassy.model.errors import IntegrityError
-from embassy.model.record import Head, RecordKind
+from embassy.model.record import Head, RecordKind, SealedRecord
 from embassy.wire.head_search import find_head, locate
 from embassy.wire.record_codec import decode_record
 from tests.harness.memory_log import GENESIS, MemoryLog, seal, verified
@@ -58,6 +59,25 @@ def fold(log: MemoryLog, head: Head, start: int) -> Head:
 
 def true_head(log: MemoryLog) -> Head:
     return fold(log, GENESIS, 0)
+
+
+def first(log: MemoryLog, wanted: Callable[[SealedRecord], bool]) -> int | None:
+    """The first offset of a signed record that is wanted."""
+    for fetched in log.read(*log.bounds()):
+        try:
+            record = decode_record(fetched.value)
+        except IntegrityError:
+            continue
+        if verified(record) and wanted(record):
+            return fetched.offset
+    return None
+
+
+def first_key(log: MemoryLog, head: Head) -> int | None:
+    """Where the head's incarnation begins."""
+    return first(
+        log, lambda record: record.header.kind is RecordKind.KEY and record.header.incarnation == head.incarnation
+    )
 
 
 def random_log(rng: random.Random, steps: int) -> tuple[MemoryLog, list[Head]]:
@@ -110,7 +130,11 @@ def test_the_head_found_is_the_head(seed: int, steps: int) -> None:
 def test_after_retention_the_head_found_is_the_head_or_none_is(seed: int, steps: int, share: float) -> None:
     log, _ = random_log(random.Random(seed), steps)
     truth = true_head(log)
+    original = first_key(log, truth)
     log.truncate_front(int(len(log.values) * share))
+    # Retention is far longer than a producer's incarnation. Of a topic that it has passed over up to the copies behind
+    # the head nobody can tell; the slot can: its position contradicts an older head (producers.continuity).
+    assume(original is not None and original >= log.base)
     try:
         found = find_head(log, verified, GENESIS)
     except IntegrityError as error:
@@ -120,11 +144,12 @@ def test_after_retention_the_head_found_is_the_head_or_none_is(seed: int, steps:
 
 
 @settings(max_examples=300, deadline=None)
-@given(seed=st.integers(0, 2**32), steps=st.integers(1, 120), pick=st.floats(0, 1), hint=st.integers(-5, 130))
-def test_reading_on_from_a_known_head_reaches_the_truth(seed: int, steps: int, pick: float, hint: int) -> None:
+@given(seed=st.integers(0, 2**32), steps=st.integers(1, 120), pick=st.floats(0, 1), hinted=st.booleans())
+def test_reading_on_from_a_known_head_reaches_the_truth(seed: int, steps: int, pick: float, hinted: bool) -> None:  # noqa: FBT001
     log, heads = random_log(random.Random(seed), steps)
     head = heads[int(pick * (len(heads) - 1))]
-    offset = locate(log, head, verified, hint)
+    at = first(log, lambda record: record.hash == head.hash)
+    offset = locate(log, head, verified, at + 1 if hinted and at is not None else None)
     assert fold(log, head, offset) == true_head(log)
 
 

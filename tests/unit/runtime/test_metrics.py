@@ -170,8 +170,10 @@ def test_a_cluster_that_comes_and_goes_is_logged_once_each_time() -> None:
     metrics = _metrics("bridge")
     with capture_logs() as entries:
         link = ClusterLink(metrics, catalogue.BRIDGE_CONNECTED, component="bridge", site="home")
+        assert link.ready().passed, "not heard from yet"
         for up in (True, True, False, False, False, True, True):
             link.heard(up)
+            assert link.ready().passed is up
         for up in (True, False, True):
             link.refused(up)
     assert [entry["log_level"] for entry in entries] == ["warning", "info", "warning"]

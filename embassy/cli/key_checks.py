@@ -1,0 +1,97 @@
+"""What ``embassy doctor keys`` examines: the files that a configuration names."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from embassy.cli.key_report import enrolment_entries, key_entries
+from embassy.model.diagnosis import Level, Remark
+from embassy.model.errors import EmbassyError
+from embassy.runtime.config import Settings, Stream
+from embassy.runtime.config_origins import redacted
+from embassy.wire.enrolment import load_enrolment
+from embassy.wire.keyring import load_identity
+
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+def key_remarks(settings: Settings, streams: Mapping[str, Stream], config: Path) -> Iterator[Remark]:
+    """Everything that is found."""
+    for key in key_entries(settings.keys):
+        if key.problem:
+            yield Remark("KY01", Level.FAIL, key.path, f"{key.setting}: {key.problem}", "embassy keys list")
+        else:
+            yield Remark("KY01", Level.OK, key.path, f"{key.setting}: {key.kind} {key.id}")
+    for entry in enrolment_entries(settings, dict(streams)):
+        if entry.problem:
+            yield Remark(
+                "KY02", Level.FAIL, entry.path, f"streams.{entry.name}: {entry.problem}", "embassy keys sign"
+            )
+        else:
+            yield Remark(
+                "KY02",
+                Level.OK,
+                entry.path,
+                f"streams.{entry.name}: epoch {entry.epoch}, by {', '.join(entry.signers)}",
+            )
+    if settings.keys.identity is not None:
+        yield from _producer(settings, streams, settings.keys.identity)
+    yield from _passwords(streams, config)
+
+
+def _producer(settings: Settings, streams: Mapping[str, Stream], path: Path) -> Iterator[Remark]:
+    """What only a producer's configuration has."""
+    if settings.keys.recipients:
+        yield Remark("KY04", Level.OK, "keys.recipients", f"{len(settings.keys.recipients)} recipients")
+    else:
+        yield Remark(
+            "KY04",
+            Level.FAIL,
+            "keys.recipients",
+            "nobody could open the stream",
+            "name the embassies' public key files",
+        )
+    try:
+        identity = load_identity(path).public
+    except EmbassyError:  # the file has a remark of its own
+        return
+    for name, stream in streams.items():
+        try:
+            enrolment = load_enrolment(
+                stream.enrolment,
+                operators=settings.keys.operators,
+                threshold=settings.keys.threshold,
+                stream=stream.stream,
+            )
+        except EmbassyError:  # so has this one
+            continue
+        if enrolment.producer == identity:
+            yield Remark("KY03", Level.OK, str(stream.enrolment), f"streams.{name}: enrols this producer")
+        else:
+            yield Remark(
+                "KY03",
+                Level.FAIL,
+                str(stream.enrolment),
+                f"streams.{name}: enrols producer {enrolment.producer.id.hex()}, and this is {identity.id.hex()}: what "
+                "it writes would not count",
+                "use the key of the enrolment, or let the operators enrol this one",
+            )
+
+
+def _passwords(streams: Mapping[str, Stream], config: Path) -> Iterator[Remark]:
+    dsns = [end.dsn for stream in streams.values() for end in (stream.source, stream.replica) if end is not None]
+    if all(redacted(dsn) == dsn for dsn in dsns):
+        return
+    mode = config.stat().st_mode
+    if mode & _OTHERS:
+        yield Remark(
+            "KY05",
+            Level.FAIL,
+            str(config),
+            f"a dsn has a password, and others may read the file (mode {stat.S_IMODE(mode):04o})",
+            "chmod 600, or use certificates or a passfile",
+        )
+    else:
+        yield Remark("KY05", Level.OK, str(config), "its passwords are its owner's")

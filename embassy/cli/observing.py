@@ -1,0 +1,209 @@
+"""Looking at streams from wherever the configuration reaches; what `status` and `watch` share.
+
+The places are read in the order that `embassy.model.observation` explains. One that does not answer is a problem to be
+told, and takes no other place's answer along.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import NamedTuple, Self, TypeVar
+
+from embassy.cli.options import Options
+from embassy.cli.topic_tails import TopicTails
+from embassy.model.errors import EmbassyError
+from embassy.model.health import Health, Limits, assess
+from embassy.model.observation import Absent, Observation, ReplicaSeen, Side, SourceSeen, TopicSeen
+from embassy.pg.observation import Databases
+from embassy.runtime.config import KafkaCluster, Settings, Stream
+from embassy.wire.enrolment import Enrolment, load_enrolment
+
+_AT_ONCE = 8
+_CLIENT = "status"
+
+T = TypeVar("T")
+
+
+class Problem(NamedTuple):
+    """A place that could not be seen."""
+
+    side: Side | None
+    """None: the stream's enrolment."""
+    registry: str
+    """Empty: every stream's."""
+    error: EmbassyError
+
+
+class Observed(NamedTuple):
+    """One stream."""
+
+    registry: str
+    rpo_target_seconds: float
+    observation: Observation
+    health: Health
+
+
+class Look(NamedTuple):
+    """All streams, at about one moment."""
+
+    observed_at: float
+    site: str
+    sides: frozenset[Side]
+    streams: tuple[Observed, ...]
+    problems: tuple[Problem, ...]
+
+
+class Observer:
+    """Looks as often as it is asked, with the same sessions."""
+
+    def __init__(self, options: Options, *, wall: Callable[[], float] = time.time) -> None:
+        """Read the configuration; nothing is connected to yet.
+
+        Raises:
+            ConfigurationError: it does not hold, or names no stream.
+        """
+        self._options = options
+        self._settings: Settings = options.settings()
+        self._streams: dict[str, Stream] = options.streams(self._settings)
+        self._wall = wall
+        self._closing = ExitStack()
+        self._databases = Databases(wall)
+        self._closing.callback(self._databases.close)
+        self._tails: dict[Side, TopicTails] = {}
+        self._problems: list[Problem] = []
+        self._enrolments: dict[str, Enrolment] = {}
+        self._lacking: list[Problem] = []
+        for name, stream in self._streams.items():
+            self._enrol(name, stream)
+        if options.log_level != "debug":  # what they would tell is told as problems
+            logging.getLogger("embassy.kafka").setLevel(logging.CRITICAL)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._closing.close()
+
+    def look(self) -> Look:
+        """See all places of all streams."""
+        self._problems = list(self._lacking)
+        replicas = self._replicas()
+        foreign = self._topics(Side.FOREIGN, self._settings.kafka.foreign)
+        sources = self._sources()
+        home = self._topics(Side.HOME, self._settings.kafka.home)
+        unsent = self._unsent(home, foreign)
+        observed_at = self._wall()
+        seen = []
+        for name, stream in self._streams.items():
+            enrolment = self._enrolments.get(name)
+            observation = Observation(
+                observed_at,
+                self._sides(stream),
+                enrolment.epoch if enrolment is not None else None,
+                replicas.get(name),
+                foreign.get(name),
+                sources.get(name),
+                home.get(name),
+                unsent.get(name),
+            )
+            limits = Limits.of(
+                rpo_seconds=stream.rpo_seconds, heartbeat_seconds=self._settings.producer.heartbeat_seconds
+            )
+            seen.append(Observed(name, stream.rpo_seconds, observation, assess(observation, limits)))
+        sides = frozenset(side for entry in seen for side in entry.observation.sides)
+        return Look(observed_at, self._settings.site, sides, tuple(seen), tuple(self._problems))
+
+    def _enrol(self, name: str, stream: Stream) -> None:
+        keys = self._settings.keys
+        try:
+            operators = self._options.need(keys.operators, "keys.operators")
+            self._enrolments[name] = load_enrolment(
+                stream.enrolment, operators=operators, threshold=keys.threshold, stream=stream.stream
+            )
+        except EmbassyError as error:
+            self._lacking.append(Problem(None, name, error))
+
+    def _sides(self, stream: Stream) -> frozenset[Side]:
+        reached = {
+            Side.SOURCE: stream.source,
+            Side.HOME: self._settings.kafka.home,
+            Side.FOREIGN: self._settings.kafka.foreign,
+            Side.REPLICA: stream.replica,
+        }
+        return frozenset(side for side, section in reached.items() if section is not None)
+
+    def _replicas(self) -> dict[str, ReplicaSeen | Absent]:
+        return self._together(
+            Side.REPLICA,
+            {
+                name: partial(self._databases.replica, stream.replica.dsn, stream=bytes.fromhex(stream.stream))
+                for name, stream in self._streams.items()
+                if stream.replica is not None
+            },
+        )
+
+    def _sources(self) -> dict[str, SourceSeen | Absent]:
+        return self._together(
+            Side.SOURCE,
+            {
+                name: partial(
+                    self._databases.source,
+                    stream.source.dsn,
+                    stream=bytes.fromhex(stream.stream),
+                    slot=stream.slot,
+                )
+                for name, stream in self._streams.items()
+                if stream.source is not None
+            },
+        )
+
+    def _together(self, side: Side, looks: Mapping[str, Callable[[], T]]) -> dict[str, T]:
+        found: dict[str, T] = {}
+        if not looks:
+            return found
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="look") as pool:
+            futures = {name: pool.submit(look) for name, look in looks.items()}
+        for name, future in futures.items():
+            with self._noted(side, name):
+                found[name] = future.result()
+        return found
+
+    def _topics(self, side: Side, cluster: KafkaCluster | None) -> dict[str, TopicSeen | Absent]:
+        if cluster is None:
+            return {}
+        topics = {name: self._streams[name].topic for name in self._enrolments}
+        with self._noted(side):
+            tails = self._tails.get(side)
+            if tails is None:
+                tails = TopicTails(cluster, f"{_CLIENT}-{self._settings.site}", wall=self._wall)
+                self._tails[side] = self._closing.enter_context(tails)
+            seen = tails.look({topics[name]: enrolment for name, enrolment in self._enrolments.items()})
+            return {name: seen[topic] for name, topic in topics.items()}
+        return {}
+
+    def _unsent(
+        self, home: Mapping[str, TopicSeen | Absent], foreign: Mapping[str, TopicSeen | Absent]
+    ) -> dict[str, float]:
+        wanted = {}
+        for name in self._enrolments:
+            here, there = home.get(name), foreign.get(name)
+            if isinstance(here, TopicSeen) and isinstance(there, TopicSeen) and here.tail and there.tail:
+                wanted[self._streams[name].topic] = (here.tail, there.tail)
+        found: dict[str, float] = {}
+        if wanted:
+            with self._noted(Side.HOME):
+                since = self._tails[Side.HOME].unsent_since(wanted)
+                found = {n: since[s.topic] for n, s in self._streams.items() if s.topic in since}
+        return found
+
+    @contextmanager
+    def _noted(self, side: Side, registry: str = "") -> Iterator[None]:
+        try:
+            yield
+        except EmbassyError as error:
+            self._problems.append(Problem(side, registry, error))

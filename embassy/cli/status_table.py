@@ -1,0 +1,135 @@
+"""A look at the streams, as lines for people: a table, and below it what is amiss and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.text import Text
+
+from embassy.cli.observing import Look, Observed, Problem
+from embassy.cli.status_report import Thresholds
+from embassy.model.health import Condition, Finding, State
+from embassy.model.measures import Behind
+from embassy.model.observation import Side
+from embassy.model.wording import instant, size, span
+
+_TITLES = ("REGISTRY", "STATE", "EPOCH", "WAL-LAG", "BRIDGE-LAG", "APPLY-LAG", "LAG", "RPO≤")
+_COLOURS = {
+    State.FOLLOWING: "green",
+    State.CARRYING: "green",
+    State.PUBLISHING: "green",
+    State.CATCHING_UP: "yellow",
+    State.PROVISIONING: "yellow",
+    State.STALLED: "red",
+    State.BROKEN: "bold red",
+    State.UNKNOWN: "magenta",
+}
+_UNKNOWN = "?"
+_GAP = "  "
+
+
+def lines(look: Look, thresholds: Thresholds, *, config: str = "") -> list[Text]:
+    """The whole report. ``config`` is the file to name in commands."""
+    return [
+        Text(_heading(look), style="dim"),
+        *_table(look),
+        *_notes(look, thresholds, config),
+        *(_problem(problem) for problem in look.problems),
+    ]
+
+
+def _heading(look: Look) -> str:
+    sides = ", ".join(side.value for side in Side if side in look.sides) or "nothing"
+    skews = [entry.health.measures.skew_seconds for entry in look.streams]
+    skew = max((skew for skew in skews if skew is not None), key=abs, default=None)
+    told = "?" if skew is None else f"{round(skew, 2) + 0.0:+.2f}s"
+    return (
+        f"OBSERVED {instant(look.observed_at, now=look.observed_at)} at {look.site} · sees {sides} · skew {told}"
+    )
+
+
+def _table(look: Look) -> Iterator[Text]:
+    rows = [_TITLES, *(_row(entry) for entry in look.streams)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_TITLES))]
+    for row, entry in zip(rows, (None, *look.streams), strict=True):
+        line = Text()
+        for column, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            style = _COLOURS[entry.health.state] if entry is not None and column == 1 else ""
+            line.append(cell.ljust(width) if column < len(row) - 1 else cell, style=style)
+            line.append(_GAP if column < len(row) - 1 else "")
+        if entry is None:
+            line.stylize("bold")
+        yield line
+
+
+def _row(entry: Observed) -> tuple[str, ...]:
+    measures = entry.health.measures
+    return (
+        entry.registry,
+        entry.health.state.value,
+        _UNKNOWN if measures.epoch is None else str(measures.epoch),
+        _bytes(measures.wal_lag_bytes),
+        _behind(measures.bridge),
+        _behind(measures.apply),
+        _seconds(measures.lag_seconds),
+        _seconds(measures.rpo_seconds),
+    )
+
+
+def _notes(look: Look, thresholds: Thresholds, config: str) -> Iterator[Text]:
+    for entry in look.streams:
+        health = entry.health
+        style = "" if health.state.healthy else _COLOURS[health.state]
+        lead = "note" if health.state.healthy else "!"
+        for cause in health.causes:
+            if cause.condition is Condition.UNKNOWN and look.problems:
+                continue  # the problem itself is told below
+            told = _told(entry, cause) if cause is health.cause else f"also ({cause.stage.value}) {cause.text}"
+            yield Text(f"{lead} {entry.registry}: {told} → {_remedy(entry, cause.remedy, config)}", style=style)
+        for complaint in thresholds.exceeded(entry):
+            yield Text(f"! {entry.registry}: {complaint}", style="red")
+
+
+def _told(entry: Observed, cause: Finding) -> str:
+    beat = entry.health.measures.heartbeat_at
+    stage = cause.stage.value
+    if entry.health.state is State.STALLED and beat is not None:
+        since = instant(beat, now=entry.observation.observed_at)
+        return f"no heartbeat since {since} ({stage}): {cause.text}"
+    if entry.health.state is State.PROVISIONING and Side.REPLICA in entry.observation.sides:
+        return f"no heartbeat yet ({stage}): {cause.text}"
+    return f"({stage}) {cause.text}"
+
+
+def _remedy(entry: Observed, remedy: str, config: str) -> str:
+    """A command is written so that it can be run here, if what it looks at can be reached from here."""
+    if not remedy.startswith("embassy "):
+        return remedy
+    if remedy == "embassy doctor home" and not entry.observation.sides & {Side.SOURCE, Side.HOME}:
+        return f"at home: {remedy}"
+    named = f" -c {config}" if config else ""
+    return f"embassy{named} -r {entry.registry} {remedy.removeprefix('embassy ')}"
+
+
+def _problem(problem: Problem) -> Text:
+    error = problem.error
+    where = problem.side.value if problem.side is not None else "enrolment"
+    of = f" of {problem.registry}" if problem.registry else ""
+    place = f" [{error.place}]" if error.place else ""
+    hint = f" → {error.hint}" if error.hint else ""
+    return Text(f"? {where}{of} not seen: {error.args[0]}{place}{hint}", style="magenta")
+
+
+def _behind(behind: Behind) -> str:
+    """Records that move no position (parts of a large transaction) are told as records."""
+    if behind.records and not behind.size:
+        return f"{behind.records} rec"
+    return _bytes(behind.size)
+
+
+def _bytes(count: int | None) -> str:
+    return _UNKNOWN if count is None else size(count)
+
+
+def _seconds(seconds: float | None) -> str:
+    return _UNKNOWN if seconds is None else span(seconds)

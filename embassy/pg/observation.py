@@ -1,0 +1,134 @@
+"""What a stream's source and its replica show of it: one statement each, nothing written, no lock waited for long."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+
+from embassy.model.lsn import Lsn
+from embassy.model.observation import Absent, Beat, Clock, ProgressSeen, ReplicaSeen, SlotSeen, SourceSeen
+from embassy.pg import lease
+from embassy.pg.connection import connect, place_of
+from embassy.pg.lost_session import transient
+
+_APPLICATION = "embassy-status"
+_PATIENCE = {"statement_timeout": "10s", "lock_timeout": "5s", "default_transaction_read_only": "on"}
+
+_CLOCK = "SELECT extract(epoch FROM pg_catalog.clock_timestamp())::float8"
+_TABLES = "SELECT pg_catalog.to_regclass(%s) IS NOT NULL AND pg_catalog.to_regclass(%s) IS NOT NULL"
+_BEAT = """SELECT extract(epoch FROM beat_at)::float8, extract(epoch FROM captured_at)::float8,
+                  extract(epoch FROM published_at)::float8
+           FROM embassy.heartbeat"""
+_BEGAN = "SELECT extract(epoch FROM began_at)::float8 FROM embassy.stream WHERE stream = %s"
+# The reason of an invalidation has a column from version 17 on.
+_SLOT = """SELECT active, confirmed_flush_lsn::text, wal_status,
+                  coalesce(pg_catalog.to_jsonb(s) ->> 'invalidation_reason', ''), safe_wal_size,
+                  pg_catalog.pg_wal_lsn_diff(CASE WHEN pg_catalog.pg_is_in_recovery()
+                      THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_lsn() END,
+                      restart_lsn)::bigint
+           FROM pg_catalog.pg_replication_slots s
+           WHERE slot_name = %s AND database = pg_catalog.current_database()"""
+_FLUSHED = """SELECT (CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
+                      ELSE pg_catalog.pg_current_wal_flush_lsn() END)::text"""
+_PROGRESS = """SELECT epoch, sequence, resume_lsn::text, next_offset, extract(epoch FROM applied_at)::float8,
+                      extract(epoch FROM committed_at)::float8
+               FROM embassy.progress WHERE stream = %s"""
+
+_Connection = psycopg.Connection[Any]
+
+
+class Databases:
+    """Sessions with the databases of many streams, kept for the next look; for one thread per stream."""
+
+    def __init__(self, wall: Callable[[], float] = time.time) -> None:
+        self._wall = wall
+        self._connections: dict[tuple[str, bytes], _Connection] = {}
+
+    def close(self) -> None:
+        """End all sessions."""
+        for connection in self._connections.values():
+            connection.close()
+        self._connections.clear()
+
+    def source(self, dsn: str, *, stream: bytes, slot: str) -> SourceSeen | Absent:
+        """Look at a source.
+
+        Raises:
+            TransientError: it is unreachable, or a table is locked.
+            ConfigurationError: it does not let us in.
+        """
+        with transient(place_of(dsn)):
+            connection = self._connection(dsn, stream)
+            if not _has(connection, "embassy.heartbeat", "embassy.stream"):
+                return Absent("the source has no schema embassy")
+            clock = self._clock(connection)
+            beat, began_at = _beat(connection), _one(connection, _BEGAN, stream)
+            found = _slot(connection, slot)
+            (flushed,) = connection.execute(_FLUSHED).fetchone() or (None,)
+            return SourceSeen(clock, Lsn.parse(str(flushed)), beat, began_at, found)
+
+    def replica(self, dsn: str, *, stream: bytes) -> ReplicaSeen | Absent:
+        """Look at a replica.
+
+        Raises:
+            TransientError: it is unreachable, or a table is locked.
+            ConfigurationError: it does not let us in.
+        """
+        with transient(place_of(dsn)):
+            connection = self._connection(dsn, stream)
+            if not _has(connection, "embassy.heartbeat", "embassy.progress"):
+                return Absent("the database is no replica: it has no table embassy.progress")
+            # Heartbeat and progress move in one transaction, and must be seen in one.
+            with connection.transaction():
+                connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+                progress, beat = _progress(connection, stream), _beat(connection)
+            holder = lease.held_by(connection, stream)
+            return ReplicaSeen(self._clock(connection), beat, progress, holder)
+
+    def _connection(self, dsn: str, stream: bytes) -> _Connection:
+        connection = self._connections.get((dsn, stream))
+        if connection is None or connection.closed:
+            connection = connect(dsn, application_name=_APPLICATION, autocommit=True, settings=_PATIENCE)
+            self._connections[dsn, stream] = connection
+        return connection
+
+    def _clock(self, connection: _Connection) -> Clock:
+        asked = self._wall()
+        (told,) = connection.execute(_CLOCK).fetchone() or (0.0,)
+        answered = self._wall()
+        read_at = (asked + answered) / 2
+        return Clock(read_at, told - read_at, (answered - asked) / 2)
+
+
+def _has(connection: _Connection, *tables: str) -> bool:
+    return connection.execute(_TABLES, tables).fetchone() == (True,)
+
+
+def _beat(connection: _Connection) -> Beat | None:
+    row = connection.execute(_BEAT).fetchone()
+    return None if row is None else Beat(*row)
+
+
+def _one(connection: _Connection, query: str, *parameters: object) -> Any:
+    row = connection.execute(query.encode(), parameters).fetchone()
+    return None if row is None else row[0]
+
+
+def _slot(connection: _Connection, slot: str) -> SlotSeen | None:
+    row = connection.execute(_SLOT, (slot,)).fetchone()
+    if row is None:
+        return None
+    active, confirmed, wal_status, reason, safe, retained = row
+    lost = reason or ("wal_status is lost" if wal_status == "lost" else "")
+    return SlotSeen(active, lost, Lsn.parse(confirmed) if confirmed else None, retained, safe)
+
+
+def _progress(connection: _Connection, stream: bytes) -> ProgressSeen | None:
+    row = connection.execute(_PROGRESS, (stream,)).fetchone()
+    if row is None:
+        return None
+    epoch, sequence, resume_lsn, next_offset, applied_at, committed_at = row
+    return ProgressSeen(epoch, sequence, Lsn.parse(resume_lsn), next_offset, applied_at, committed_at)

@@ -1,0 +1,71 @@
+"""Whether the producer's role may do what it must, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+
+from embassy.model.diagnosis import Level, Remark
+from embassy.pg import source_schema
+
+_APPLY = "embassy provision apply"
+
+
+def role_remarks(connection: psycopg.Connection[Any], place: str, role: str) -> Iterator[Remark]:
+    """The role named, or the session's own."""
+    row = connection.execute(
+        """SELECT r.rolname, r.rolcanlogin, r.rolreplication, r.rolsuper,
+                  pg_catalog.has_database_privilege(r.oid, pg_catalog.current_database(), 'CONNECT')
+           FROM pg_catalog.pg_roles r WHERE r.rolname = coalesce(nullif(%s, ''), session_user)""",
+        (role,),
+    ).fetchone()
+    if row is None:
+        yield Remark(
+            "PG05",
+            Level.FAIL,
+            place,
+            f"there is no role {role}",
+            f"CREATE ROLE {role} LOGIN REPLICATION, or name the producer's with --producer-role",
+        )
+        return
+    name, logs_in, replicates, superuser, connects = row
+    lacks = [what for what, there in (("LOGIN", logs_in), ("REPLICATION", replicates or superuser)) if not there]
+    if lacks:
+        yield Remark(
+            "PG05",
+            Level.FAIL,
+            place,
+            f"role {name} lacks {' and '.join(lacks)}",
+            f"ALTER ROLE {name} {' '.join(lacks)}",
+        )
+    elif not connects:
+        yield Remark(
+            "PG05", Level.FAIL, place, f"role {name} may not connect", "GRANT CONNECT ON DATABASE … TO it"
+        )
+    elif superuser:
+        yield Remark(
+            "PG05", Level.WARN, place, f"role {name} is a superuser", "a role with LOGIN REPLICATION is enough"
+        )
+    else:
+        yield Remark("PG05", Level.OK, place, f"role {name} may replicate")
+    yield _schema(connection, place, name)
+
+
+def _schema(connection: psycopg.Connection[Any], place: str, role: str) -> Remark:
+    if not source_schema.is_provisioned(connection):
+        return Remark("PG15", Level.FAIL, place, "there is no schema embassy", _APPLY)
+    row = connection.execute(
+        """SELECT pg_catalog.has_schema_privilege(%(role)s, 'embassy', 'USAGE')
+              AND (SELECT bool_and(pg_catalog.has_function_privilege(%(role)s, oid, 'EXECUTE'))
+                   FROM pg_catalog.pg_proc
+                   WHERE pronamespace = 'embassy'::regnamespace AND proname IN ('beat', 'mark_genesis'))
+              AND pg_catalog.has_table_privilege(%(role)s, 'embassy.stream', 'SELECT')""",
+        {"role": role},
+    ).fetchone()
+    if row == (True,):
+        return Remark("PG15", Level.OK, place, f"role {role} may use schema embassy")
+    return Remark(
+        "PG15", Level.FAIL, place, f"role {role} may not use schema embassy", f"{_APPLY} --producer-role {role}"
+    )

@@ -1,0 +1,239 @@
+"""What a stream needs in its database at home: step by step, and nothing that could break home.
+
+The order is the point. A table without a usable key gets REPLICA IDENTITY FULL before it is published, because home
+could not update its rows otherwise. The publication is whole before the slot is made. The slot comes with a snapshot;
+rows in it are those that the slot will never send, so there must be none, or an operator must have said that the
+replica holds them too. A table that is published later is locked while its rows are looked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import sql
+
+from embassy.model.errors import ConfigurationError, RefusedError
+from embassy.model.step import Step
+from embassy.pg import publication, slots, source_schema
+from embassy.pg.catalog import OWN_TABLES, SourceTable, brief, source_tables
+from embassy.pg.connection import connect, place_of
+from embassy.pg.setup_errors import LOCK_SETTINGS, in_turn
+
+_APPLICATION = "embassy-provision"
+_SLOT_WAIT_SECONDS = 60.0
+
+_LEVEL = "load the same rows into the replica, keep writers out until this has run, and pass --replica-is-level"
+
+
+class SourceWish(NamedTuple):
+    """Which stream is set up, and how."""
+
+    dsn: str
+    stream: bytes
+    slot: str
+    publication: str
+    producer_role: str
+    replica_is_level: bool
+
+
+def source_steps(wish: SourceWish) -> Iterator[Step]:
+    """What the stream needs at home; each step is to be taken before the next one is asked for, or none at all.
+
+    Raises:
+        ConfigurationError: the server cannot serve a stream as it is.
+        RefusedError: going on would lose rows, or break home.
+    """
+    with connect(wish.dsn, application_name=_APPLICATION, autocommit=True, settings=LOCK_SETTINGS) as connection:
+        yield from _Setup(connection, wish).steps()
+
+
+class _Setup:
+    def __init__(self, connection: psycopg.Connection[Any], wish: SourceWish) -> None:
+        self._connection = connection
+        self._wish = wish
+        self._place = place_of(wish.dsn)
+
+    def steps(self) -> Iterator[Step]:
+        connection, wish = self._connection, self._wish
+        self._check_server()
+        ensured = source_schema.is_provisioned(connection)
+        begun = ensured and source_schema.genesis_at(connection, wish.stream) is not None
+        slot = slots.find_slot(connection, wish.slot)
+        found = publication.publication_state(connection, wish.publication)
+        self._check_slot(slot, begun=begun, ensured=ensured)
+        self._check_publication(found, slot, begun=begun)
+        tables = source_tables(connection, wish.publication)
+        if not ensured:
+            tables += OWN_TABLES
+        tables = [table for table in tables if not table.unlogged]
+        self._check_tables(tables)
+
+        ensure = partial(source_schema.ensure, connection, producer_role=wish.producer_role)
+        yield Step(self._place, "schema embassy", None if ensured else ensure, refresh=ensure)
+        for table in tables:
+            if table.needs_whole_row:
+                identify = partial(publication.identify_by_whole_row, connection, table)
+                yield self._step(f"replica identity FULL of {table}", partial(in_turn, connection, identify))
+        create = partial(publication.create, connection, wish.publication)
+        yield self._step(f"publication {wish.publication}", None if found else create)
+        for table in tables:
+            add = partial(
+                publication.add if slot is None else self._add_later, connection, wish.publication, table
+            )
+            yield self._step(
+                f"table {table} in the publication", None if table.published else partial(in_turn, connection, add)
+            )
+        yield self._step(f"slot {wish.slot}", self._make_slot if slot is None else None)
+
+    def _step(self, what: str, make: Any) -> Step:
+        return Step(self._place, what, make)
+
+    def _check_server(self) -> None:
+        row = self._connection.execute(
+            """SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('wal_level'),
+                      pg_catalog.current_setting('max_replication_slots')::int,
+                      (SELECT count(*) FROM pg_catalog.pg_replication_slots WHERE slot_name <> %s),
+                      EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = %s)""",
+            (self._wish.slot, self._wish.producer_role),
+        ).fetchone()
+        assert row is not None, "a query without FROM has one row"
+        standby, wal_level, slots_most, slots_other, has_role = row
+        if standby:
+            raise ConfigurationError(
+                "the server is a standby", place=self._place, hint="provision the primary: correct source.dsn"
+            )
+        if wal_level != "logical":
+            raise ConfigurationError(
+                f"wal_level is {wal_level}: the server's log does not say what changed",
+                place=self._place,
+                hint="ALTER SYSTEM SET wal_level = logical, then restart the server",
+            )
+        if slots_other >= slots_most:
+            raise ConfigurationError(
+                f"all {slots_most} replication slots are in use",
+                place=self._place,
+                hint="raise max_replication_slots, then restart the server; or drop a slot that nobody needs",
+            )
+        if not has_role:
+            raise ConfigurationError(
+                f"there is no role {self._wish.producer_role} for the producer",
+                place=self._place,
+                hint=f"CREATE ROLE {self._wish.producer_role} LOGIN REPLICATION, or name yours with --producer-role",
+            )
+
+    def _check_slot(self, slot: slots.FoundSlot | None, *, begun: bool, ensured: bool) -> None:
+        wish = self._wish
+        if slot is None:
+            if begun:
+                raise RefusedError(
+                    f"the stream has begun, and its slot {wish.slot} is gone: what was committed since is not in it",
+                    place=self._place,
+                    hint="resync the stream under a new enrolment; a second slot is never made for one that has begun",
+                )
+            return
+        if (slot.database, slot.plugin) != (self._connection.info.dbname, "pgoutput"):
+            raise RefusedError(
+                f"slot {wish.slot} is another one: database {slot.database or '-'}, plugin {slot.plugin or '-'}",
+                place=self._place,
+                hint="name a free slot in source.slot",
+            )
+        if slot.wal_status == "lost":
+            raise RefusedError(
+                f"the server has dropped log that slot {wish.slot} still needed",
+                place=self._place,
+                hint="resync the stream under a new enrolment; then raise max_slot_wal_keep_size",
+            )
+        if not begun and not (ensured and source_schema.slot_is_proven(self._connection, wish.stream, wish.slot)):
+            raise RefusedError(
+                f"slot {wish.slot} is there, and nothing shows which rows it begins after",
+                place=self._place,
+                hint=f"the stream has not begun: SELECT pg_drop_replication_slot('{wish.slot}'), then run this again",
+            )
+
+    def _check_publication(
+        self, found: publication.PublicationState | None, slot: slots.FoundSlot | None, *, begun: bool
+    ) -> None:
+        wish, name = self._wish, self._wish.publication
+        if slot is not None and source_schema.publication_was_replaced(self._connection, wish.stream, name):
+            anew = f"the stream has not begun: SELECT pg_drop_replication_slot('{wish.slot}'), then run this again"
+            raise RefusedError(
+                f"publication {name} was dropped since slot {wish.slot} was made: what was committed meanwhile is in "
+                "no stream",
+                place=self._place,
+                hint="resync the stream under a new enrolment" if begun else anew,
+            )
+        if found is not None and found.faults:
+            raise RefusedError(
+                f"publication {name} is not as a stream needs it: {'; '.join(found.faults)}",
+                place=self._place,
+                hint="ALTER PUBLICATION, or name another one in source.publication; this one was made by something else",
+            )
+
+    def _check_tables(self, tables: list[SourceTable]) -> None:
+        version = self._connection.info.server_version
+        broken = [str(table) for table in tables if table.breaks_updates(version)]
+        if broken:
+            raise RefusedError(
+                "once published, their rows could not be updated at home: no key but generated columns: "
+                f"{brief(broken)}",
+                place=self._place,
+                hint="give each a primary key of plain columns (from 18 on no identity may have generated ones)",
+            )
+        fresh = [table for table in tables if not (table.published or table.own or table.partitioned)]
+        filled = [] if self._wish.replica_is_level else publication.holding_rows(self._connection, fresh)
+        if filled:
+            raise self._missing(filled)
+
+    def _missing(self, filled: list[str]) -> RefusedError:
+        return RefusedError(
+            f"tables hold rows that the stream will not bring: {brief(filled)}", place=self._place, hint=_LEVEL
+        )
+
+    def _add_later(self, connection: psycopg.Connection[Any], name: str, table: SourceTable) -> None:
+        """Into a stream that runs: nobody may write between the look for rows and the publication."""
+        publication.keep_writers_out(connection, table)
+        if not (self._wish.replica_is_level or table.own):
+            filled = publication.holding_rows(connection, [table])
+            if filled:
+                raise self._missing(filled)
+        publication.add(connection, name, table)
+
+    def _make_slot(self) -> None:
+        wish = self._wish
+        with slots.new_slot(wish.dsn, wish.slot, wait_seconds=_SLOT_WAIT_SECONDS) as made:
+            proven = False
+            try:
+                filled = self._rows_before(made.snapshot)
+                if filled and not wish.replica_is_level:
+                    raise self._missing(filled)
+                source_schema.note_beginning(
+                    self._connection,
+                    wish.stream,
+                    slot=wish.slot,
+                    begins_at=made.lsn,
+                    publication=wish.publication,
+                    replica_was_level=bool(filled),
+                )
+                proven = True
+            finally:
+                if not proven:
+                    slots.drop_slot(self._connection, wish.slot)
+
+    def _rows_before(self, snapshot: str) -> list[str]:
+        """The tables with rows that the slot will not send."""
+        connection = self._connection
+        with connection.transaction():
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
+            tables = source_tables(connection, self._wish.publication)
+            return publication.holding_rows(
+                connection,
+                [
+                    table
+                    for table in tables
+                    if table.published and not (table.own or table.partitioned or table.unlogged)
+                ],
+            )
