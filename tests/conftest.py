@@ -8,4 +8,5 @@ pytest_plugins = [
     "tests.harness.pipeline",
     "tests.harness.logs",
     "tests.harness.two_databases",
+    "tests.harness.plain_postgres",
 ]

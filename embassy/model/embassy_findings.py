@@ -172,6 +172,12 @@ def _standing_still(
         remedy = "start the consumer; if it runs, its log says why it waits"
         return Finding(Stage.CONSUMER, Condition.STALLED, text, remedy)
     text = f"{text}; {replica.holder} holds the lease"
+    if replica.blocked_by:
+        text = f"{text} and waits for a lock of process {replica.blocked_by}"
+        remedy = (
+            f"see pg_stat_activity of the replica; pg_terminate_backend({replica.blocked_by}) ends that session"
+        )
+        return Finding(Stage.CONSUMER, Condition.STALLED, text, remedy)
     if waiting:
         text += ": a large transaction, a lock, or a halt that its log explains"
     follows = tail is not None and not waiting

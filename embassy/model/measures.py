@@ -180,6 +180,10 @@ def _lag(observation: Observation, limits: Limits) -> float | None:
     applied_at, committed_at = replica.progress.applied_at, replica.progress.committed_at
     if age > limits.fresh_seconds or applied_at is None or committed_at is None:
         return None
+    if age > limits.moving_seconds and (
+        replica.beat is None or _age(observation, replica.beat.beat_at)[0] > limits.fresh_seconds
+    ):
+        return None
     if source is not None:
         applied_at += source.clock.ahead_seconds - replica.clock.ahead_seconds
     lag = applied_at - committed_at

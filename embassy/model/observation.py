@@ -132,6 +132,8 @@ class ReplicaSeen(NamedTuple):
     progress: ProgressSeen | None
     holder: str
     """Who holds the lease on the stream; empty: nobody."""
+    blocked_by: str = ""
+    """Processes of the replica's server for whose locks the holder waits; empty: none."""
 
 
 class Observation(NamedTuple):

@@ -36,6 +36,10 @@ _FLUSHED = """SELECT (CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.p
 _PROGRESS = """SELECT epoch, sequence, resume_lsn::text, next_offset, extract(epoch FROM applied_at)::float8,
                       extract(epoch FROM committed_at)::float8
                FROM embassy.progress WHERE stream = %s"""
+# A holder of the lease that waits for another session's lock.
+_BLOCKED = """SELECT string_agg(DISTINCT blocker::text, ', ')
+              FROM pg_catalog.pg_stat_activity a, pg_catalog.unnest(pg_catalog.pg_blocking_pids(a.pid)) AS blocker
+              WHERE a.datname = pg_catalog.current_database() AND a.application_name LIKE 'embassy-consumer-%%'"""
 
 _Connection = psycopg.Connection[Any]
 
@@ -86,7 +90,8 @@ class Databases:
                 connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
                 progress, beat = _progress(connection, stream), _beat(connection)
             holder = lease.held_by(connection, stream)
-            return ReplicaSeen(self._clock(connection), beat, progress, holder)
+            blocked_by = (_one(connection, _BLOCKED) or "") if holder else ""
+            return ReplicaSeen(self._clock(connection), beat, progress, holder, blocked_by)
 
     def _connection(self, dsn: str, stream: bytes) -> _Connection:
         connection = self._connections.get((dsn, stream))

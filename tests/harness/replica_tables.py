@@ -17,21 +17,21 @@ TYPES = {
 }
 
 
-def column(name: str, number: int, type_name: str = "text", **others: object) -> ReplicaColumn:
+def column(name: str, number: int, kind: str = "text", **others: object) -> ReplicaColumn:
     """A column of a built-in type; ``others`` override what is usual."""
-    oid, plain, reads, arguments = TYPES[type_name]
+    oid, plain, reads, arguments = TYPES[kind]
     usual = ReplicaColumn(
         name=name,
         number=number,
         type_oid=oid,
         type_modifier=-1,
-        type_name=type_name,
+        type_name=kind,
         base_oid=oid,
-        base_name=type_name,
+        base_name=kind,
         base_schema="pg_catalog",
         base_plain_name=plain,
         input=Function("pg_catalog", reads, arguments, oid, oid),
-        casts_from=frozenset({"text", "varchar", "bpchar"} if type_name == "name" else ()),
+        casts_from=frozenset({"text", "varchar", "bpchar"} if kind == "name" else ()),
         not_null=False,
         identity_always=False,
         generated=False,

@@ -18,10 +18,28 @@ _PROMETHEUS = _ROOT / "deploy" / "prometheus"
 _DOCS = _ROOT / "docs" / "operations.md"
 
 _BUILT_IN = {"up", "ALERTS", "process_resident_memory_bytes"}
-_WORDS = set(
-    "abs absent and by bool changes count delta floor group_left histogram_quantile ignoring increase label_values max"
-    " max_over_time min offset on or predict_linear rate sum time unless vector without le registry".split()
-)
+_WORDS = {
+    "absent",
+    "and",
+    "by",
+    "delta",
+    "histogram_quantile",
+    "increase",
+    "label_values",
+    "le",
+    "max",
+    "max_over_time",
+    "min",
+    "on",
+    "or",
+    "predict_linear",
+    "rate",
+    "registry",
+    "sum",
+    "time",
+    "unless",
+    "vector",
+}
 _EXPOSED = {
     name: metric
     for metric in CATALOGUE

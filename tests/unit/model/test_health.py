@@ -193,6 +193,28 @@ def test_nobody_with_the_lease_is_said() -> None:
     assert "1 records wait" in cause.text
 
 
+def test_a_lock_that_holds_the_applier_up_is_named_with_its_owner() -> None:
+    observation = old(60)
+    assert isinstance(observation.replica, ReplicaSeen)
+    cause = assess(observation._replace(replica=observation.replica._replace(blocked_by="4711")), LIMITS).cause
+    assert cause is not None
+    assert "waits for a lock of process 4711" in cause.text
+    assert "pg_terminate_backend" in cause.remedy
+
+
+def test_what_an_earlier_stage_explains_is_no_cause_of_its_own() -> None:
+    """The producer is dead; the bridge has carried and the consumer applied all there was."""
+    silent = old(60)._replace(
+        source=SOURCE._replace(beat=Beat(NOW - 61, None, None), slot=SLOT._replace(active=False)),
+        home=topic(98, 9_800, age=60),
+        foreign=topic(98, 9_800, age=60),
+    )
+    assert [cause.stage for cause in assess(silent, LIMITS).causes] == [Stage.PRODUCER]
+    assert isinstance(silent.replica, ReplicaSeen)
+    also = silent._replace(home=topic(99, 9_900, age=60), replica=silent.replica._replace(holder=""))
+    assert [cause.stage for cause in assess(also, LIMITS).causes] == [Stage.PRODUCER, Stage.BRIDGE, Stage.CONSUMER]
+
+
 _SHARE_CASES = {
     "home Kafka is unreachable": (well(HOME)._replace(home=None), State.UNKNOWN),
     "the source is unreachable": (well(HOME)._replace(source=None), State.UNKNOWN),
@@ -268,6 +290,7 @@ def test_what_is_not_seen_is_not_known_and_never_0() -> None:
 def test_a_stalled_stream_has_a_growing_rpo_and_no_lag() -> None:
     measures = assess(old(1144), LIMITS).measures
     assert measures.lag_seconds is None
+    assert assess(old(14.9), LIMITS).measures.lag_seconds is None  # it has just come to a stand
     assert measures.rpo_seconds == pytest.approx(1144.5, abs=0.1)
 
 

@@ -1,0 +1,364 @@
+"""One stream's consumer between a real topic and a real replica."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
+
+from consumers.stream_consumer import StreamConsumer
+from deploy.lab import databases, key_material, role_configs
+from deploy.lab.lab import Lab
+from embassy.model.batch import Batch
+from embassy.model.chain import Standing
+from embassy.model.errors import EmbassyError, IntegrityError, RefusedError
+from embassy.model.lsn import Lsn
+from embassy.model.record import Head
+from embassy.pg import progress_store, replica_schema
+from embassy.runtime.config import ConsumerTuning, KafkaCluster, Replica
+from embassy.wire.batch_codec import BatchEncoder
+from embassy.wire.enrolment import Enrolment, load_enrolment
+from embassy.wire.kafka_reader import StreamsReader
+from embassy.wire.keyring import load_identity, load_recipient
+from embassy.wire.opening import Opener
+from embassy.wire.public_keys import load_public_recipient
+from embassy.wire.sealing import Sealer
+from tests.harness.kafka import MakeTopic
+from tests.harness.pipeline import poll_until
+from tests.harness.two_databases import MakePair, TwoDatabases
+
+SITE = "embassy-1"
+
+
+@dataclass
+class Recorded:
+    """Gauges that remember."""
+
+    head: int = 0
+    transactions: int = 0
+    others: list[Standing] = field(default_factory=list)
+    replays: list[str] = field(default_factory=list)
+
+    def received(self, head: Head, timestamp_ms: int) -> None:
+        assert timestamp_ms > 0
+        self.head = head.sequence
+
+    def applied(self, transactions: int, changes: int, resume_lsn: Lsn, committed_at: int) -> None:
+        self.transactions += transactions
+
+    def ignored(self, standing: Standing) -> None:
+        self.others.append(standing)
+
+    def replayed(self, reason: str) -> None:
+        self.replays.append(reason)
+
+
+@dataclass
+class Running:
+    """A consumer in a thread of its own."""
+
+    thread: threading.Thread
+    stop: threading.Event
+    gauges: Recorded
+    errors: list[BaseException] = field(default_factory=list)
+
+    def ended(self) -> BaseException:
+        poll_until(lambda: not self.thread.is_alive(), "the consumer halts")
+        assert self.errors
+        return self.errors[0]
+
+
+@dataclass
+class Stream:
+    """A stream whose records the test writes, as producer and bridge would."""
+
+    two: TwoDatabases
+    lab: Lab
+    topic: str
+    enrolment: Enrolment
+    sealer: Sealer
+    head: Head
+    make_topic: MakeTopic
+    values: list[bytes] = field(default_factory=list)
+
+    def key(self) -> None:
+        self._append(self.sealer.key_record(self.head, system_identifier=1, timeline=1))
+
+    def batches(self, batches: list[Batch], *, record_bytes: int = 900_000, keep: int | None = None) -> None:
+        for batch in batches[:keep]:
+            resume_lsn = batch.transactions[-1].end_lsn if batch.complete else self.head.resume_lsn
+            for sealed in self.sealer.data_records(
+                self.head, BatchEncoder().encode(batch), resume_lsn, record_bytes
+            ):
+                self._append(sealed)
+
+    def _append(self, sealed: tuple[bytes, Head]) -> None:
+        value, self.head = sealed
+        self.values.append(value)
+
+    def carry(self, first: int = 0, last: int | None = None) -> None:
+        """Append what was sealed to the embassy's topic."""
+        producer = Producer({**self.lab.site(SITE).kafka.client_config("bridge"), "log_level": 0, "acks": "all"})
+        for value in self.values[first:last]:
+            producer.produce(self.topic, value)
+        assert producer.flush(30) == 0
+
+    def carry_new(self) -> None:
+        self.carry()
+        self.values.clear()
+
+    def delete_topic(self) -> None:
+        admin: AdminClient = self.lab.admin_client(SITE)
+        admin.delete_topics([self.topic])[self.topic].result(30)
+        poll_until(lambda: self.topic not in admin.list_topics(timeout=10).topics, "the topic is gone")
+
+    def cluster(self) -> KafkaCluster:
+        broker = self.lab.site(SITE).kafka
+        files = broker.authority.client("consumer")
+        return KafkaCluster(bootstrap=broker.bootstrap, ca=files.ca, certificate=files.certificate, key=files.key)
+
+    @contextmanager
+    def consumer(self, **tuning: float) -> Iterator[Running]:
+        dsn = self.lab.site(SITE).postgres.dsn(databases.CONSUMER, self.two.replica.info.dbname)
+        recipient = load_recipient(role_configs.recipient(self.lab.layout, SITE))
+        reader = StreamsReader(self.cluster(), f"test-{self.topic}")
+        gauges = Recorded()
+        consumer = StreamConsumer(
+            "test",
+            topic=self.topic,
+            enrolment=self.enrolment,
+            foreign=self.cluster(),
+            replica=Replica(dsn=dsn),
+            reader=reader,
+            opener=Opener(recipient, self.enrolment),
+            tuning=ConsumerTuning.model_validate(tuning),
+            gauges=gauges,
+            clock=time.monotonic,
+        )
+        stop = threading.Event()
+
+        def run() -> None:
+            try:
+                consumer.run(stop, lambda: None)
+            except BaseException as error:  # noqa: BLE001 - the test looks at it
+                running.errors.append(error)
+
+        running = Running(threading.Thread(target=run), stop, gauges)
+        running.thread.start()
+        try:
+            yield running
+        finally:
+            stop.set()
+            running.thread.join(30)
+            reader.close()
+        assert not running.thread.is_alive()
+
+    def level(self, running: Running) -> None:
+        def reached() -> bool:
+            assert not running.errors, running.errors
+            found = progress_store.read(self.two.replica, self.enrolment.stream)
+            return found is not None and found.head == self.head
+
+        poll_until(reached, "the replica is level")
+        self.two.compare()
+
+
+@pytest.fixture
+def stream(lab: Lab, pair: MakePair, make_topic: MakeTopic) -> Stream:
+    two = pair("CREATE SCHEMA s; CREATE TABLE s.t (id integer PRIMARY KEY, v text);")
+    name = os.urandom(16).hex()
+    key_material.enrol(lab.layout, name)
+    operators: list[Path] = [
+        role_configs.public(role_configs.operator(lab.layout, person)) for person in role_configs.OPERATORS
+    ]
+    enrolment = load_enrolment(
+        role_configs.enrolment(lab.layout, name), operators=operators, threshold=2, stream=name
+    )
+    replica_schema.ensure(two.replica)
+    progress_store.enrol(two.replica, enrolment.stream, enrolment.genesis())
+    recipient = load_public_recipient(role_configs.public(role_configs.recipient(lab.layout, SITE)))
+    sealer = Sealer(load_identity(role_configs.identity(lab.layout)), enrolment, [recipient])
+    topic = make_topic(SITE, f"s-{name}")
+    return Stream(two, lab, topic, enrolment, sealer, enrolment.genesis(), make_topic)
+
+
+def insert(stream: Stream, first: int, last: int) -> list[Batch]:
+    stream.two.source.execute(
+        "INSERT INTO s.t SELECT i, repeat(md5(i::text), 8) FROM generate_series(%s::integer, %s) i", (first, last)
+    )
+    return stream.two.batches(part_messages=300)
+
+
+def test_what_is_carried_is_applied_and_a_restart_goes_on(stream: Stream) -> None:
+    with stream.consumer() as running:
+        stream.key()
+        stream.batches(insert(stream, 1, 100))
+        stream.carry_new()
+        stream.level(running)
+        stream.batches(insert(stream, 101, 1200), record_bytes=3_000)
+        assert len(stream.values) > 4
+        stream.carry_new()
+        stream.level(running)
+        stream.key()
+        stream.batches(insert(stream, 1201, 1300))
+        stream.carry_new()
+        stream.level(running)
+        assert running.gauges.transactions == 3
+        assert (running.gauges.others, running.gauges.replays) == ([], [])
+    stream.batches(insert(stream, 1301, 1400))
+    stream.carry_new()
+    with stream.consumer() as running:
+        stream.level(running)
+        assert running.gauges.transactions == 1
+
+
+def test_copies_are_passed_over_and_an_open_transaction_comes_again(stream: Stream) -> None:
+    stream.key()
+    stream.batches(insert(stream, 1, 10))
+    large = insert(stream, 11, 1200)
+    stream.batches(large, keep=2)
+    stream.carry()
+    stream.carry()
+    with stream.consumer() as running:
+        poll_until(lambda: running.gauges.head == stream.head.sequence, "the parts have come")
+        assert stream.two.replica.execute("SELECT count(*) FROM s.t").fetchone() == (10,)
+    stream.key()
+    stream.batches(large)
+    stream.carry()
+    with stream.consumer() as running:
+        stream.level(running)
+        assert set(running.gauges.others) <= {Standing.REPEATED, Standing.STRAY}
+
+
+def test_a_second_consumer_waits_and_takes_over(stream: Stream) -> None:
+    stream.key()
+    stream.batches(insert(stream, 1, 10))
+    stream.carry_new()
+    with stream.consumer() as first:
+        stream.level(first)
+        with stream.consumer() as second:
+            stream.batches(insert(stream, 11, 20))
+            stream.carry_new()
+            stream.level(first)
+            assert second.gauges.head == 0
+            first.stop.set()
+            first.thread.join(30)
+            stream.batches(insert(stream, 21, 30))
+            stream.carry_new()
+            stream.level(second)
+            assert second.gauges.transactions == 1
+
+
+def test_a_consumer_that_only_waits_stops_when_told(stream: Stream) -> None:
+    stream.key()
+    stream.carry_new()
+    with stream.consumer() as first:
+        stream.level(first)
+        with stream.consumer() as second:
+            second.stop.set()
+            second.thread.join(30)
+            assert second.errors == []
+
+
+def halted(stream: Stream, expect: str, **tuning: float) -> EmbassyError:
+    with stream.consumer(**tuning) as running:
+        error = running.ended()
+    assert isinstance(error, IntegrityError)
+    assert expect in str(error)
+    assert error.place.startswith(stream.topic)
+    assert error.hint
+    return error
+
+
+def test_a_topic_that_was_emptied_halts_and_one_that_is_filled_again_goes_on(stream: Stream) -> None:
+    stream.key()
+    stream.batches(insert(stream, 1, 10))
+    stream.batches(insert(stream, 11, 20))
+    stream.carry()
+    with stream.consumer() as running:
+        stream.level(running)
+    stream.delete_topic()
+    stream.make_topic(SITE, stream.topic)
+    halted(stream, "holds no record, and the replica has applied up to record 3")
+    stream.carry(0, 2)
+    halted(stream, "ends at record 2, and the replica has applied up to record 3")
+    stream.batches(insert(stream, 21, 30))
+    stream.carry(2)
+    with stream.consumer() as running:
+        stream.level(running)
+        assert running.gauges.transactions == 1
+
+
+def test_a_topic_that_holds_newer_records_only_is_held_and_then_halts(stream: Stream) -> None:
+    stream.key()
+    stream.batches(insert(stream, 1, 10))
+    stream.carry_new()
+    with stream.consumer() as running:
+        stream.level(running)
+    stream.delete_topic()
+    stream.make_topic(SITE, stream.topic)
+    stream.batches(insert(stream, 11, 20))
+    missing, stream.values = stream.values, []
+    for i in range(3):
+        stream.batches(insert(stream, 100 + i, 100 + i))
+    stream.carry()
+
+    def keep_coming(running: Running) -> bool:
+        stream.carry(2)
+        return not running.thread.is_alive()
+
+    with stream.consumer(hold_seconds=0.5) as running:
+        poll_until(lambda: keep_coming(running), "the hold ends")
+        assert "is missing" in str(running.ended())
+    stream.values = missing + stream.values
+    stream.carry()
+    with stream.consumer() as running:
+        stream.level(running)
+
+
+def test_a_topic_that_is_gone_halts(stream: Stream) -> None:
+    stream.delete_topic()
+    halted(stream, "the topic is gone")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        ("DELETE FROM embassy.progress", "no row in embassy.progress"),
+        ("DROP TABLE embassy.progress", "not a replica"),
+        ("UPDATE embassy.progress SET epoch = 2", "another enrolment"),
+        ("UPDATE embassy.progress SET hash = '\\x01'", "another enrolment"),
+    ],
+)
+def test_a_replica_that_is_not_the_streams_is_refused(stream: Stream, spoil: str, said: str) -> None:
+    stream.two.replica.execute(spoil.encode())
+    with stream.consumer() as running:
+        error = running.ended()
+    assert isinstance(error, RefusedError)
+    assert said in str(error)
+
+
+def test_a_lost_session_is_tried_again_from_the_progress_row(stream: Stream) -> None:
+    stream.key()
+    stream.batches(insert(stream, 1, 10))
+    stream.carry_new()
+    with stream.consumer() as running:
+        stream.level(running)
+        stream.two.replica.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s",
+            (f"embassy-consumer-{stream.topic}",),
+        )
+        stream.batches(insert(stream, 11, 20))
+        stream.carry_new()
+        error = running.ended()
+        assert type(error).__name__ == "TransientError", error
+    with stream.consumer() as running:
+        stream.level(running)
