@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup check test unit integration faults demo bench lock clean
+.PHONY: setup check test unit integration faults demo bench bench-stages lock clean
 
 setup: $(STAMP)
 
@@ -34,6 +34,14 @@ faults: setup
 
 demo: setup
 	$(BIN)/embassy demo
+
+# Beside native logical replication, in turn; BENCH_JSON names a file for the results, BENCH adds options (--help).
+bench: setup
+	$(BIN)/python -m benchmarks $(BENCH)
+
+# Where a change's CPU time goes, stage by stage, without servers.
+bench-stages: setup
+	$(BIN)/python -m benchmarks.stages
 
 lock: setup
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements/runtime.txt

@@ -10,6 +10,9 @@ _FIRST_UNSTABLE_OID = 10_000
 """Types below it have the same oid in every database of every version."""
 _VARCHAR, _VARBIT, _NUMERIC = 1043, 1562, 1700
 _SCALE_MASK = 0x7FF
+_SYSTEM_SCHEMAS = ("pg_catalog", "information_schema")
+_OWN_SCHEMA, _OWN_TABLES = "embassy", ("heartbeat", "stream")
+"""Of the product's own tables those that are published; the others say what this replica is."""
 
 
 def matched_columns(relation: Relation, table: ReplicaTable | None) -> tuple[ReplicaColumn, ...]:
@@ -19,8 +22,15 @@ def matched_columns(relation: Relation, table: ReplicaTable | None) -> tuple[Rep
     modifier, a longer varchar, more digits before the point), as it is while a column is being widened there first.
 
     Raises:
-        IntegrityError: the replica lacks the table or a column, or a value would not be the same there.
+        IntegrityError: the replica lacks the table or a column, a value would not be the same there, or the table
+            is not the stream's to change.
     """
+    if relation.schema in _SYSTEM_SCHEMAS or (relation.schema == _OWN_SCHEMA and relation.name not in _OWN_TABLES):
+        raise IntegrityError(
+            "the stream changes a table that is not the registry's",
+            place=str(relation),
+            hint="find out who changed the publication at home, or the producer",
+        )
     if table is None:
         raise _drift(relation, "the replica lacks the table")
     found = []

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import structlog
 
-from embassy.model.errors import EmbassyError, IntegrityError
+from embassy.model.errors import IntegrityError
 from embassy.model.record import SealedRecord
 from embassy.pg import source_schema
 from embassy.pg.connection import connect
@@ -27,6 +27,7 @@ from embassy.wire.sealing import Sealer
 from embassy.wire.verifying import RecordVerifier
 from producers.batch_builder import BatchBuilder
 from producers.continuity import check_continuity
+from producers.heartbeat import Heartbeat
 from producers.incarnation import Standing
 from producers.tail import Gauges, Tail
 
@@ -103,10 +104,20 @@ class StreamProducer:
                 tail.begin()
                 self._mark_genesis()
                 self._log.info("tailing", slot=setup.slot, resume_lsn=str(standing.head.resume_lsn))
-                with self._heartbeats():
+                with self._heartbeat(tail):
                     tail.run(stop)
             finally:
                 appender.close()
+
+    def _heartbeat(self, tail: Tail) -> Heartbeat:
+        return Heartbeat(
+            self.name,
+            dsn=self._setup.source.dsn,
+            slot=self._setup.slot,
+            every_seconds=self._tuning.heartbeat_seconds,
+            stages=lambda: tail.stages,
+            slot_seen=self._slot_gauge,
+        )
 
     @contextmanager
     def _session(self) -> Iterator[ReplicationSession]:
@@ -177,31 +188,6 @@ class StreamProducer:
         ) as connection:
             source_schema.mark_genesis(connection, self._setup.enrolment.stream)
         failpoint(PRODUCER_AFTER_GENESIS_MARKED)
-
-    @contextmanager
-    def _heartbeats(self) -> Iterator[None]:
-        """Beat once a second in a thread of its own: a source that is slow to commit must not slow the stream."""
-        done = threading.Event()
-        thread = threading.Thread(target=self._beat, args=(done,), name=f"{self.name}-heart", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join(timeout=5)
-
-    def _beat(self, done: threading.Event) -> None:
-        while not done.is_set():
-            try:
-                with connect(
-                    self._setup.source.dsn, application_name="embassy-heartbeat", autocommit=True
-                ) as connection:
-                    while not done.wait(self._tuning.heartbeat_seconds):
-                        source_schema.beat(connection)
-                        self._slot_gauge(slot_state(connection, self._setup.slot))
-            except (EmbassyError, OSError) as error:
-                self._log.warning("heartbeat failed", error=str(error))
-                done.wait(self._tuning.heartbeat_seconds)
 
 
 def _source_named_by(found: FoundHead) -> SourceIdentity | None:

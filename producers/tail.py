@@ -27,6 +27,7 @@ from embassy.wire.head_search import Log
 from embassy.wire.kafka_writer import Appender
 from embassy.wire.sealing import Sealer
 from producers.batch_builder import PART_MESSAGES, BatchBuilder
+from producers.heartbeat import Stages
 from producers.incarnation import Standing, begin_incarnation
 from producers.pgoutput_decoder import Begin, decode_begin, decode_commit
 
@@ -103,6 +104,8 @@ class Tail:
         self._status_due = 0.0
         self._rotate_at = 0.0
         self._sealed_bytes = 0
+        self.stages = Stages(0, 0)
+        """How far this producer has come; replaced whole, read by the heartbeat's thread."""
 
     def begin(self) -> None:
         """Append a KEY that counts; from then on the topic is this producer's."""
@@ -168,6 +171,7 @@ class Tail:
             return
         messages, self._open, self._open_bytes = self._open, [], 0
         self._resume_lsn = commit.end_lsn
+        self.stages = self.stages._replace(captured=begin.committed_at)
         if self._part == 0:
             self._builder.add_transaction(begin, commit, messages)
             if self._builder.value_bytes >= self._tuning.batch_bytes or self._builder.full:
@@ -225,6 +229,8 @@ class Tail:
             while waiting and waiting[0].number <= ack.number:
                 _, resume_lsn, committed_at = waiting.popleft()
                 self._acknowledged.append((self._clock(), resume_lsn))
+                if committed_at:
+                    self.stages = self.stages._replace(published=committed_at)
                 self._gauges.published(resume_lsn, committed_at, ack.value_bytes)
                 failpoint(failpoints.PRODUCER_AFTER_ACK)
 

@@ -78,6 +78,11 @@ class PostgresServer(Server):
         """The cluster's folder; the children of the postmaster run there too."""
         return self.data
 
+    @property
+    def traces(self) -> tuple[tuple[Path, str], ...]:
+        """The postmaster and its children, and initdb with the servers that it starts."""
+        return ((self.data, self.program), (self.folder, "initdb"), (self._fresh, self.program))
+
     def dsn(self, role: str, database: str, **options: str) -> str:
         """A libpq connection string for a role of this server."""
         files = self.authority.client(role)
@@ -140,10 +145,15 @@ class PostgresServer(Server):
         self.kill9()
         self.ledger.record(None)
 
+    @property
+    def _fresh(self) -> Path:
+        """The cluster while it is being made."""
+        return self.folder / "cluster.new"
+
     def _initialise(self) -> None:
         self.announce(f"{self.site} postgres", "making the cluster")
         self.make_folder()
-        fresh = self.folder / "cluster.new"
+        fresh = self._fresh
         shutil.rmtree(fresh, ignore_errors=True)
         made = subprocess.run(
             [

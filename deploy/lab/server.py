@@ -51,6 +51,11 @@ class Server(ABC):
     def working_folder(self) -> Path:
         """Where the server and its children run."""
 
+    @property
+    def traces(self) -> tuple[tuple[Path, str], ...]:
+        """Where its processes run, and of what program: the server, its children, and whatever prepares it."""
+        return ((self.working_folder, self.program),)
+
     @abstractmethod
     def prepare(self) -> None:
         """Make what the server needs on disk; what is there already stays, but for its configuration."""
@@ -117,13 +122,20 @@ class Server(ABC):
         if running is not None:
             self.ledger.record(running)
         else:
-            for _ in self.patience.looks(limit_seconds):
-                if not running_in(self.working_folder, self.program):
-                    break
-            else:
-                raise TransientError(f"processes of the killed {self} still run", place=str(self.working_folder))
+            self.await_predecessors(limit_seconds)
             self._spawn()
         self.wait_ready(limit_seconds)
+
+    def await_predecessors(self, limit_seconds: float = START_SECONDS) -> None:
+        """Wait until nothing runs of a killed predecessor, nor of what a killed command was preparing.
+
+        Raises:
+            TransientError: something still runs after the limit.
+        """
+        for _ in self.patience.looks(limit_seconds):
+            if not self._leftovers():
+                return
+        raise TransientError(f"processes of the killed {self} still run", place=str(self.working_folder))
 
     def wait_ready(self, limit_seconds: float = START_SECONDS) -> None:
         """Wait until the server answers.
@@ -144,7 +156,7 @@ class Server(ABC):
         """End the server and all its children as a power cut would."""
         if daemon := self.daemon:
             daemon.cut_power(self.patience)
-        for orphan in running_in(self.working_folder, self.program):
+        for orphan in self._leftovers():
             orphan.cut_power(self.patience)
 
     def write(self, name: Path, text: str) -> None:
@@ -162,6 +174,9 @@ class Server(ABC):
     def erase(self) -> None:
         """Remove everything a stopped server wrote."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _leftovers(self) -> list[Daemon]:
+        return [daemon for folder, program in self.traces for daemon in running_in(folder, program)]
 
     def _spawn(self) -> None:
         daemon = spawn(self.command(), account=self.account, folder=self.working_folder, log=self.log)

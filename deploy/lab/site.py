@@ -88,6 +88,7 @@ def _start(server: Server, taken: set[int]) -> None:
             break
         if not server.ports_are_free:
             server.relocate(taken)
+        server.await_predecessors()
         server.prepare()
         server.announce(subject, "starting")
         try:

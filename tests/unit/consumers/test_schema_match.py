@@ -76,3 +76,18 @@ def test_types_that_are_not_built_in_are_compared_by_name() -> None:
 def test_a_generated_column_cannot_be_written() -> None:
     with pytest.raises(IntegrityError, match="column c is generated"):
         matched_columns(described(25), table([column("c", 1, generated=True)]))
+
+
+@pytest.mark.parametrize(
+    "name", [("embassy", "progress"), ("pg_catalog", "pg_authid"), ("information_schema", "t")]
+)
+def test_tables_that_are_not_the_registrys_are_left_alone(name: tuple[str, str]) -> None:
+    relation = described(25)._replace(schema=name[0], name=name[1])
+    with pytest.raises(IntegrityError, match="not the registry's") as halted:
+        matched_columns(relation, table([column("c", 1)]))
+    assert halted.value.place == ".".join(name)
+
+
+def test_the_heartbeat_is_the_streams_to_change() -> None:
+    relation = described(25)._replace(schema="embassy", name="heartbeat")
+    assert matched_columns(relation, table([column("c", 1)]))

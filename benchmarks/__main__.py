@@ -1,0 +1,63 @@
+"""``python -m benchmarks``: data-embassy and PostgreSQL's own logical replication on the same work, in one run."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from benchmarks import report
+from benchmarks.contest import WORKLOADS, Contest
+from benchmarks.native import Native
+from benchmarks.ours import Ours
+from benchmarks.stand import stand
+from benchmarks.workloads import FULL, QUICK
+from embassy.model.errors import EmbassyError
+from embassy.runtime.exit_codes import exit_code
+
+_QUIET_SECONDS = 8.0
+
+
+@click.command()
+@click.option("--rounds", type=click.IntRange(1), help="Default 3, or 1 with --quick.")
+@click.option("--quick", is_flag=True, help="Small sizes: shows that it works, not how fast.")
+@click.option("--workload", "workloads", multiple=True, type=click.Choice(WORKLOADS), help="Default all.")
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), envvar="BENCH_JSON", help="Where results go."
+)
+@click.option("--keep", is_flag=True, help="Keep the lab's folder.")
+def main(
+    *, rounds: int | None, quick: bool, workloads: tuple[str, ...], json_file: Path | None, keep: bool
+) -> None:
+    """Measure both, W1 to W4, in turn; compare their tables; exit 9 if any differs."""
+    said = Console(stderr=True, log_path=False, highlight=False)
+
+    def announce(subject: str, stage: str) -> None:
+        said.log(f"{subject}: {stage}")
+
+    sizes, rounds = QUICK if quick else FULL, rounds or (1 if quick else 3)
+    try:
+        with ExitStack() as stack:
+            lab = stack.enter_context(stand(announce, keep=keep))
+            contestants = (Ours(lab), Native(lab))
+            for contestant in contestants:
+                announce(contestant.name, "starting")
+                stack.callback(contestant.stop)
+                contestant.start()
+                stack.callback(contestant.release)
+            contest = Contest(contestants, sizes, quiet_seconds=0 if quick else _QUIET_SECONDS, announce=announce)
+            contest.run(rounds, workloads or WORKLOADS)
+            found = report.as_json(contest.results, sizes, rounds=rounds, postgres=lab.state.postgres)
+    except EmbassyError as error:
+        said.print(f"error: {error}", highlight=False)
+        sys.exit(exit_code(error))
+    if json_file is not None:
+        report.write_json(found, json_file)
+    report.show(contest.results, found, Console(width=None if sys.stdout.isatty() else 140))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""Rounds in which both contestants do the same, one after the other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from benchmarks import marks
+from benchmarks.contestant import Contestant
+from benchmarks.latency import Latency, measure
+from benchmarks.machine import await_quiet, busy_seconds
+from benchmarks.workloads import BACKLOGS, Sizes, fill
+from deploy.lab.waiting import Announce
+from deploy.workload.comparison import compare_tables
+from embassy.model.errors import IntegrityError
+
+W4 = "w4"
+WORKLOADS = (*BACKLOGS, W4)
+_QUIET_CORES = 0.35
+_PER = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class CatchUp:
+    """One backlog, carried by one contestant."""
+
+    contestant: str
+    workload: str
+    round: int
+    changes: int
+    written_seconds: float
+    """How long the source took to write it."""
+    seconds: float
+    """From the moment the sender was let go until the last transaction was visible."""
+    cpu_us_per_change: dict[str, float]
+    bytes_per_change: dict[str, float]
+    foreign_cores: float
+    """What others on this machine took meanwhile."""
+
+    @property
+    def rate(self) -> float:
+        """Changes a second."""
+        return self.changes / self.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One stretch of even load, followed by one contestant."""
+
+    contestant: str
+    round: int
+    latency: Latency
+    cpu_us_per_transaction: dict[str, float]
+    foreign_cores: float
+
+
+@dataclass
+class Results:
+    """Everything that was measured."""
+
+    catch_ups: list[CatchUp] = field(default_factory=list)
+    responses: list[Response] = field(default_factory=list)
+    peak_rss_mb: dict[str, float] = field(default_factory=dict)
+    tables: dict[str, dict[str, int]] = field(default_factory=dict)
+    """By contestant and table, the rows that were found equal."""
+
+    def rates(self, workload: str, contestant: str) -> list[float]:
+        """Of all rounds, in their order."""
+        return [c.rate for c in self.catch_ups if (c.workload, c.contestant) == (workload, contestant)]
+
+    def latencies(self, contestant: str) -> list[Latency]:
+        """Of all rounds, in their order."""
+        return [r.latency for r in self.responses if r.contestant == contestant]
+
+    def measurements(self) -> list[dict[str, Any]]:
+        """Each by itself, for the record."""
+        responses = ({**asdict(r), "latency": r.latency._asdict()} for r in self.responses)
+        return [*map(asdict, self.catch_ups), *({"workload": W4, **r} for r in responses)]
+
+
+class Contest:
+    """Runs the rounds."""
+
+    def __init__(
+        self, contestants: Sequence[Contestant], sizes: Sizes, *, quiet_seconds: float, announce: Announce
+    ) -> None:
+        self._contestants = contestants
+        self._sizes = sizes
+        self._quiet_seconds = quiet_seconds
+        self._announce = announce
+        self.results = Results()
+
+    def run(self, rounds: int, workloads: Sequence[str]) -> None:
+        """Run so many rounds of the workloads, and compare the tables after each.
+
+        Raises:
+            IntegrityError: a replica differs from its source.
+            TransientError: a contestant has failed, or did not get level.
+        """
+        for number in range(rounds):
+            for contestant in self._contestants:
+                self._announce(f"round {number + 1}", f"filling the tables of {contestant.name}")
+                with contestant.source() as source:
+                    fill(source, self._sizes)
+            for index, workload in enumerate(workloads):
+                for contestant in self._in_turn(number + index):
+                    self._level()
+                    if workload == W4:
+                        self._respond(contestant, number)
+                    else:
+                        self._catch_up(contestant, workload, number)
+            self._level()
+            for contestant in self._contestants:
+                self.results.peak_rss_mb |= contestant.peak_rss_mb()
+                self.compare(contestant)
+
+    def _in_turn(self, turn: int) -> Iterator[Contestant]:
+        """All of them, each as often first as the others."""
+        first = turn % len(self._contestants)
+        yield from (*self._contestants[first:], *self._contestants[:first])
+
+    def _level(self) -> None:
+        """Let everyone catch up with everything, the other databases' log included, and tidy up."""
+        for contestant in self._contestants:
+            contestant.let_go()
+        for contestant in self._contestants:
+            contestant.await_level()
+        for contestant in self._contestants:
+            contestant.tidy()
+            contestant.await_level()
+
+    def _catch_up(self, contestant: Contestant, workload: str, number: int) -> None:
+        for each in self._contestants:
+            each.freeze()
+        self._announce(f"round {number + 1} {workload} {contestant.name}", "writing the backlog")
+        with contestant.source() as source, contestant.replica() as replica:
+            backlog = BACKLOGS[workload](source, self._sizes, number)
+            mark = marks.send(source)
+            # The backlog's pages are on disk before the clock starts, or the sender would compete with the writer.
+            source.execute("CHECKPOINT")
+            await_quiet(_QUIET_CORES, self._quiet_seconds)
+            hops, cpu = contestant.hop_bytes(), contestant.cpu_seconds()
+            busy = self._busy()
+            begun = time.perf_counter()
+            contestant.let_go()
+            seconds = contestant.await_mark(replica, mark) - begun
+            foreign = (self._busy() - busy) / seconds
+            spent = _grown(cpu, contestant.cpu_seconds(), _PER / backlog.changes)
+            bytes_ = _grown(hops, contestant.hop_bytes(), 1 / backlog.changes)
+        found = CatchUp(
+            contestant.name, workload, number, backlog.changes, backlog.seconds, seconds, spent, bytes_, foreign
+        )
+        self.results.catch_ups.append(found)
+        self._announce(f"round {number + 1} {workload} {contestant.name}", f"{found.rate:,.0f} changes/s")
+
+    def _respond(self, contestant: Contestant, number: int) -> None:
+        for other in self._contestants:
+            if other is not contestant:
+                other.freeze()
+        self._announce(f"round {number + 1} {W4} {contestant.name}", "writing at an even pace")
+        await_quiet(_QUIET_CORES, self._quiet_seconds)
+        cpu, busy, begun = contestant.cpu_seconds(), self._busy(), time.perf_counter()
+        latency = measure(contestant.source_dsn, contestant.replica_dsn, self._sizes, number)
+        foreign = (self._busy() - busy) / (time.perf_counter() - begun)
+        spent = _grown(cpu, contestant.cpu_seconds(), _PER / latency.transactions)
+        self.results.responses.append(Response(contestant.name, number, latency, spent, foreign))
+        self._announce(
+            f"round {number + 1} {W4} {contestant.name}", f"p50 {latency.p50:.1f} ms, p99 {latency.p99:.1f} ms"
+        )
+
+    def compare(self, contestant: Contestant) -> None:
+        self._announce(contestant.name, "comparing the tables")
+        compared = compare_tables(contestant.source_dsn, contestant.replica_dsn)
+        if unequal := [table for table in compared if not table.equal]:
+            raise IntegrityError(
+                f"{contestant.name}: {len(unequal)} of {len(compared)} tables differ: {unequal[0]}",
+                place=contestant.name,
+                hint="whatever was measured is worthless",
+            )
+        self.results.tables[contestant.name] = {table.table: table.source_rows or 0 for table in compared}
+
+    def _busy(self) -> float:
+        """CPU seconds that were neither ours, nor the servers', nor the benchmark's."""
+        own: dict[str, float] = {}
+        for contestant in self._contestants:
+            own |= contestant.cpu_seconds()  # the servers are the same ones
+        return busy_seconds() - sum(own.values()) - time.process_time()
+
+
+def _grown(before: Mapping[str, float], after: Mapping[str, float], factor: float) -> dict[str, float]:
+    return {name: (after[name] - before[name]) * factor for name in after}

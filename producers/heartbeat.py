@@ -1,0 +1,86 @@
+"""The stream's heart: a row at the source, renewed once a second, that travels like any other change.
+
+Its age in the replica is the true lag, end to end; it also moves an idle slot along. It carries how far the producer
+had come when it was written, so that whoever reads it abroad sees each stage at home. It beats in a thread of its own:
+a source that is slow to commit must not slow the stream.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import NamedTuple, Self
+
+import structlog
+
+from embassy.model.errors import EmbassyError
+from embassy.pg import source_schema
+from embassy.pg.connection import connect
+from embassy.pg.lost_session import transient
+from embassy.pg.slots import SlotState, slot_state
+
+_JOIN_SECONDS = 5.0
+
+
+class Stages(NamedTuple):
+    """Commit times of the newest transactions past two stages, microseconds since 1970 UTC; 0 if none is."""
+
+    captured: int
+    published: int
+
+
+class Heartbeat:
+    """Beats while entered; a broken session is opened again at the next beat."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        dsn: str,
+        slot: str,
+        every_seconds: float,
+        stages: Callable[[], Stages],
+        slot_seen: Callable[[SlotState], None],
+    ) -> None:
+        self._dsn = dsn
+        self._slot = slot
+        self._every_seconds = every_seconds
+        self._stages = stages
+        self._slot_seen = slot_seen
+        self._done = threading.Event()
+        self._failing = False
+        self._log = structlog.get_logger(component="producer", stream=name)
+        self._thread = threading.Thread(target=self._run, name=f"{name}-heart", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._done.set()
+        self._thread.join(timeout=_JOIN_SECONDS)
+
+    def _run(self) -> None:
+        while not self._done.wait(self._every_seconds):
+            try:
+                with transient(self._slot):
+                    self._beat_until_done()
+            except EmbassyError as error:
+                if not self._failing:  # once, not every second
+                    self._log.warning("heartbeat failed; trying again", error=str(error))
+                self._failing = True
+
+    def _beat_until_done(self) -> None:
+        with connect(self._dsn, application_name="embassy-heartbeat", autocommit=True) as connection:
+            while True:
+                captured, published = self._stages()
+                source_schema.beat(connection, _as_time(captured), _as_time(published))
+                self._failing = False
+                self._slot_seen(slot_state(connection, self._slot))
+                if self._done.wait(self._every_seconds):
+                    return
+
+
+def _as_time(microseconds: int) -> datetime | None:
+    return datetime.fromtimestamp(microseconds / 1e6, UTC) if microseconds else None
