@@ -95,3 +95,15 @@ def test_a_dropped_slot_halts_the_producer(make_pipeline: MakePipeline) -> None:
     with pipeline.source(databases.ADMIN) as connection:
         connection.execute("SELECT pg_drop_replication_slot(%s)", (pipeline.slot,))
     assert_producer_halts(pipeline, "does not exist", pipeline.slot, "resync")
+
+
+def test_a_publication_that_was_made_anew_halts_the_producer(make_pipeline: MakePipeline) -> None:
+    pipeline = make_pipeline(_SCHEMA)
+    run_a_while(pipeline)
+    with pipeline.source(databases.ADMIN) as connection:
+        connection.execute("DROP PUBLICATION embassy")
+        commit(pipeline, 6, 2)
+        connection.execute("CREATE PUBLICATION embassy FOR TABLE public.deed, public.sentinel")
+    commit(pipeline, 8, 2)
+    assert_producer_halts(pipeline, "not the one that the stream began with", "resync")
+    assert shown(pipeline) == [1, 2, 3, 4, 5]

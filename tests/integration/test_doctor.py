@@ -355,7 +355,7 @@ def test_limits_that_would_end_the_stream_are_found(make_plain_postgres: MakePla
         "wal_level": "logical",
         "max_slot_wal_keep_size": "64MB",
         "wal_keep_size": "0",
-        "max_wal_size": "64MB",
+        "max_wal_size": "1GB",
     }
     newest = int(lab.state.postgres) >= 18
     if newest:
