@@ -7,7 +7,12 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from confluent_kafka.admin import ConfigEntry, ConfigResource, ResourceType  # type: ignore[attr-defined]
+from confluent_kafka.admin import (  # type: ignore[attr-defined] # re-exported without saying so
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
 
 from deploy.lab import role_configs
 from deploy.lab.server import Server
@@ -69,8 +74,8 @@ def test_a_topic_that_takes_no_records_is_named_and_nothing_is_lost(make_pipelin
 
 def set_topic_limit(pipeline: Pipeline, limit_bytes: int) -> None:
     admin = pipeline.lab.admin_client("home")
-    resource = ConfigResource(ResourceType.TOPIC, pipeline.topic)
-    resource.add_incremental_config(ConfigEntry("max.message.bytes", str(limit_bytes)))
+    entry = ConfigEntry("max.message.bytes", str(limit_bytes), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, pipeline.topic, incremental_configs=[entry])
     admin.incremental_alter_configs([resource])[resource].result(30)
 
 
