@@ -47,7 +47,13 @@ class Gauges(Protocol):
         """A batch was built."""
 
     def published(self, resume_lsn: Lsn, committed_at: int, value_bytes: int) -> None:
-        """Everything up to here is acknowledged; ``committed_at`` in microseconds since 1970, 0 if unknown."""
+        """Everything up to here is acknowledged.
+
+        Args:
+            resume_lsn: where a successor would go on.
+            committed_at: of the newest whole transaction, microseconds since 1970 UTC; 0 if unknown.
+            value_bytes: of the records acknowledged since the last call.
+        """
 
 
 class _Unacknowledged(NamedTuple):
@@ -100,6 +106,7 @@ class Tail:
         # shipped, acknowledged, confirmed
         self._unacknowledged: deque[_Unacknowledged] = deque()
         self._acknowledged: deque[tuple[float, Lsn]] = deque()
+        self._acked_bytes = 0
         self._confirmed = Lsn(0)
         self._status_due = 0.0
         self._rotate_at = 0.0
@@ -225,13 +232,15 @@ class Tail:
     def _take_acks(self) -> None:
         for ack in self._appender.acks():
             self._next_offset = ack.offset + 1
+            self._acked_bytes += ack.value_bytes
             waiting = self._unacknowledged
             while waiting and waiting[0].number <= ack.number:
                 _, resume_lsn, committed_at = waiting.popleft()
                 self._acknowledged.append((self._clock(), resume_lsn))
                 if committed_at:
                     self.stages = self.stages._replace(published=committed_at)
-                self._gauges.published(resume_lsn, committed_at, ack.value_bytes)
+                self._gauges.published(resume_lsn, committed_at, self._acked_bytes)
+                self._acked_bytes = 0
                 failpoint(failpoints.PRODUCER_AFTER_ACK)
 
     def _send_status(self) -> None:

@@ -56,6 +56,7 @@ class _Found(NamedTuple):
 @click.command()
 @click.argument("sections", nargs=-1, type=click.Choice(_SECTIONS), metavar="[home|kafka|embassy|keys]...")
 @click.option("--strict", is_flag=True, help="Warnings fail too.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--all", "-a", "show_all", is_flag=True, help="Also show what is well.")
 @click.option("--list", "list_checks", is_flag=True, help="Show every check with its code, and examine nothing.")
 @click.option(
@@ -78,6 +79,7 @@ def doctor(
     outage_hours: float,
     *,
     strict: bool,
+    as_json: bool,
     show_all: bool,
     list_checks: bool,
 ) -> ExitCode:
@@ -100,7 +102,7 @@ def doctor(
     with ThreadPoolExecutor(max_workers=_AT_ONCE, thread_name_prefix="doctor") as pool:
         found = list(pool.map(_examined, places))
     remarks = [remark for one in found for remark in one.remarks]
-    _report(options, remarks, show_all=show_all)
+    _report(remarks, as_json=as_json or options.as_json, show_all=show_all)
     if worst_level(remark for one in found if not one.unreachable for remark in one.remarks) >= (
         Level.WARN if strict else Level.FAIL
     ):
@@ -192,9 +194,9 @@ def _examined(place: _Place) -> _Found:
     return _Found(remarks, unreachable=False)
 
 
-def _report(options: Options, remarks: list[Remark], *, show_all: bool) -> None:
+def _report(remarks: list[Remark], *, as_json: bool, show_all: bool) -> None:
     counts = {level.name.lower(): sum(remark.level is level for remark in remarks) for level in Level}
-    if options.as_json:
+    if as_json:
         listed = [
             {
                 "code": remark.code,

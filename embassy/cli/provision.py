@@ -64,6 +64,7 @@ _options = [
         show_default=True,
         help="How long topics keep records: at least twice the longest outage to survive.",
     ),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
 ]
 
 
@@ -90,16 +91,20 @@ def provision() -> None:
 @provision.command()
 @_provisioning
 @pass_options
-def plan(options: Options, producer_role: str, *, replica_is_level: bool, retention_hours: int) -> ExitCode:
+def plan(
+    options: Options, producer_role: str, *, replica_is_level: bool, retention_hours: int, as_json: bool
+) -> ExitCode:
     """Show what is missing; change nothing."""
     parts = _parts(options, _Wish(producer_role, replica_is_level, retention_hours))
-    return _report(options, _work(parts, lambda _step: None), done=False)
+    return _report(_work(parts, lambda _step: None), as_json=as_json or options.as_json, done=False)
 
 
 @provision.command()
 @_provisioning
 @pass_options
-def apply(options: Options, producer_role: str, *, replica_is_level: bool, retention_hours: int) -> ExitCode:
+def apply(
+    options: Options, producer_role: str, *, replica_is_level: bool, retention_hours: int, as_json: bool
+) -> ExitCode:
     """Make what is missing.
 
     The slot begins with the publication's tables empty. Where they hold rows already, load the same rows into the
@@ -116,7 +121,7 @@ def apply(options: Options, producer_role: str, *, replica_is_level: bool, reten
             step.take()
 
         outcome = _work(parts, take)
-    return _report(options, outcome, done=True)
+    return _report(outcome, as_json=as_json or options.as_json, done=True)
 
 
 def _parts(options: Options, wish: _Wish) -> list[_Part]:
@@ -171,10 +176,10 @@ def _work(parts: list[_Part], take: Callable[[Step], None]) -> _Outcome:
     return outcome
 
 
-def _report(options: Options, outcome: _Outcome, *, done: bool) -> ExitCode:
+def _report(outcome: _Outcome, *, as_json: bool, done: bool) -> ExitCode:
     missing = [step for step in outcome.steps if step.make is not None]
     unchanged = len(outcome.steps) - len(missing)
-    if options.as_json:
+    if as_json:
         report = {
             "schema": _SCHEMA,
             "applied": done,

@@ -112,7 +112,7 @@ def codes(remarks: list[Remark]) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("role", ["home-admin", "embassy-admin", "producer", "consumer", "bridge"])
 def test_a_provisioned_stream_is_well_for_every_role(stream: Pipeline, role: str) -> None:
-    done = embassy(stream.config(role), "--json", "doctor", "--all")
+    done = embassy(stream.config(role), "doctor", "--all", "--json")
     report = json.loads(done.stdout)
     assert report["schema"] == "embassy.doctor/1"
     assert report["fail"] == 0

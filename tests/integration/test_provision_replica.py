@@ -213,7 +213,7 @@ def test_the_published_tables_of_the_product_are_there_with_the_sources_columns(
 
 def test_a_plan_shows_what_is_missing_as_json(replica: Pipeline) -> None:
     change(replica, "CREATE TABLE public.later (id bigint)")
-    done = embassy(replica.config("embassy-admin"), "--json", "provision", "plan")
+    done = embassy(replica.config("embassy-admin"), "provision", "plan", "--json")
     found = json.loads(done.stdout)
     assert (found["schema"], found["applied"], found["to_create"]) == ("embassy.provision/1", False, 1)
     assert [step["what"] for step in found["steps"] if step["missing"]] == ["guard of public.later"]
