@@ -17,6 +17,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # re-exported 
 from deploy.lab import role_configs
 from deploy.lab.server import Server
 from tests.faults.test_attacks import commit, shown
+from tests.harness.kafka import read_values
 from tests.harness.pipeline import MakePipeline, Pipeline, RoleProcess, Stage, poll_until
 
 _SCHEMA = "CREATE TABLE public.deed (id bigint PRIMARY KEY, owner text);"
@@ -84,6 +85,8 @@ def test_a_consumer_with_a_wrong_key_says_so(make_pipeline: MakePipeline, tmp_pa
     pipeline.start("producer")
     pipeline.start("bridge")
     commit(pipeline, 1, 3)
+    abroad = pipeline.lab.client_config(pipeline.embassy, "admin")
+    poll_until(lambda: len(read_values(abroad, pipeline.topic)) > 1, "records in the embassy")
     other = tmp_path / "other.recipient.json"
     made = pipeline.embassy_command("consumer", "keys", "generate", "recipient", str(other))
     assert made.returncode == 0, made.stderr

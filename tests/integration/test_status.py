@@ -249,9 +249,9 @@ def test_events_tell_which_records_count(pipeline: Pipeline) -> None:
 
     def sealed() -> bool:
         values[:] = read_values(pipeline.lab.client_config("home", "admin"), pipeline.topic)
-        return len(values) >= 4
+        return len(values) >= 5
 
-    poll_until(sealed, "four records are in the home topic")
+    poll_until(sealed, "five records are in the home topic")
     pipeline.stop(producer)
     values = read_values(pipeline.lab.client_config("home", "admin"), pipeline.topic)
     forged = bytearray(values[2])
