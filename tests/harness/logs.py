@@ -18,3 +18,10 @@ def logging_as_before() -> Iterator[None]:
     root.handlers[:] = handlers
     root.setLevel(level)
     structlog.reset_defaults()
+
+
+@pytest.fixture(autouse=True)
+def _libraries_may_speak() -> Iterator[None]:
+    """A command that was run within the test's process may have silenced them."""
+    yield
+    logging.getLogger("embassy.kafka").setLevel(logging.NOTSET)
