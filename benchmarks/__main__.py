@@ -18,7 +18,7 @@ from benchmarks.workloads import FULL, QUICK
 from embassy.model.errors import EmbassyError
 from embassy.runtime.exit_codes import exit_code
 
-_QUIET_SECONDS = 8.0
+_QUIET_SECONDS = 60.0
 
 
 @click.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from benchmarks import marks
 from benchmarks.contestant import Contestant
@@ -19,6 +19,7 @@ from embassy.model.errors import IntegrityError
 W4 = "w4"
 WORKLOADS = (*BACKLOGS, W4)
 _QUIET_CORES = 0.35
+_DISTURBED_CORES = 0.4
 _PER = 1e6
 
 
@@ -56,6 +57,9 @@ class Response:
     foreign_cores: float
 
 
+_Measured = TypeVar("_Measured", CatchUp, Response)
+
+
 @dataclass
 class Results:
     """Everything that was measured."""
@@ -66,13 +70,13 @@ class Results:
     tables: dict[str, dict[str, int]] = field(default_factory=dict)
     """By contestant and table, the rows that were found equal."""
 
-    def rates(self, workload: str, contestant: str) -> list[float]:
-        """Of all rounds, in their order."""
-        return [c.rate for c in self.catch_ups if (c.workload, c.contestant) == (workload, contestant)]
+    def counted(self, workload: str, contestant: str) -> list[CatchUp]:
+        """What counts: the measurements during which others left the machine alone, or all if there is none."""
+        return _undisturbed([c for c in self.catch_ups if (c.workload, c.contestant) == (workload, contestant)])
 
-    def latencies(self, contestant: str) -> list[Latency]:
-        """Of all rounds, in their order."""
-        return [r.latency for r in self.responses if r.contestant == contestant]
+    def counted_responses(self, contestant: str) -> list[Response]:
+        """The same of W4."""
+        return _undisturbed([r for r in self.responses if r.contestant == contestant])
 
     def measurements(self) -> list[dict[str, Any]]:
         """Each by itself, for the record."""
@@ -187,6 +191,10 @@ class Contest:
         for contestant in self._contestants:
             own |= contestant.cpu_seconds()  # the servers are the same ones
         return busy_seconds() - sum(own.values()) - time.process_time()
+
+
+def _undisturbed(measured: list[_Measured]) -> list[_Measured]:
+    return [m for m in measured if m.foreign_cores < _DISTURBED_CORES] or measured
 
 
 def _grown(before: Mapping[str, float], after: Mapping[str, float], factor: float) -> dict[str, float]:

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from benchmarks import native, ours
 from benchmarks.contest import W4, Results
+from benchmarks.latency import Latency
 from benchmarks.workloads import Sizes
 from deploy.lab.artifacts import KAFKA_VERSION, POSTGRES_VERSIONS
 
@@ -27,10 +28,10 @@ _TITLES = {
 
 
 def as_json(results: Results, sizes: Sizes, *, rounds: int, postgres: str) -> dict[str, Any]:
-    """Medians over the rounds; ``ratio`` is ours by native's, so more is better but for latency."""
+    """Medians of what counts; ``ratio`` is ours by native's, so more is better but for latency."""
     found: dict[str, Any] = {}
     for workload in _backlogs(results):
-        own, other = (median(results.rates(workload, name)) for name in (ours.NAME, native.NAME))
+        own, other = (median(_rates(results, workload, name)) for name in (ours.NAME, native.NAME))
         found[workload] = {"ours": round(own), "native": round(other), "ratio": round(own / other, 3)}
     if results.responses:
         both = {name: _latency(results, name) for name in (ours.NAME, native.NAME)}
@@ -38,6 +39,9 @@ def as_json(results: Results, sizes: Sizes, *, rounds: int, postgres: str) -> di
             **both,
             "ratio": round(both[ours.NAME]["p50_ms"] / both[native.NAME]["p50_ms"], 2),
             "p99_ratio": round(both[ours.NAME]["p99_ms"] / both[native.NAME]["p99_ms"], 2),
+            "cpu_us_per_transaction": _medians(
+                response.cpu_us_per_transaction for response in results.counted_responses(ours.NAME)
+            ),
         }
     return {
         **found,
@@ -82,28 +86,31 @@ def show(results: Results, report: Mapping[str, Any], console: Console) -> None:
 def _contest_table(results: Results, report: Mapping[str, Any]) -> Table:
     table = Table(title=f"data-embassy and native logical replication, {report['rounds']} rounds in turn")
     table.add_column("", no_wrap=True)
-    for heading in ("ours", "from to", "native", "from to", "ratio", "of the rounds"):
+    for heading in ("ours", "from to", "native", "from to", "ratio", "counted"):
         table.add_column(heading, justify="right", no_wrap=True)
     for workload in _backlogs(results):
-        own, other = (results.rates(workload, name) for name in (ours.NAME, native.NAME))
-        ratios = [a / b for a, b in zip(own, other, strict=True)]
         table.add_row(
-            _TITLES[workload], f"{median(own):,.0f}", _range(own, ",.0f"), f"{median(other):,.0f}",
-            _range(other, ",.0f"), f"{report[workload]['ratio']:.2f}", _range(ratios, ".2f"),
-        )  # fmt: skip
+            _TITLES[workload],
+            *_compared([_rates(results, workload, name) for name in (ours.NAME, native.NAME)], ",.0f"),
+        )
     if results.responses:
+        latencies = [_latencies(results, name) for name in (ours.NAME, native.NAME)]
         for quantile in ("p50", "p95", "p99"):
-            own, other = (
-                [getattr(latency, quantile) for latency in results.latencies(name)]
-                for name in (ours.NAME, native.NAME)
-            )
-            ratios = [a / b for a, b in zip(own, other, strict=True)]
-            table.add_row(
-                f"W4 commit to visible, {quantile}, ms", f"{median(own):.1f}", _range(own, ".1f"),
-                f"{median(other):.1f}", _range(other, ".1f"), f"{median(own) / median(other):.2f}",
-                _range(ratios, ".2f"),
-            )  # fmt: skip
+            found = [[getattr(latency, quantile) for latency in of_one] for of_one in latencies]
+            table.add_row(f"W4 commit to visible, {quantile}, ms", *_compared(found, ".1f"))
     return table
+
+
+def _compared(both: list[list[float]], spec: str) -> list[str]:
+    own, other = both
+    return [
+        f"{median(own):{spec}}",
+        _range(own, spec),
+        f"{median(other):{spec}}",
+        _range(other, spec),
+        f"{median(own) / median(other):.2f}",
+        f"{len(own)} + {len(other)}",
+    ]
 
 
 def _cost_table(report: Mapping[str, Any]) -> Table:
@@ -136,8 +143,16 @@ def _backlogs(results: Results) -> list[str]:
     return list(dict.fromkeys(catch_up.workload for catch_up in results.catch_ups))
 
 
+def _rates(results: Results, workload: str, contestant: str) -> list[float]:
+    return [catch_up.rate for catch_up in results.counted(workload, contestant)]
+
+
+def _latencies(results: Results, contestant: str) -> list[Latency]:
+    return [response.latency for response in results.counted_responses(contestant)]
+
+
 def _latency(results: Results, contestant: str) -> dict[str, float]:
-    latencies = results.latencies(contestant)
+    latencies = _latencies(results, contestant)
     return {
         f"{name}_ms": round(median(getattr(latency, name) for latency in latencies), 2)
         for name in ("p50", "p95", "p99", "most")
@@ -145,7 +160,7 @@ def _latency(results: Results, contestant: str) -> dict[str, float]:
 
 
 def _cpu(results: Results, workload: str, contestant: str) -> Iterable[Mapping[str, float]]:
-    return (c.cpu_us_per_change for c in results.catch_ups if (c.workload, c.contestant) == (workload, contestant))
+    return (catch_up.cpu_us_per_change for catch_up in results.counted(workload, contestant))
 
 
 def _medians(of: Iterable[Mapping[str, float]]) -> dict[str, float]:

@@ -17,7 +17,7 @@ import structlog
 from embassy.model.errors import EmbassyError
 from embassy.pg import source_schema
 from embassy.pg.connection import connect
-from embassy.pg.lost_session import transient
+from embassy.pg.lost_session import passing
 from embassy.pg.slots import SlotState, slot_state
 
 _JOIN_SECONDS = 5.0
@@ -64,7 +64,7 @@ class Heartbeat:
     def _run(self) -> None:
         while not self._done.wait(self._every_seconds):
             try:
-                with transient(self._slot):
+                with passing(self._slot):  # read-only for a while, a right revoked: the cause may pass
                     self._beat_until_done()
             except EmbassyError as error:
                 if not self._failing:  # once, not every second

@@ -30,6 +30,20 @@ def transient(place: str) -> Iterator[None]:
         raise TransientError(f"PostgreSQL: {said}", place=place, hint="is the server up?") from error
 
 
+@contextmanager
+def passing(place: str) -> Iterator[None]:
+    """Turn whatever the server refuses into a transient error: for work that is tried again whatever the reason.
+
+    Raises:
+        TransientError: a statement failed, or the session broke.
+    """
+    try:
+        with transient(place):
+            yield
+    except psycopg.Error as error:
+        raise TransientError(f"PostgreSQL: {type(error).__name__} ({error.sqlstate})", place=place) from error
+
+
 class Runnable(Protocol):
     """A stream's loop."""
 

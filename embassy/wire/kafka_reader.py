@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Self
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from embassy.model.errors import EmbassyError, IntegrityError
+from embassy.model.errors import EmbassyError, IntegrityError, TransientError
 from embassy.runtime.config import KafkaCluster
 from embassy.wire.kafka_client import as_embassy_error, client_config
 
@@ -99,7 +99,12 @@ class TopicReader:
         return low, high
 
     def read(self, start: int, stop: int) -> Iterator[Fetched]:
-        """The records at offsets start ≤ offset < stop, in order; ends at the topic's end."""
+        """The records at offsets start ≤ offset < stop, in order; ``stop`` is at most the end that `bounds` told.
+
+        Raises:
+            TransientError: the cluster is unreachable, or its new leader has not caught up with that end.
+            IntegrityError: the topic is gone, or no longer holds the records.
+        """
         if start >= stop:
             return
         self._consumer.assign([TopicPartition(self.topic, 0, start)])
@@ -111,6 +116,9 @@ class TopicReader:
                 error = message.error()
                 if error is not None:
                     if error.code() == KafkaError._PARTITION_EOF:
+                        end = message.offset()
+                        if end is not None and 0 <= end < stop:  # a new leader that has not caught up yet
+                            raise TransientError(f"the topic ends at {end}, before {stop}", place=self.topic)
                         return
                     raise fetch_error(error, f"{self.topic}@{start}")
                 fetched = as_fetched(message)
@@ -223,8 +231,12 @@ class StreamsReader:
 
     def _unassign(self, topic: str) -> None:
         if self._subscriptions.pop(topic, None) is not None:
+            partition = [TopicPartition(topic, 0)]
             with contextlib.suppress(KafkaException):
-                self._consumer.incremental_unassign([TopicPartition(topic, 0)])
+                # librdkafka keeps a pause across assignments: the next subscription would never get a record
+                self._consumer.resume(partition)
+            with contextlib.suppress(KafkaException):
+                self._consumer.incremental_unassign(partition)
 
     def _wish_resumed(self, subscription: Subscription) -> None:
         self._wishes.append(lambda: self._switch(subscription, self._consumer.resume))

@@ -130,6 +130,7 @@ class KafkaWriter:
         self._closed = threading.Event()
         self._fatal = False
         self._producer = self._new_producer()
+        self._retired: list[Producer] = []
         self._thread = threading.Thread(target=self._poll, name=f"{client}-acks", daemon=True)
         self._thread.start()
 
@@ -138,6 +139,7 @@ class KafkaWriter:
         with self._lock:
             if self._fatal:
                 self._fatal = False
+                self._retired = [*self._retired, self._producer]  # other streams still wait for its answers
                 self._producer = self._new_producer()
             producer = self._producer
 
@@ -185,6 +187,10 @@ class KafkaWriter:
     def _poll(self) -> None:
         while not self._closed.is_set():
             self._producer.poll(_POLL_SECONDS)
+            for producer in self._retired:
+                producer.poll(0)
+            with self._lock:
+                self._retired = [producer for producer in self._retired if len(producer)]
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():

@@ -167,3 +167,16 @@ def test_a_typo_in_a_configuration_is_named(make_pipeline: MakePipeline) -> None
     assert str(pipeline.config("producer")) in done.stderr
     checked = pipeline.embassy_command("producer", "config", "check")
     assert checked.returncode == 2
+
+
+def test_the_heart_beats_on_when_its_own_session_is_ended(make_pipeline: MakePipeline) -> None:
+    pipeline = make_pipeline(_SCHEMA, {"producer": {"heartbeat_seconds": 0.2}})
+    producer = pipeline.start("producer")
+    beats = "SELECT beat_at FROM embassy.heartbeat"
+    end = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE application_name = %s"
+    with pipeline.source("embassy_admin") as connection:
+        poll_until(lambda: connection.execute(beats).fetchone() is not None, "the first beat")
+        assert connection.execute(end, ("embassy-heartbeat",)).fetchone() == (1,)
+        before = connection.execute(beats).fetchone()
+        poll_until(lambda: connection.execute(beats).fetchone() != before, "a beat of a new session")
+    assert pipeline.alive(producer)

@@ -1,0 +1,71 @@
+"""A stream that begins again reads on, whatever state its predecessor left the partition in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from deploy.lab.lab import Lab
+from embassy.runtime.config import KafkaCluster
+from embassy.wire.kafka_reader import StreamsReader, Subscription, TopicReader
+from tests.harness.kafka import MakeTopic, append_values
+from tests.harness.pipeline import poll_until
+
+_VALUES = [b"%06d" % number * 100 for number in range(2_000)]
+
+
+@pytest.fixture
+def cluster(lab: Lab) -> KafkaCluster:
+    files = lab.home.kafka.authority.client("admin")
+    return KafkaCluster(
+        bootstrap=lab.home.kafka.bootstrap, ca=files.ca, certificate=files.certificate, key=files.key
+    )
+
+
+@pytest.fixture
+def reader(cluster: KafkaCluster) -> Iterator[StreamsReader]:
+    found = StreamsReader(cluster, "test-reader")
+    yield found
+    found.close()
+
+
+def taken(subscription: Subscription, count: int) -> list[bytes]:
+    values: list[bytes] = []
+
+    def enough() -> bool:
+        values.extend(fetched.value for fetched in subscription.take(0.2))
+        return len(values) >= count
+
+    poll_until(enough, f"{count} records", 30)
+    return values
+
+
+def test_a_subscription_that_ended_while_paused_does_not_silence_the_next(
+    lab: Lab, reader: StreamsReader, make_topic: MakeTopic
+) -> None:
+    topic = make_topic("home")
+    append_values(lab.client_config("home", "admin"), topic, _VALUES)
+    first = reader.subscribe(topic, 0, queue_bytes=1)
+    poll_until(lambda: first._paused, "the first subscription is full and pauses")
+    reader.unsubscribe(topic)
+    second = reader.subscribe(topic, 0, queue_bytes=1 << 20)
+    assert taken(second, len(_VALUES)) == _VALUES
+
+
+def test_a_slow_stream_gets_every_record_through_a_small_queue(
+    lab: Lab, reader: StreamsReader, make_topic: MakeTopic
+) -> None:
+    topic = make_topic("home")
+    append_values(lab.client_config("home", "admin"), topic, _VALUES)
+    assert taken(reader.subscribe(topic, 0, queue_bytes=2_000), len(_VALUES)) == _VALUES
+
+
+def test_a_range_is_read_whole(lab: Lab, cluster: KafkaCluster, make_topic: MakeTopic) -> None:
+    topic = make_topic("home")
+    append_values(lab.client_config("home", "admin"), topic, _VALUES)
+    with TopicReader(cluster, topic, "test-range") as log:
+        assert log.bounds() == (0, len(_VALUES))
+        assert [fetched.value for fetched in log.read(0, len(_VALUES))] == _VALUES
+        assert [fetched.offset for fetched in log.read(1_990, 1_995)] == list(range(1_990, 1_995))
+        assert list(log.read(5, 5)) == []
