@@ -32,12 +32,13 @@ class Latency(NamedTuple):
 
 
 def measure(source_dsn: str, replica_dsn: str, sizes: Sizes, run: int) -> Latency:
-    """Write at an even pace and watch the replica from a process of its own.
+    """Write at an even pace and watch the replica from a process of its own; what comes while it warms up is not timed.
 
     Raises:
         TransientError: not everything arrived.
     """
-    number = int(sizes.latency_tps * sizes.latency_seconds)
+    warm = int(sizes.latency_tps * sizes.warm_up_seconds)
+    number = warm + int(sizes.latency_tps * sizes.latency_seconds)
     first = _FIRST + run * _RUN
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -55,7 +56,7 @@ def measure(source_dsn: str, replica_dsn: str, sizes: Sizes, run: int) -> Latenc
         watcher.kill()
     if len(seen) != number:
         raise TransientError(f"{number - len(seen)} of {number} transactions did not arrive")
-    waits = sorted((seen[mark] - committed[mark]) / 1e6 for mark in committed)
+    waits = sorted((seen[mark] - committed[mark]) / 1e6 for mark in committed if mark >= first + warm)
     p50, p95, p99, most = (_quantile(waits, q) for q in (0.5, 0.95, 0.99, 1))
     return Latency(p50, p95, p99, most, number, number / seconds)
 

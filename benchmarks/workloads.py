@@ -29,12 +29,21 @@ class Sizes(NamedTuple):
     transactions: int = 20_000
     inserts: int = 500_000
     updates: int = 200_000
+    warm_up_seconds: float = 10
     latency_seconds: float = 30
     latency_tps: int = 100
 
 
 FULL = Sizes()
-QUICK = Sizes(persons=2000, properties=2000, transactions=400, inserts=5000, updates=2000, latency_seconds=2)
+QUICK = Sizes(
+    persons=2000,
+    properties=2000,
+    transactions=400,
+    inserts=5000,
+    updates=2000,
+    warm_up_seconds=0.5,
+    latency_seconds=1.5,
+)
 
 
 class Backlog(NamedTuple):

@@ -56,8 +56,8 @@ def test_both_contestants_do_all_workloads_and_end_level(tmp_path: Path) -> None
     assert set(found["rss_peak_mb"]) == {"producer", "bridge", "consumer"}
     rows = found["tables_equal"]["ours"]
     assert rows == found["tables_equal"]["native"]
-    small = QUICK.transactions + int(QUICK.latency_tps * QUICK.latency_seconds)
-    deleted = QUICK.transactions // 50 + int(QUICK.latency_tps * QUICK.latency_seconds) // 50
+    paced = int(QUICK.latency_tps * (QUICK.warm_up_seconds + QUICK.latency_seconds))
+    small, deleted = QUICK.transactions + paced, QUICK.transactions // 50 + paced // 50
     assert rows['"public"."property"'] == QUICK.properties + QUICK.inserts + small - deleted
 
 

@@ -236,7 +236,7 @@ def test_the_readers_cannot_write_and_the_owner_can(lab: Lab) -> None:
     update = "UPDATE account SET balance = balance WHERE id = 1"
     for dsn in (lab.replica_dsn("embassy-1", "ledger"), lab.source_dsn("ledger", "embassy_producer")):
         with psycopg.connect(dsn) as connection:
-            assert connection.execute("SELECT count(*) FROM account").fetchone() == (1,)
+            assert connection.execute("SELECT count(*) FROM account WHERE id = 1").fetchone() == (1,)
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute(update)
     with psycopg.connect(lab.source_dsn("ledger")) as connection:
