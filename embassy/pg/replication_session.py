@@ -173,6 +173,8 @@ class ReplicationSession:
                 hint="a new stream's slot is made by embassy provision apply; if this one was dropped, the changes since "
                 "then are not in the stream: resync it",
             )
-        if state.startswith(("57", "08", "53")):
+        if not state:  # libpq's own words: the connection broke
+            return TransientError(f"the replication session ended: {message}", place=place)
+        if state.startswith(("57", "58", "08", "53")):
             return TransientError(message, place=place)
         return ConfigurationError(message, place=place, hint="embassy doctor home names the missing setting")

@@ -7,16 +7,19 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import errors, sql
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from deploy.lab.databases import ADMIN, OWNER, PRODUCER
 from deploy.lab.lab import Lab
 from deploy.lab.ports import free_port
 from embassy.model.errors import ConfigurationError, EmbassyError, TransientError
+from embassy.model.lsn import Lsn
 from embassy.pg.connection import connect, place_of
+from embassy.pg.replication_session import ReplicationSession
 from embassy.pg.setup_errors import LOCK_SETTINGS, explained, in_turn
 from tests.harness.lab import MakeDatabase
 from tests.harness.plain_postgres import MakePlainPostgres, PlainPostgres
+from tests.harness.relay import relay
 
 PINNED = {
     "client_encoding": "UTF8",
@@ -255,3 +258,19 @@ def test_the_servers_errors_during_a_setup_have_a_family(error: Exception, famil
         raise error
     assert caught.value.place == "here"
     assert caught.value.hint
+
+
+def test_a_session_that_breaks_as_it_takes_the_slot_is_tried_again(lab: Lab, make_database: MakeDatabase) -> None:
+    """libpq reports a broken connection as a refusal of the command, without an SQLSTATE."""
+    dsn = lab.home.postgres.dsn(PRODUCER, make_database("home"))
+    parts = conninfo_to_dict(dsn)
+    with relay(str(parts["host"]), int(str(parts["port"]))) as between:
+        session = ReplicationSession(
+            make_conninfo(dsn, port=between.port), slot="any", publication="any", application_name="embassy-test"
+        )
+        try:
+            between.cut()
+            with pytest.raises(TransientError, match="the replication session ended"):
+                session.start(Lsn(0))
+        finally:
+            session.close()
