@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from embassy.model.batch import Batch
+from embassy.model.errors import TransientError
 from embassy.model.lsn import Lsn
 from embassy.model.record import SealedRecord
 from embassy.pg.replication_session import ReplicationSession, SourceIdentity
@@ -36,6 +37,7 @@ _RECEIVE_LIMIT = 20_000
 _STATUS_SECONDS = 1.0
 _WAIT_SECONDS = 0.25
 _DRAIN_SECONDS = 3.0
+_ASKED_AGAIN_SECONDS = 5.0
 
 EMPTY = Batch((), (), b"", (), 0, complete=True)
 
@@ -109,6 +111,7 @@ class Tail:
         self._acked_bytes = 0
         self._confirmed = Lsn(0)
         self._status_due = 0.0
+        self._asked_first = self._asked_last = float("-inf")
         self._rotate_at = 0.0
         self._sealed_bytes = 0
         self.stages = Stages(0, 0)
@@ -247,6 +250,8 @@ class Tail:
         """Confirm what has been durable long enough; at least once a second, or the server ends the session."""
         now = self._clock()
         asked = self._session.keepalive.reply_requested
+        if asked:
+            self._release_the_server(now)
         # A server that asks for an answer is shutting down, or lost patience: it must not wait out the delay.
         trail_seconds = 0.0 if asked else self._tuning.confirm_delay_seconds
         confirmed = self._confirmed
@@ -257,6 +262,25 @@ class Tail:
             self._confirmed = confirmed
             self._status_due = now + _STATUS_SECONDS
             failpoint(failpoints.PRODUCER_AFTER_CONFIRM)
+
+    def _release_the_server(self, now: float) -> None:
+        """End the session of a server that asks again and again while the cluster acknowledges nothing.
+
+        A server that shuts down does so until the slot has confirmed all of its log. It must not wait for Kafka: what
+        is not confirmed, it sends again to the next session.
+
+        Raises:
+            TransientError: it has waited long enough.
+        """
+        if now - self._asked_last > _ASKED_AGAIN_SECONDS or not self._unacknowledged:
+            self._asked_first = now
+        self._asked_last = now
+        if now - self._asked_first > self._tuning.release_seconds:
+            raise TransientError(
+                "the source's server asks for what the home cluster has not acknowledged; it is let go",
+                place="kafka.home",
+                hint="is the home cluster up? Nothing is lost: the slot keeps what is unconfirmed",
+            )
 
     def _advance_if_asked(self) -> None:
         """Ship an empty batch for log that holds nothing of ours, so that it too can be confirmed.
@@ -292,7 +316,7 @@ class Tail:
                     return ack.offset
             select.select([self._appender.wake_fd], [], [], _WAIT_SECONDS)
             self._pulse()
-            self._session.confirm(self._confirmed)
+            self._send_status()
 
     def _rotate_if_due(self) -> None:
         """Begin a new incarnation between transactions: a fresh data key, and a near anchor for head searches."""

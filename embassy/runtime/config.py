@@ -125,6 +125,8 @@ class ProducerTuning(_Section):
     confirm_delay_seconds: float = Field(default=30, ge=0)
     """How long after the cluster's acknowledgement a position is confirmed to the slot. An acknowledgement is not
     an fsync: until the brokers' pages are on disk, the source must be able to send again."""
+    release_seconds: float = Field(default=10, gt=0)
+    """How long a server that shuts down is kept waiting for what the home cluster does not acknowledge."""
 
 
 class ConsumerTuning(_Section):

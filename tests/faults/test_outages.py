@@ -44,6 +44,23 @@ def test_a_server_killed_under_load_loses_nothing(name: str, make_pipeline: Make
     assert all(pipeline.alive(role) for role in roles.values())
 
 
+def test_a_source_shuts_down_although_the_home_cluster_is_gone(make_pipeline: MakePipeline) -> None:
+    pipeline = make_pipeline(_SCHEMA, {"producer": {"release_seconds": 1.0}})
+    roles = pipeline.start_all()
+    commit(pipeline, 1, 20)
+    pipeline.wait_level()
+    kafka, postgres = server_of(pipeline, "home kafka"), server_of(pipeline, "home postgres")
+    kafka.kill9()
+    commit(pipeline, 21, 20)
+    postgres.stop()
+    assert "it is let go" in roles["producer"].tail()
+    postgres.start()
+    kafka.start()
+    commit(pipeline, 41, 20)
+    pipeline.wait_level()
+    assert all(pipeline.alive(role) for role in roles.values())
+
+
 @pytest.mark.parametrize("stage", ["producer", "bridge", "consumer"])
 def test_a_paused_role_wakes_up_beside_its_successor(stage: Stage, make_pipeline: MakePipeline) -> None:
     """SIGSTOP is a machine that hangs: its successor takes over, and what it says when it wakes does not count."""
