@@ -13,10 +13,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from embassy.cli.auditing import Audited, audited
 from embassy.cli.key_report import EnrolmentEntry, KeyEntry, described, enrolment_entries, key_entries, roster_of
 from embassy.cli.options import Options, pass_options
 from embassy.model.errors import ConfigurationError
 from embassy.model.lsn import Lsn
+from embassy.runtime.audit_log import JSON
 from embassy.runtime.exit_codes import ExitCode
 from embassy.wire import passphrase
 from embassy.wire.enrolment import EnrolmentFile, stream_id
@@ -69,13 +71,15 @@ def generate(options: Options, kind: str, path: Path, person: str | None, *, loc
     if (kind == KeyKind.OPERATOR) != (person is not None):
         raise click.UsageError("--person NAME belongs to an operator's key, and to no other")
     phrase = _new_passphrase() if locked else None
-    match KeyKind(kind):
-        case KeyKind.IDENTITY:
-            made = generate_identity(path, phrase=phrase)
-        case KeyKind.RECIPIENT:
-            made = generate_recipient(path, phrase=phrase)
-        case KeyKind.OPERATOR:
-            made = generate_operator(path, person=str(person), phrase=phrase)
+    with audited(options, "keys.generate", {"kind": kind, "path": str(path), "person": person}) as under_way:
+        match KeyKind(kind):
+            case KeyKind.IDENTITY:
+                made = generate_identity(path, phrase=phrase)
+            case KeyKind.RECIPIENT:
+                made = generate_recipient(path, phrase=phrase)
+            case KeyKind.OPERATOR:
+                made = generate_operator(path, person=str(person), phrase=phrase)
+        under_way.note(id=made.id.hex())
     _tell_made(made, kind, as_json=as_json or options.as_json)
 
 
@@ -117,12 +121,15 @@ def enrol(
         start = Lsn.parse(start_lsn)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    file = EnrolmentFile.draft(
-        stream=_stream(options, stream), epoch=epoch, producer=load_public_identity(identity), start_lsn=start
-    )
-    for operator in operators:
-        file = file.signed(load_operator(operator, _ask(operator)))
-    write_new(path, file.render(), mode=0o644)
+    details: dict[str, JSON] = {"path": str(path), "stream": stream, "epoch": epoch, "start_lsn": str(start)}
+    with audited(options, "keys.enrol", details) as under_way:
+        producer = load_public_identity(identity)
+        file = EnrolmentFile.draft(
+            stream=_stream(options, stream), epoch=epoch, producer=producer, start_lsn=start
+        )
+        under_way.note(producer=producer.id.hex(), payload_sha256=file.payload_hash.hex())
+        file = _signed(file, operators, under_way)
+        write_new(path, file.render(), mode=0o644)
     _tell_enrolment(options, path, file, as_json=as_json)
 
 
@@ -138,8 +145,10 @@ def sign(options: Options, path: Path, operator: Path, *, yes: bool, as_json: bo
     if not yes:
         _print_enrolment(_about(options, path, file), Console(stderr=True))
         click.confirm("Sign this?", abort=True, err=True)
-    file = file.signed(load_operator(operator, _ask(operator)))
-    replace(path, file.render())
+    details: dict[str, JSON] = {"path": str(path), "payload_sha256": file.payload_hash.hex()}
+    with audited(options, "keys.sign", details) as under_way:
+        file = _signed(file, (operator,), under_way)
+        replace(path, file.render())
     _tell_enrolment(options, path, file, as_json=as_json)
 
 
@@ -185,6 +194,16 @@ def _stream(options: Options, text: str) -> bytes:
             hint=f"configured are {', '.join(sorted(settings.streams))}",
         )
     return stream_id(found.stream)
+
+
+def _signed(file: EnrolmentFile, operators: tuple[Path, ...], under_way: Audited) -> EnrolmentFile:
+    persons: list[str] = []
+    for path in operators:
+        operator = load_operator(path, _ask(path))
+        persons.append(operator.public.person)
+        under_way.note(persons=persons)
+        file = file.signed(operator)
+    return file
 
 
 def _ask(path: Path) -> Callable[[], bytes] | None:

@@ -41,6 +41,7 @@ COMMANDS = (
     Command("status", "State, lag and age of each stream."),
     Command("watch", "What status shows, again and again."),
     Command("events", "Look at the records of a topic."),
+    Command("audit", "What operators did; prove that the record of it is whole."),
     Command("completion", "Print the completion script of a shell."),
 )
 

@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress as ProgressBar
 
+from embassy.cli.auditing import audited
 from embassy.cli.options import Options, pass_options
 from embassy.model.errors import EmbassyError
 from embassy.model.step import Step
@@ -19,6 +20,7 @@ from embassy.pg.connection import place_of
 from embassy.pg.replica_setup import ReplicaWish, replica_steps
 from embassy.pg.setup_errors import explained
 from embassy.pg.source_setup import SourceWish, source_steps
+from embassy.runtime.audit_log import JSON
 from embassy.runtime.config import Settings, Stream
 from embassy.runtime.exit_codes import ExitCode, exit_code, worst
 from embassy.wire.enrolment import load_enrolment
@@ -113,7 +115,16 @@ def apply(
     """
     parts = _parts(options, _Wish(producer_role, replica_is_level, retention_hours))
     console = Console(stderr=True)
-    with ProgressBar(console=console, transient=True, disable=not console.is_terminal) as bar:
+    details: dict[str, JSON] = {
+        "streams": list(options.streams(options.settings())),
+        "producer_role": producer_role,
+        "replica_is_level": replica_is_level,
+        "retention_hours": retention_hours,
+    }
+    with (
+        audited(options, "provision.apply", details) as under_way,
+        ProgressBar(console=console, transient=True, disable=not console.is_terminal) as bar,
+    ):
         task = bar.add_task("provisioning", total=None)
 
         def take(step: Step) -> None:
@@ -121,6 +132,11 @@ def apply(
             step.take()
 
         outcome = _work(parts, take)
+        under_way.note(
+            created=sum(step.make is not None for step in outcome.steps),
+            errors=[str(error.args[0]) for error in outcome.errors],
+        )
+        under_way.ended(worst(frozenset(map(exit_code, outcome.errors))))
     return _report(outcome, as_json=as_json or options.as_json, done=True)
 
 

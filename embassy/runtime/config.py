@@ -68,6 +68,13 @@ class Keys(_Section):
     """Distinct persons who must have signed an enrolment."""
 
 
+class Audit(_Section):
+    """Where operators' actions are recorded."""
+
+    file: FilePath = Field(default=Path("audit.jsonl"), validate_default=True)
+    """The audit log; made when first needed, its owner's alone. By default beside this file."""
+
+
 class Metrics(_Section):
     """Where /metrics, /livez and /readyz are served; port 0 picks a free one."""
 
@@ -149,6 +156,7 @@ class Settings(BaseSettings):
     """The name of this site in logs and metrics."""
     kafka: Kafka = Kafka()
     keys: Keys = Keys()
+    audit: Audit = Field(default_factory=Audit)
     metrics: Metrics = Metrics()
     producer: ProducerTuning = ProducerTuning()
     consumer: ConsumerTuning = ConsumerTuning()

@@ -23,6 +23,7 @@ _URI = re.compile(r"^(\w+://[^:/@\s]*:).*(?=@)")
 
 SECRET_KEYS = ("identity", "recipient", "key")
 """Names of keys whose files only their owner may read."""
+_MADE_WHEN_NEEDED = (("audit", "file"),)
 
 
 class Origin(Enum):
@@ -61,8 +62,8 @@ def complaints(settings: Settings) -> Iterator[str]:
     for path, value in _leaves(settings, ()):
         files = value if isinstance(value, tuple) else (value,)
         for file in files:
-            if isinstance(file, Path):
-                complaint = _complaint(file, secret=path[-1] in SECRET_KEYS)
+            if isinstance(file, Path) and (path not in _MADE_WHEN_NEEDED or file.exists()):
+                complaint = _complaint(file, secret=path[-1] in SECRET_KEYS or path in _MADE_WHEN_NEEDED)
                 if complaint:
                     yield f"{'.'.join(path)}: {file}: {complaint}"
 

@@ -82,6 +82,11 @@ class EnrolmentFile:
     payload: bytes
     signatures: tuple[Signature, ...]
 
+    @property
+    def payload_hash(self) -> bytes:
+        """What the stream's first record names as the record before it."""
+        return hashlib.sha256(self.payload).digest()
+
     @classmethod
     def draft(cls, *, stream: bytes, epoch: int, producer: PublicIdentity, start_lsn: Lsn) -> EnrolmentFile:
         """A new enrolment that nobody has signed."""
@@ -159,7 +164,7 @@ class EnrolmentFile:
                     hint="upgrade the program, or enrol the stream anew",
                 )
         try:
-            return _parsed(fields, hashlib.sha256(self.payload).digest())
+            return _parsed(fields, self.payload_hash)
         except (LookupError, ValueError, TypeError) as error:
             raise damaged(_WHAT, place) from error
 
