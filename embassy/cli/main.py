@@ -42,6 +42,7 @@ COMMANDS = (
     Command("watch", "What status shows, again and again."),
     Command("events", "Look at the records of a topic."),
     Command("audit", "What operators did; prove that the record of it is whole."),
+    Command("state-machine", "Print the states of a replica, as the code has them."),
     Command("completion", "Print the completion script of a shell."),
 )
 
@@ -55,9 +56,10 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in (command.name for command in COMMANDS):
             return None
-        module = f"embassy.cli.{cmd_name}"
+        name = cmd_name.replace("-", "_")
+        module = f"embassy.cli.{name}"
         try:
-            command: click.Command = getattr(importlib.import_module(module), cmd_name)
+            command: click.Command = getattr(importlib.import_module(module), name)
         except ModuleNotFoundError as error:
             if error.name != module:
                 raise

@@ -107,7 +107,8 @@ def test_bad_usage_is_2(arguments: list[str]) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
 def test_every_command_of_the_table_exists_and_has_a_help(command: main.Command) -> None:
-    found = getattr(importlib.import_module(f"embassy.cli.{command.name}"), command.name)
+    name = command.name.replace("-", "_")
+    found = getattr(importlib.import_module(f"embassy.cli.{name}"), name)
     assert isinstance(found, click.Command)
     assert found.help, "a command without help"
     assert main.run([command.name, "--help"]) == 0
