@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from embassy.model.errors import IntegrityError
+from embassy.model.own_tables import OWN_SCHEMA, PUBLISHED
 from embassy.model.relation import Column, Relation
 from embassy.model.replica_table import ReplicaColumn, ReplicaTable
 
@@ -11,8 +12,6 @@ _FIRST_UNSTABLE_OID = 10_000
 _VARCHAR, _VARBIT, _NUMERIC = 1043, 1562, 1700
 _SCALE_MASK = 0x7FF
 _SYSTEM_SCHEMAS = ("pg_catalog", "information_schema")
-_OWN_SCHEMA, _OWN_TABLES = "embassy", ("heartbeat", "stream")
-"""Of the product's own tables those that are published; the others say what this replica is."""
 
 
 def matched_columns(relation: Relation, table: ReplicaTable | None) -> tuple[ReplicaColumn, ...]:
@@ -25,7 +24,7 @@ def matched_columns(relation: Relation, table: ReplicaTable | None) -> tuple[Rep
         IntegrityError: the replica lacks the table or a column, a value would not be the same there, or the table
             is not the stream's to change.
     """
-    if relation.schema in _SYSTEM_SCHEMAS or (relation.schema == _OWN_SCHEMA and relation.name not in _OWN_TABLES):
+    if relation.schema in _SYSTEM_SCHEMAS or (relation.schema == OWN_SCHEMA and relation.name not in PUBLISHED):
         raise IntegrityError(
             "the stream changes a table that is not the registry's",
             place=str(relation),

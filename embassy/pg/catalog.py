@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import psycopg
 
+from embassy.model.own_tables import OWN_SCHEMA, PUBLISHED
+
 GENERATED_IDENTITY_VERSION = 180_000
 """From here on the source refuses updates of a published table whose identity has a generated column."""
 
@@ -26,7 +28,7 @@ SELECT n.nspname, c.relname, c.relkind = 'p', c.relpersistence = 'u', c.relrepli
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
   AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
-  AND (n.nspname <> 'embassy' OR c.relname IN ('heartbeat', 'stream'))
+  AND (n.nspname <> %(own_schema)s OR c.relname = ANY (%(own_tables)s))
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
                   WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = 'e')
 ORDER BY 1, 2"""
@@ -68,13 +70,13 @@ class SourceTable(NamedTuple):
     @property
     def own(self) -> bool:
         """Whether it is the product's, not the registry's."""
-        return self.schema == "embassy"
+        return self.schema == OWN_SCHEMA
 
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"
 
 
-OWN_TABLES = (SourceTable("embassy", "heartbeat"), SourceTable("embassy", "stream"))
+OWN_TABLES = tuple(SourceTable(OWN_SCHEMA, name) for name in PUBLISHED)
 """What the product publishes of its own, as it is when just made."""
 
 
@@ -83,7 +85,8 @@ def source_tables(connection: psycopg.Connection[Any], publication: str) -> list
     return [
         SourceTable(schema, name, partitioned, unlogged, identity, has_key, tuple(generated), published)
         for schema, name, partitioned, unlogged, identity, has_key, generated, published in connection.execute(
-            _TABLES.encode(), {"publication": publication}
+            _TABLES.encode(),
+            {"publication": publication, "own_schema": OWN_SCHEMA, "own_tables": list(PUBLISHED)},
         )
     ]
 

@@ -9,6 +9,7 @@ import psycopg
 
 from embassy.model.diagnosis import Level, Remark
 from embassy.model.errors import RefusedError
+from embassy.model.own_tables import PUBLISHED
 from embassy.model.record import Head
 from embassy.pg import progress_store, replica_schema
 from embassy.pg.catalog import brief
@@ -37,7 +38,7 @@ ORDER BY 1"""
 _UNWRITABLE = """
 SELECT n.nspname || '.' || c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
-  AND (n.nspname <> 'embassy' OR c.relname IN ('heartbeat', 'progress', 'stream'))
+  AND (n.nspname <> 'embassy' OR c.relname = 'progress' OR c.relname = ANY (%(own_tables)s))
   AND NOT (pg_catalog.has_schema_privilege(%(role)s, n.oid, 'USAGE')
            AND pg_catalog.has_table_privilege(%(role)s, c.oid, 'SELECT')
            AND pg_catalog.has_table_privilege(%(role)s, c.oid, 'INSERT')
@@ -154,7 +155,10 @@ def _consumer(connection: psycopg.Connection[Any], place: str, role: str) -> Ite
             f"GRANT SET ON PARAMETER session_replication_role TO {name}; ALTER ROLE {name} BYPASSRLS",
         )
     else:
-        lacking = [table for (table,) in connection.execute(_UNWRITABLE.encode(), {"role": name})]
+        lacking = [
+            table
+            for (table,) in connection.execute(_UNWRITABLE.encode(), {"role": name, "own_tables": list(PUBLISHED)})
+        ]
         if lacking:
             yield Remark(
                 "RP06",

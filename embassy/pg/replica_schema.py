@@ -1,4 +1,4 @@
-"""What the product keeps in a replica, and the guards on the registry's tables; the SQL is schemas/sql/replica.sql."""
+"""What the product keeps in a replica, and the guards on the registry's tables; the SQL is schemas/sql/replica*.sql."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import psycopg
 from psycopg import sql
 
 GUARD = "embassy_guard"
+
+_SCRIPTS = ("replica.sql", "replica_copy.sql")
+"""Executed in this order."""
 
 _UNGUARDED = """
 SELECT n.nspname, c.relname
@@ -49,9 +52,9 @@ class Firing(NamedTuple):
 
 def ensure(connection: psycopg.Connection[Any]) -> None:
     """Create the schema and its tables; repeatable."""
-    script = files("schemas").joinpath("sql", "replica.sql").read_text(encoding="utf-8")
     with connection.transaction():
-        connection.execute(script.encode())
+        for script in _SCRIPTS:
+            connection.execute(files("schemas").joinpath("sql", script).read_bytes())
 
 
 def is_provisioned(connection: psycopg.Connection[Any]) -> bool:

@@ -1,4 +1,4 @@
-"""What the product keeps in a database at home; the SQL, with its reasons, is schemas/sql/source.sql."""
+"""What the product keeps in a database at home; the SQL, with its reasons, is schemas/sql/source*.sql."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from psycopg import sql
 
 from embassy.model.lsn import Lsn
 
+_SCRIPTS = ("source.sql", "source_copy.sql")
+"""Executed in this order."""
 _GRANTS = """
 GRANT USAGE ON SCHEMA embassy TO {role};
 GRANT SELECT ON ALL TABLES IN SCHEMA embassy TO {role};
@@ -20,9 +22,9 @@ GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA embassy TO {role};
 
 def ensure(connection: psycopg.Connection[Any], *, producer_role: str) -> None:
     """Create the schema, its tables and functions, and let the producer's role use them; repeatable."""
-    script = files("schemas").joinpath("sql", "source.sql").read_text(encoding="utf-8")
     with connection.transaction():
-        connection.execute(script.encode())
+        for script in _SCRIPTS:
+            connection.execute(files("schemas").joinpath("sql", script).read_bytes())
         for statement in _GRANTS.strip().splitlines():
             connection.execute(sql.SQL(statement).format(role=sql.Identifier(producer_role)))
 

@@ -66,8 +66,7 @@ class _Setup:
         self._check_slot(slot, begun=begun, ensured=ensured)
         self._check_publication(found, slot, begun=begun)
         tables = source_tables(connection, wish.publication)
-        if not ensured:
-            tables += OWN_TABLES
+        tables += [own for own in OWN_TABLES if str(own) not in map(str, tables)]
         tables = [table for table in tables if not table.unlogged]
         self._check_tables(tables)
 

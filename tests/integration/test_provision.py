@@ -14,6 +14,7 @@ from deploy.lab import databases
 from deploy.lab.lab import Lab
 from deploy.lab.ports import free_port
 from deploy.lab.roles import program
+from embassy.model.own_tables import PUBLISHED
 from tests.harness.command import embassy
 from tests.harness.kafka import MakeTopic
 from tests.harness.pipeline import MakePipeline, Pipeline, poll_until
@@ -152,7 +153,7 @@ def test_home_can_change_every_table_before_and_after(make_pipeline: MakePipelin
     run(pipeline, "provision", "apply")
     full = {"keyless", "deferred", "nothing", "parted_low", "parted_high_rest", "parent", "child", ODD}
     assert {name for name in (*full, "by_index") if identity(pipeline, name) == "f"} == full
-    leaves = {*full, "by_index", "sentinel", "heartbeat", "stream"}
+    leaves = {*full, "by_index", "sentinel", *PUBLISHED}
     assert published(pipeline) == leaves
     with pipeline.source(databases.OWNER) as connection:
         for name in CHANGEABLE:

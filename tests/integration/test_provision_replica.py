@@ -201,14 +201,14 @@ def test_without_its_enrolment_a_replica_is_not_begun(replica: Pipeline) -> None
 
 def test_the_published_tables_of_the_product_are_there_with_the_sources_columns(replica: Pipeline) -> None:
     embassy(replica.config("home-admin"), "provision", "apply")
-    query: LiteralString = """SELECT attrelid::regclass::text, attname::text, atttypid::regtype::text, attnotnull
-                              FROM pg_attribute
-                              WHERE attrelid IN ('embassy.heartbeat'::regclass, 'embassy.stream'::regclass)
-                                AND attnum > 0 ORDER BY 1, attnum"""
+    query: LiteralString = """
+        SELECT attrelid::regclass::text, attname::text, atttypid::regtype::text, attnotnull FROM pg_attribute
+        WHERE attrelid IN ('embassy.heartbeat'::regclass, 'embassy.stream'::regclass, 'embassy.table_copy'::regclass)
+          AND attnum > 0 ORDER BY 1, attnum"""
     with replica.source(databases.ADMIN) as source:
         at_home = source.execute(query).fetchall()
     assert rows(replica, query) == at_home
-    assert len(at_home) == 6
+    assert len(at_home) == 20
 
 
 def test_a_plan_shows_what_is_missing_as_json(replica: Pipeline) -> None:

@@ -1,0 +1,7 @@
+"""The product's own tables in a registry's database: which of them travel in the stream."""
+
+from __future__ import annotations
+
+OWN_SCHEMA = "embassy"
+PUBLISHED = ("heartbeat", "stream", "table_copy")
+"""Same name and columns on both sides; the others say what one side is."""
