@@ -84,7 +84,7 @@ class _Commands(click.Group):
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 ok, 1 bug, 2 usage or configuration, 3 unreachable, 4 check failed, 5 refused, "
-    "9 integrity, 130 interrupted.",
+    "6 not approved, 7 locked or stale, 8 step failed (run it again), 9 integrity, 130 interrupted.",
 )
 @click.version_option(metadata.version("data-embassy"), prog_name="embassy")
 @click.option(

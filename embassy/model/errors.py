@@ -6,6 +6,9 @@
     ├── TransientError       wait: the same step is tried again under a deadline
     ├── IntegrityError       halt: a doubt about the stream; nothing is skipped, someone must look
     ├── RefusedError         the present state does not allow the operation
+    │   ├── ApprovalError    not enough persons have approved it, or their approval has expired
+    │   └── StaleError       it was meant for another state, or someone else is at it
+    ├── StepError            a step failed half way; running the same command again goes on with it
     └── ConfigurationError   fix the configuration or the server's settings, then start again
 """
 
@@ -42,6 +45,18 @@ class IntegrityError(EmbassyError):
 
 class RefusedError(EmbassyError):
     """The operation is not allowed in the present state; nothing was changed."""
+
+
+class ApprovalError(RefusedError):
+    """Too few persons have approved the operation, or their approval has expired; nothing was changed."""
+
+
+class StaleError(RefusedError):
+    """The operation was planned for another state, or another one is under way; nothing was changed."""
+
+
+class StepError(EmbassyError):
+    """A step of an operation failed; what was done before it stands, and the same command goes on from there."""
 
 
 class ConfigurationError(EmbassyError):

@@ -5,9 +5,12 @@ from __future__ import annotations
 from enum import IntEnum
 
 from embassy.model.errors import (
+    ApprovalError,
     ConfigurationError,
     IntegrityError,
     RefusedError,
+    StaleError,
+    StepError,
     TransientError,
 )
 
@@ -24,6 +27,12 @@ class ExitCode(IntEnum):
     """A check failed, or a threshold was exceeded."""
     REFUSED = 5
     """The present state does not allow it."""
+    APPROVAL = 6
+    """Too few persons have approved it, or their approval has expired."""
+    STALE = 7
+    """The plan is of another state, or another operation holds the lock."""
+    STEP_FAILED = 8
+    """A step failed; the same command goes on with it."""
     INTEGRITY = 9
     INTERRUPTED = 130
 
@@ -31,6 +40,9 @@ class ExitCode(IntEnum):
 _BY_FAMILY = (
     (IntegrityError, ExitCode.INTEGRITY),
     (ConfigurationError, ExitCode.CONFIGURATION),
+    (StepError, ExitCode.STEP_FAILED),
+    (ApprovalError, ExitCode.APPROVAL),
+    (StaleError, ExitCode.STALE),
     (RefusedError, ExitCode.REFUSED),
     (TransientError, ExitCode.UNREACHABLE),
 )
@@ -41,7 +53,16 @@ def exit_code(error: BaseException) -> ExitCode:
     return next((code for family, code in _BY_FAMILY if isinstance(error, family)), ExitCode.BUG)
 
 
-_WORST_FIRST = (ExitCode.INTEGRITY, ExitCode.CONFIGURATION, ExitCode.REFUSED, ExitCode.UNREACHABLE, ExitCode.BUG)
+_WORST_FIRST = (
+    ExitCode.INTEGRITY,
+    ExitCode.CONFIGURATION,
+    ExitCode.STEP_FAILED,
+    ExitCode.APPROVAL,
+    ExitCode.STALE,
+    ExitCode.REFUSED,
+    ExitCode.UNREACHABLE,
+    ExitCode.BUG,
+)
 
 
 def worst(codes: frozenset[ExitCode]) -> ExitCode:

@@ -7,40 +7,24 @@ trusted key, never taken from the file.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-from embassy.model.errors import ConfigurationError, RefusedError
+from embassy.model.errors import ConfigurationError
 from embassy.model.lsn import Lsn
 from embassy.model.record import ID_BYTES, Head
 from embassy.wire.key_document import damaged, load_object
-from embassy.wire.public_keys import PublicIdentity, PublicOperator, load_public_operator, read_text
+from embassy.wire.public_keys import PublicIdentity, PublicOperator, load_public_operator
+from embassy.wire.signed_document import SignedDocument
 from embassy.wire.suite import ED25519_KEY_BYTES, MLDSA65_KEY_BYTES, SUITE, enrolment_message
 
 _VERSION = 1
 _WHAT = "enrolment"
 _STREAM = re.compile(r"[0-9a-f]{32}")
-
-
-class Signer(Protocol):
-    """An operator's secret key."""
-
-    @property
-    def ed25519(self) -> bytes:
-        """Its public half."""
-
-    def sign(self, message: bytes) -> bytes:
-        """An Ed25519 signature."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,24 +52,11 @@ class Enrolment:
         return Head.genesis(self.hash, self.epoch, self.start_lsn)
 
 
-class Signature(NamedTuple):
-    """One operator's signature, as the file names it."""
-
-    key: bytes
-    signature: bytes
-
-
 @dataclass(frozen=True, slots=True)
-class EnrolmentFile:
+class EnrolmentFile(SignedDocument):
     """An enrolment with its signatures; nothing of it is proven."""
 
-    payload: bytes
-    signatures: tuple[Signature, ...]
-
-    @property
-    def payload_hash(self) -> bytes:
-        """What the stream's first record names as the record before it."""
-        return hashlib.sha256(self.payload).digest()
+    what: ClassVar[str] = _WHAT
 
     @classmethod
     def draft(cls, *, stream: bytes, epoch: int, producer: PublicIdentity, start_lsn: Lsn) -> EnrolmentFile:
@@ -98,56 +69,11 @@ class EnrolmentFile:
             "producer": {"ed25519": producer.ed25519.hex(), "mldsa65": producer.mldsa65.hex()},
             "start_lsn": str(start_lsn),
         }
-        return cls(json.dumps(payload, sort_keys=True, separators=(",", ":")).encode("ascii"), ())
+        return cls(json.dumps(payload, sort_keys=True, separators=(",", ":")).encode("ascii"))
 
-    @classmethod
-    def read(cls, path: Path) -> EnrolmentFile:
-        """Read a file.
-
-        Raises:
-            ConfigurationError: it cannot be read, or has another form.
-        """
-        document = load_object(read_text(path, _WHAT), _WHAT, path)
-        try:
-            if document.keys() != {"payload", "signatures"}:
-                raise ValueError  # noqa: TRY301 - one way out for every defect
-            payload = base64.b64decode(document["payload"], validate=True)
-            signatures = tuple(
-                Signature(bytes.fromhex(entry["key"]), bytes.fromhex(entry["signature"]))
-                for entry in document["signatures"]
-            )
-        except (LookupError, ValueError, TypeError, binascii.Error) as error:
-            raise damaged(_WHAT, path) from error
-        return cls(payload, signatures)
-
-    def render(self) -> str:
-        """The file's content."""
-        document = {
-            "payload": base64.b64encode(self.payload).decode("ascii"),
-            "signatures": [{"key": s.key.hex(), "signature": s.signature.hex()} for s in self.signatures],
-        }
-        return json.dumps(document, indent=2) + "\n"
-
-    def signed(self, operator: Signer) -> EnrolmentFile:
-        """The same with an operator's signature added.
-
-        Raises:
-            RefusedError: the operator has signed it already.
-        """
-        if any(known.key == operator.ed25519 for known in self.signatures):
-            raise RefusedError("this key has signed the enrolment already", hint="let another person sign it")
-        made = Signature(operator.ed25519, operator.sign(enrolment_message(self.payload)))
-        return EnrolmentFile(self.payload, (*self.signatures, made))
-
-    def signers(self, roster: Sequence[PublicOperator]) -> frozenset[str]:
-        """The persons of the roster whose valid signatures the file carries."""
-        persons = {operator.ed25519: operator.person for operator in roster}
-        message = enrolment_message(self.payload)
-        return frozenset(
-            persons[entry.key]
-            for entry in self.signatures
-            if entry.key in persons and _is_signed(entry.key, entry.signature, message)
-        )
+    def message(self) -> bytes:
+        """What is signed."""
+        return enrolment_message(self.payload)
 
     def parsed(self, place: Path) -> Enrolment:
         """What the payload says.
@@ -252,11 +178,3 @@ def _parsed(fields: Mapping[str, Any], payload_hash: bytes) -> Enrolment:
     stream = stream_id(fields["stream"])
     assert len(stream) == ID_BYTES
     return Enrolment(stream, epoch, fields["suite"], producer, Lsn.parse(fields["start_lsn"]), payload_hash)
-
-
-def _is_signed(key: bytes, signature: bytes, message: bytes) -> bool:
-    try:
-        Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
-    except (InvalidSignature, ValueError, UnsupportedAlgorithm):
-        return False
-    return True

@@ -27,6 +27,8 @@ KEY_ID_DOMAIN = b"data-embassy key id 1\0"
 
 _RECORD_TYPE = "application/vnd.data-embassy.record.v1"
 _ENROLMENT_TYPE = "application/vnd.data-embassy.enrolment.v1"
+_PROMOTION_TYPE = "application/vnd.data-embassy.promotion.v1"
+_REPORT_TYPE = "application/vnd.data-embassy.promotion-report.v1"
 
 
 def _pae(kind: str, payload: bytes) -> bytes:
@@ -42,3 +44,13 @@ def record_message(record_hash: bytes) -> bytes:
 def enrolment_message(payload: bytes) -> bytes:
     """What an operator signs of an enrolment."""
     return _pae(_ENROLMENT_TYPE, payload)
+
+
+def promotion_message(payload: bytes) -> bytes:
+    """What an operator signs of a promotion's plan."""
+    return _pae(_PROMOTION_TYPE, payload)
+
+
+def report_message(payload: bytes) -> bytes:
+    """What an embassy signs of a promotion's report."""
+    return _pae(_REPORT_TYPE, payload)
