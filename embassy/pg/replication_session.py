@@ -26,6 +26,8 @@ _PG_EPOCH_MICROSECONDS = 946_684_800_000_000
 _STATUS = struct.Struct(">cqqqqb")
 _KEEPALIVE = struct.Struct(">cqqb")
 _XLOG_HEADER_BYTES = 25
+_SENT_AT = slice(17, 25)
+"""Of an XLogData header."""
 _FIRST_STREAMED_ORIGIN_VERSION = 160_000
 
 
@@ -52,6 +54,8 @@ class ReplicationSession:
         self._connection = connect(dsn, application_name=application_name, autocommit=True, replication="database")
         self._pgconn = self._connection.pgconn
         self.keepalive = Keepalive(Lsn(0), reply_requested=False)
+        self.sent_at = 0
+        """When the server sent the last message, by its own clock: microseconds since 1970 UTC."""
 
     @property
     def fileno(self) -> int:
@@ -101,38 +105,48 @@ class ReplicationSession:
             raise self._refusal(result)
         self._pgconn.nonblocking = 1
 
-    def drain(self, add: Callable[[bytes], object], limit: int) -> int:
-        """Pass on up to ``limit`` logical decoding messages that have arrived; never waits.
+    def drain(self, add: Callable[[bytes], object], messages: int, size: int) -> bool:
+        """Pass on the logical decoding messages that have arrived; never waits.
 
-        Returns how many there were: fewer than the limit means that the socket is dry.
+        Args:
+            add: called with each.
+            messages: no more than so many.
+            size: no more than the one that reaches so many bytes.
+
+        Returns whether the socket is dry; if not, there may be more.
 
         Raises:
             TransientError: the session ended.
             ConfigurationError, IntegrityError: the server refused to go on.
         """
-        get = self._pgconn.get_copy_data
-        count = 0
-        consumed = False
-        while count < limit:
-            size, frame = get(1)
-            if size > 0:
-                if size >= _XLOG_HEADER_BYTES and frame[0] == 0x77:  # 'w' XLogData
+        get, consume = self._pgconn.get_copy_data, self._pgconn.consume_input
+        frame = last = None
+        dry = False
+        while messages > 0 and size > 0:
+            length, frame = get(1)
+            if length > 0:
+                dry = False
+                if length >= _XLOG_HEADER_BYTES and frame[0] == 0x77:  # 'w' XLogData
                     add(bytes(frame[_XLOG_HEADER_BYTES:]))
-                    count += 1
+                    last = frame
+                    messages -= 1
+                    size -= length
                 elif frame[0] == 0x6B:  # 'k' keepalive
                     _, wal_end, _, reply = _KEEPALIVE.unpack_from(frame)
                     self.keepalive = Keepalive(Lsn(wal_end), bool(reply))
                 continue
-            if size < 0:
+            if length < 0:
                 raise self._ended()
-            if consumed:
-                return count
+            if dry:
+                break
             try:
-                self._pgconn.consume_input()
+                consume()  # under TLS no more than one record, and the walsender puts each message in its own
             except psycopg.OperationalError as error:
                 raise TransientError(f"the replication session ended: {error}", place=self._slot) from error
-            consumed = True
-        return count
+            dry = True
+        if last is not None:
+            self.sent_at = int.from_bytes(last[_SENT_AT]) + _PG_EPOCH_MICROSECONDS
+        return dry
 
     def confirm(self, flushed: Lsn) -> None:
         """Standby status update: everything up to here is durable elsewhere and need not be sent again."""
