@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import click
@@ -14,7 +15,9 @@ from rich.progress import Progress as ProgressBar
 
 from embassy.cli.auditing import audited
 from embassy.cli.options import Options, pass_options
+from embassy.cli.provision_schema import schema, schema_of
 from embassy.model.errors import EmbassyError
+from embassy.model.schema_file import SchemaFile
 from embassy.model.step import Step
 from embassy.pg.connection import place_of
 from embassy.pg.replica_setup import ReplicaWish, replica_steps
@@ -33,6 +36,7 @@ class _Wish(NamedTuple):
     producer_role: str
     replica_is_level: bool
     retention_hours: int
+    schema: Path | None
 
 
 class _Part(NamedTuple):
@@ -66,6 +70,12 @@ _options = [
         show_default=True,
         help="How long topics keep records: at least twice the longest outage to survive.",
     ),
+    click.option(
+        "--schema",
+        type=click.Path(exists=True, path_type=Path),
+        help="What a replica without tables is made from: the file of embassy provision schema, or the folder of "
+        "several streams' files. Not needed where the configuration names source and replica of a stream.",
+    ),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
 ]
 
@@ -81,23 +91,34 @@ def provision() -> None:
     """Make what the streams need in databases and clusters.
 
     Works on what the configuration names: kafka.home and kafka.foreign (topics), streams.NAME.source (schema,
-    publication, slot) and streams.NAME.replica (schema, guards, progress). Repeatable; it never drops anything.
+    publication, slot) and streams.NAME.replica (the source's schema, guards, progress). Repeatable; it never drops
+    anything.
 
     \b
     embassy -c home-admin.toml provision plan
     embassy -c home-admin.toml provision apply
-    embassy -c embassy-1-admin.toml -r land_register provision apply
+    embassy -c home-admin.toml provision schema -o schema/
+    embassy -c embassy-1-admin.toml provision apply --schema schema/
     """  # noqa: D301 - \b is click's mark for lines that stay as they are
+
+
+provision.add_command(schema)
 
 
 @provision.command()
 @_provisioning
 @pass_options
 def plan(
-    options: Options, producer_role: str, *, replica_is_level: bool, retention_hours: int, as_json: bool
+    options: Options,
+    producer_role: str,
+    *,
+    replica_is_level: bool,
+    retention_hours: int,
+    schema: Path | None,
+    as_json: bool,
 ) -> ExitCode:
     """Show what is missing; change nothing."""
-    parts = _parts(options, _Wish(producer_role, replica_is_level, retention_hours))
+    parts = _parts(options, _Wish(producer_role, replica_is_level, retention_hours, schema))
     return _report(_work(parts, lambda _step: None), as_json=as_json or options.as_json, done=False)
 
 
@@ -105,7 +126,13 @@ def plan(
 @_provisioning
 @pass_options
 def apply(
-    options: Options, producer_role: str, *, replica_is_level: bool, retention_hours: int, as_json: bool
+    options: Options,
+    producer_role: str,
+    *,
+    replica_is_level: bool,
+    retention_hours: int,
+    schema: Path | None,
+    as_json: bool,
 ) -> ExitCode:
     """Make what is missing.
 
@@ -113,7 +140,7 @@ def apply(
     replica (pg_dump), keep writers out meanwhile, and pass --replica-is-level. Tables that were added since are
     published by applying again.
     """
-    parts = _parts(options, _Wish(producer_role, replica_is_level, retention_hours))
+    parts = _parts(options, _Wish(producer_role, replica_is_level, retention_hours, schema))
     console = Console(stderr=True)
     details: dict[str, JSON] = {
         "streams": list(options.streams(options.settings())),
@@ -161,14 +188,17 @@ def _parts(options: Options, wish: _Wish) -> list[_Part]:
                 wish.replica_is_level,
             )
             parts.append(_Part(partial(source_steps, source), explained(place_of(source.dsn))))
-    for stream in streams.values():
+    for name, stream in streams.items():
         if stream.replica is not None:
             place = place_of(stream.replica.dsn)
-            parts.append(_Part(partial(_replica, options, settings, stream), explained(place)))
+            schema = schema_of(name, stream, wish.schema)
+            parts.append(_Part(partial(_replica, options, settings, stream, schema), explained(place)))
     return parts
 
 
-def _replica(options: Options, settings: Settings, stream: Stream) -> Iterator[Step]:
+def _replica(
+    options: Options, settings: Settings, stream: Stream, schema: Callable[[], SchemaFile] | None
+) -> Iterator[Step]:
     replica = options.need(stream.replica, "replica")
     enrolment = load_enrolment(
         stream.enrolment,
@@ -176,7 +206,7 @@ def _replica(options: Options, settings: Settings, stream: Stream) -> Iterator[S
         threshold=settings.keys.threshold,
         stream=stream.stream,
     )
-    return replica_steps(ReplicaWish(replica.dsn, enrolment.stream, enrolment.genesis()))
+    return replica_steps(ReplicaWish(replica.dsn, enrolment.stream, enrolment.genesis(), schema))
 
 
 def _work(parts: list[_Part], take: Callable[[Step], None]) -> _Outcome:

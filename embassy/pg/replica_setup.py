@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
 from embassy.model.errors import ConfigurationError
 from embassy.model.record import Head
+from embassy.model.schema_file import SchemaFile
 from embassy.model.step import Step
 from embassy.pg import progress_store, replica_schema
 from embassy.pg.connection import connect, place_of
+from embassy.pg.schema_load import is_empty, schema_steps
 from embassy.pg.setup_errors import LOCK_SETTINGS, in_turn
 
 _APPLICATION = "embassy-provision"
@@ -22,6 +24,8 @@ class ReplicaWish(NamedTuple):
     dsn: str
     stream: bytes
     genesis: Head
+    schema: Callable[[], SchemaFile] | None = None
+    """Where the schema is from, for a replica that has none yet; None: its operators load it."""
 
 
 def replica_steps(wish: ReplicaWish) -> Iterator[Step]:
@@ -41,6 +45,8 @@ def replica_steps(wish: ReplicaWish) -> Iterator[Step]:
         progress = progress_store.read(connection, wish.stream) if there else None
         if progress is not None:
             progress_store.check(progress, wish.genesis)
+        if wish.schema is not None and is_empty(connection):
+            yield from schema_steps(connection, place, wish.schema())
         ensure = partial(replica_schema.ensure, connection)
         yield Step(place, "schema embassy", None if there else ensure, refresh=ensure)
         for schema, table in replica_schema.unguarded(connection):

@@ -248,7 +248,9 @@ _SENTINEL = "CREATE TABLE public.sentinel (id bigint PRIMARY KEY);"
 class MakePipeline(Protocol):
     """Called with the SQL that makes the tables on both sides."""
 
-    def __call__(self, schema: str, sections: Sections | None = None, *, provision: bool = True) -> Pipeline:
+    def __call__(
+        self, schema: str, sections: Sections | None = None, *, provision: bool = True, empty_replica: bool = False
+    ) -> Pipeline:
         """Make databases, an enrolled stream and configurations; ``sections`` go into every configuration."""
 
 
@@ -257,10 +259,14 @@ def make_pipeline(lab: Lab, make_database: MakeDatabase, tmp_path: Path) -> Iter
     """A maker of streams; their roles end with the test."""
     made: list[Pipeline] = []
 
-    def make(schema: str, sections: Sections | None = None, *, provision: bool = True) -> Pipeline:
+    def make(
+        schema: str, sections: Sections | None = None, *, provision: bool = True, empty_replica: bool = False
+    ) -> Pipeline:
         embassy = lab.embassies[0]
         names = {site: make_database(site) for site in ("home", embassy)}
         for site, name in names.items():
+            if empty_replica and site == embassy:
+                continue
             with lab.site(site).postgres.connect(databases.OWNER, name) as connection:
                 connection.execute((_SENTINEL + schema).encode())
         stream = os.urandom(16).hex()
