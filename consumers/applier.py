@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from consumers.ddl import DdlExecutor, commands
 from consumers.replay import Replay
 from consumers.sql_builder import Access, copy, truncate
 from consumers.targets import Targets
@@ -59,6 +60,7 @@ class Applier:
         """
         self._session = session
         self._targets = Targets(session)
+        self._ddl = DdlExecutor(session)
         self._replayed = replayed
         self._pulse = pulse
         self._has_savepoint = False
@@ -94,7 +96,7 @@ class Applier:
             failpoint(CONSUMER_BEFORE_REPLAY)
             self._targets.forget()
             self._session.run(self._planned_for(Access.BY_KEY))
-            Replay(self._session, self._targets, batch, self._pulse).run()
+            Replay(self._session, self._targets, self._ddl, batch, self._pulse).run()
 
     def _apply_fast(self, batch: Batch) -> None:
         """Apply segment by segment.
@@ -112,6 +114,9 @@ class Applier:
                 together.send()
                 if self._session.copy(statement, segment.copy_text) != segment.rows:
                     raise Surprise("row count")
+                for command in commands(relation, segment):
+                    self._ddl.execute(command)
+                    self._targets.forget()
             elif segment.operation is Operation.TRUNCATE:
                 destinations = [self._targets.of(batch.relations[index]) for index in segment.truncated]
                 statement = truncate(destinations, restart_identity=bool(segment.truncate_options & 2))

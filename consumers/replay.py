@@ -10,6 +10,7 @@ import sys
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 
+from consumers.ddl import DdlExecutor, commands
 from consumers.sql_builder import truncate
 from consumers.targets import Targets
 from consumers.text_rows import copy_rows, elements
@@ -34,9 +35,17 @@ _Row = list[bytes | None]
 class Replay:
     """Applies one batch in exact order, in the transaction that is open."""
 
-    def __init__(self, session: ApplySession, targets: Targets, batch: Batch, pulse: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        session: ApplySession,
+        targets: Targets,
+        ddl: DdlExecutor,
+        batch: Batch,
+        pulse: Callable[[], None],
+    ) -> None:
         self._session = session
         self._targets = targets
+        self._ddl = ddl
         self._batch = batch
         self._pulse = pulse
         self._order = array("H", batch.order)
@@ -52,6 +61,7 @@ class Replay:
         """
         batch = self._batch
         rows = [_rows(segment) for segment in batch.segments]
+        ddl = [iter(commands(batch.relations[segment.relation], segment)) for segment in batch.segments]
         calls: list[Call] = [_PLAN_ONCE]
         first, size = -1, 0
         for ordinal, index in enumerate(self._order):
@@ -64,7 +74,13 @@ class Replay:
             row = next(rows[index])
             calls.append(Call(self._targets.row_query(batch.relations[segment.relation], segment), row))
             size += sum(len(value) for value in row if value is not None)
-            if len(calls) >= _CHUNK_CALLS or size >= _CHUNK_BYTES:
+            command = next(ddl[index], None)
+            if command is not None:
+                self._send(calls, first)
+                self._ddl.execute(command)
+                self._targets.forget()
+                calls, first, size = [], ordinal + 1, 0
+            elif len(calls) >= _CHUNK_CALLS or size >= _CHUNK_BYTES:
                 self._send(calls, first)
                 self._pulse()
                 calls, first, size = [], ordinal + 1, 0

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from consumers.applier import Applier
+from consumers.ddl import holds_ddl
 from consumers.inbox import BatchOpened, KeyTaken
 from embassy.model.lsn import Lsn
 from embassy.pg import progress_store
@@ -133,6 +134,7 @@ class ReplicaWriter:
             self._bytes >= self._bounds.bytes
             or self._batches >= self._bounds.batches
             or self._clock() - self._begun_at >= self._bounds.seconds
+            or holds_ddl(batch)
         ):
             self.commit()
 

@@ -6,6 +6,7 @@ import re
 import struct
 from collections.abc import Iterator
 
+INT8_OID = 20
 TEXT_OID = 25
 TEXT_ARRAY_OID = 1009
 

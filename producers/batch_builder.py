@@ -33,6 +33,8 @@ class Relations:
         self._tables: dict[bytes, TableChanges] = {}
         self.takers: dict[bytes, TakePieces] = {}
         """What takes a message that is split at its short values, by the first piece."""
+        self.ddl: set[bytes] = set()
+        """The oids of tables whose rows are statements."""
 
     def take(self, message: bytes) -> None:
         """Note what a Relation or a Type message says.
@@ -51,11 +53,15 @@ class Relations:
             if before.relation == relation:
                 return
             for header in before.takers(oid):
-                del self.takers[header]
+                self.takers.pop(header, None)
         # Rows cannot be told apart by their keys across a change of the table, or of which table has its name.
         self._batch.barrier()
         table = self._tables[oid] = TableChanges(relation, self._batch)
-        self.takers |= table.takers(oid)
+        self.ddl.discard(oid)
+        if relation.is_ddl:
+            self.ddl.add(oid)
+        else:
+            self.takers |= table.takers(oid)
 
     def __getitem__(self, oid: bytes) -> TableChanges:
         """The table of an oid, in pgoutput's form.
@@ -82,11 +88,16 @@ class BatchBuilder:
         """The whole transactions gathered."""
         self.value_bytes = 0
         """Size of the messages gathered."""
+        self._has_ddl = False
 
     @property
     def full(self) -> bool:
-        """Whether the batch must be built before more is added."""
-        return len(self._batch.order) >= PART_MESSAGES
+        """Whether the batch must be built before more is added.
+
+        DDL ends a batch with its transaction, which the replica then commits: a new value of an enum can be used only
+        after that, and locks are held no longer than at the source.
+        """
+        return self._has_ddl or len(self._batch.order) >= PART_MESSAGES
 
     def add_transaction(self, begin: Begin, commit: Commit, messages: Sequence[bytes]) -> None:
         """Add a whole transaction; at most `PART_MESSAGES` messages.
@@ -103,6 +114,7 @@ class BatchBuilder:
         batch = self._batch.take(tuple(self.transactions), 0, complete=True)
         self.transactions = []
         self.value_bytes = 0
+        self._has_ddl = False
         return batch
 
     def add_part(self, begin: Begin, messages: Sequence[bytes]) -> None:
@@ -119,6 +131,7 @@ class BatchBuilder:
         transaction = _transaction(begin, commit, len(self._batch.order))
         batch = self._batch.take((transaction,), part, complete=commit is not None)
         self.value_bytes = 0
+        self._has_ddl = False
         return batch
 
     def _add(self, messages: Sequence[bytes]) -> None:
@@ -141,13 +154,23 @@ class BatchBuilder:
     def _take(self, message: bytes) -> None:
         kind = message[:1]
         if kind in (b"I", b"U", b"D"):
-            self.relations[message[1:5]].take(message)
+            if message[1:5] in self.relations.ddl:
+                self._ddl(message)
+            else:
+                self.relations[message[1:5]].take(message)
         elif kind in (b"R", b"Y"):
             self.relations.take(message)
         elif kind == b"T":
             self._truncate(message)
         elif kind not in (b"M", b"O"):  # a logical message may be anyone's, and an origin orders nothing
             raise pgoutput.unknown(message)
+
+    def _ddl(self, message: bytes) -> None:
+        """Take a statement, or what becomes of its row: alone in its waves, between all before it and all after it."""
+        self._has_ddl = True
+        self._batch.barrier()
+        self.relations[message[1:5]].take(message)
+        self._batch.barrier()
 
     def _truncate(self, message: bytes) -> None:
         truncate = pgoutput.decode_truncate(message)

@@ -232,7 +232,12 @@ def _report(outcome: _Outcome, *, as_json: bool, done: bool) -> ExitCode:
             "created" if done else "to_create": len(missing),
             "unchanged": unchanged,
             "steps": [
-                {"place": step.place, "what": step.what, "missing": step.make is not None}
+                {
+                    "place": step.place,
+                    "what": step.what,
+                    "missing": step.make is not None,
+                    "warning": step.warning,
+                }
                 for step in outcome.steps
             ],
             "errors": [
@@ -243,6 +248,9 @@ def _report(outcome: _Outcome, *, as_json: bool, done: bool) -> ExitCode:
     else:
         for step in missing:
             click.echo(f"+ {step.place}: {step.what}")
+        for step in outcome.steps:
+            if step.warning:
+                click.echo(f"! {step.place}: {step.warning}")
         click.echo(f"{'created' if done else 'to create'} {len(missing)}, unchanged {unchanged}")
     for error in outcome.errors:
         click.echo(f"error: {error}", err=True)

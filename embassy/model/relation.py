@@ -41,5 +41,10 @@ class Relation(NamedTuple):
         """Positions of the columns of the replica identity."""
         return tuple(i for i, column in enumerate(self.columns) if column.in_key)
 
+    @property
+    def is_ddl(self) -> bool:
+        """Whether its rows are statements to be executed at their place."""
+        return self.schema == "embassy" and self.name == "ddl"
+
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"

@@ -15,6 +15,8 @@ class Step(NamedTuple):
     """None: it is there."""
     refresh: Callable[[], object] | None = None
     """Brings what is there up to date; changes nothing that counts."""
+    warning: str = ""
+    """Why it cannot be made by this role, and what that means."""
 
     def take(self) -> None:
         """Make it, or bring it up to date."""

@@ -101,9 +101,13 @@ class ApplySession:
     def begin(self) -> None:
         """Begin a transaction with the next statement."""
         if len(self._names) >= _PREPARED_MOST:
-            self._names.clear()
-            self.connection.execute("DEALLOCATE ALL")
+            self.forget()
         self.defer(_BEGIN)
+
+    def forget(self) -> None:
+        """Prepare every statement anew: there are many, or tables were altered (psycopg, too, then drops them all)."""
+        self._names.clear()
+        self.connection.execute("DEALLOCATE ALL")
 
     def defer(self, query: Query) -> None:
         """Send a statement that cannot fail and has no parameters along with the next one."""

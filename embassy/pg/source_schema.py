@@ -11,7 +11,7 @@ from psycopg import sql
 
 from embassy.model.lsn import Lsn
 
-_SCRIPTS = ("source.sql", "source_copy.sql")
+_SCRIPTS = ("source.sql", "source_copy.sql", "source_ddl.sql")
 """Executed in this order."""
 _GRANTS = """
 GRANT USAGE ON SCHEMA embassy TO {role};

@@ -17,7 +17,7 @@ from psycopg import sql
 
 from embassy.model.errors import ConfigurationError, RefusedError
 from embassy.model.step import Step
-from embassy.pg import publication, slots, source_schema
+from embassy.pg import ddl_capture, publication, slots, source_schema
 from embassy.pg.catalog import OWN_TABLES, SourceTable, brief, source_tables
 from embassy.pg.connection import connect, place_of
 from embassy.pg.setup_errors import LOCK_SETTINGS, in_turn
@@ -85,7 +85,18 @@ class _Setup:
             yield self._step(
                 f"table {table} in the publication", None if table.published else partial(in_turn, connection, add)
             )
+        yield self._capture()
         yield self._step(f"slot {wish.slot}", self._make_slot if slot is None else None)
+
+    def _capture(self) -> Step:
+        connection, name = self._connection, self._wish.publication
+        what = "event triggers: DDL goes into the stream"
+        there = ddl_capture.is_captured(connection, name)
+        if ddl_capture.may_capture(connection):
+            capture = partial(ddl_capture.capture, connection, name)
+            return Step(self._place, what, None if there else capture, refresh=capture)
+        warning = "only a superuser may create event triggers: DDL stays with the operators of both sides"
+        return Step(self._place, what, None, warning="" if there else warning)
 
     def _step(self, what: str, make: Any) -> Step:
         return Step(self._place, what, make)

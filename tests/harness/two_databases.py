@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from consumers.applier import SETTINGS, Applier
+from consumers.ddl import DdlExecutor
 from consumers.replay import Replay
 from consumers.targets import Targets
 from deploy.lab import databases
@@ -110,7 +111,7 @@ class TwoDatabases:
         """Apply batches change by change, in one transaction."""
         self.session.begin()
         for batch in batches:
-            Replay(self.session, Targets(self.session), batch, lambda: None).run()
+            Replay(self.session, Targets(self.session), DdlExecutor(self.session), batch, lambda: None).run()
         self.session.run([Call(Query("COMMIT"))])
 
     def carry(self, *, exactly: bool = False, part_messages: int = PART_MESSAGES, together: bool = True) -> None:

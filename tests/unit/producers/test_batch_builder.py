@@ -360,3 +360,30 @@ def _apply(builder: BatchBuilder, fast: Tables, exact: Tables) -> None:
     batch = builder.build_whole()
     fast.apply_fast(batch)
     exact.apply_exactly(batch)
+
+
+def test_a_statement_stands_alone_between_what_came_before_and_what_comes_after() -> None:
+    ddl = pgoutput.table("ddl", "ordinal query")._replace(schema="embassy")
+    builder = BatchBuilder()
+    builder.add_transaction(
+        decode_begin(pgoutput.begin(100)),
+        decode_commit(pgoutput.commit(100, 148)),
+        [
+            pgoutput.relation(1, ACCOUNT),
+            pgoutput.relation(9, ddl),
+            pgoutput.insert(1, [b"1", b"a", b""]),
+            pgoutput.insert(9, [b"1", b"ALTER"]),
+            pgoutput.insert(9, [b"2", b"ALTER"]),
+            pgoutput.insert(1, [b"2", b"a", b""]),
+        ],
+    )
+    assert builder.full  # the transaction ends its batch
+    batch = builder.build_whole()
+    assert not builder.full
+    ordered = sorted(batch.segments, key=lambda segment: (segment.wave, segment.operation))
+    assert [(batch.relations[segment.relation].name, segment.rows) for segment in ordered] == [
+        ("account", 1),
+        ("ddl", 1),
+        ("ddl", 1),
+        ("account", 1),
+    ]

@@ -1,0 +1,39 @@
+"""Whether DDL at home goes into the stream: the event triggers; the SQL is schemas/sql/source_ddl*.sql."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Any
+
+import psycopg
+
+_TRIGGERS = 4
+
+
+def is_captured(connection: psycopg.Connection[Any], publication: str) -> bool:
+    """Whether the event triggers are there, fire in every session, and take new tables into the publication."""
+    row = connection.execute("SELECT pg_catalog.to_regclass('embassy.ddl_publication') IS NOT NULL").fetchone()
+    if row != (True,):
+        return False
+    row = connection.execute(
+        """SELECT (SELECT count(*) FROM pg_catalog.pg_event_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.evtfoid
+                   WHERE p.pronamespace = 'embassy'::regnamespace AND t.evtenabled = 'A') >= %s
+              AND EXISTS (SELECT FROM embassy.ddl_publication WHERE publication = %s)""",
+        (_TRIGGERS, publication),
+    ).fetchone()
+    return row == (True,)
+
+
+def may_capture(connection: psycopg.Connection[Any]) -> bool:
+    """Whether this session's role may create event triggers."""
+    row = connection.execute("SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user").fetchone()
+    return row == (True,)
+
+
+def capture(connection: psycopg.Connection[Any], publication: str) -> None:
+    """Put DDL into the stream from now on."""
+    with connection.transaction():
+        connection.execute((files("schemas") / "sql" / "source_ddl_triggers.sql").read_bytes())
+        connection.execute(
+            "INSERT INTO embassy.ddl_publication VALUES (%s) ON CONFLICT DO NOTHING", (publication,)
+        )
