@@ -1,13 +1,15 @@
 """The stream's heart: a row at the source, renewed once a second, that travels like any other change.
 
 Its age in the replica is the true lag, end to end; it also moves an idle slot along. It carries how far the producer
-had come when it was written, so that whoever reads it abroad sees each stage at home. It beats in a thread of its own:
+had come when it was written, so that whoever reads it abroad sees each stage at home. Now and then it also has the
+sequences sampled, which no change tells of. It beats in a thread of its own:
 a source that is slow to commit must not slow the stream.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import NamedTuple, Self
@@ -21,6 +23,8 @@ from embassy.pg.lost_session import passing
 from embassy.pg.slots import SlotState, slot_state
 
 _JOIN_SECONDS = 5.0
+SAMPLE_SECONDS = 3.0
+"""Between two looks at the source's sequences."""
 
 
 class Stages(NamedTuple):
@@ -73,11 +77,15 @@ class Heartbeat:
 
     def _beat_until_done(self) -> None:
         with connect(self._dsn, application_name="embassy-heartbeat", autocommit=True) as connection:
+            sampled_at = -SAMPLE_SECONDS
             while True:
                 captured, published = self._stages()
                 source_schema.beat(connection, _as_time(captured), _as_time(published))
                 self._failing = False
                 self._slot_seen(slot_state(connection, self._slot))
+                if time.monotonic() - sampled_at >= SAMPLE_SECONDS:
+                    sampled_at = time.monotonic()
+                    source_schema.sample_sequences(connection)
                 if self._done.wait(self._every_seconds):
                     return
 

@@ -10,7 +10,7 @@ from psycopg import sql
 
 GUARD = "embassy_guard"
 
-_SCRIPTS = ("replica.sql", "replica_copy.sql", "replica_ddl.sql")
+_SCRIPTS = ("replica.sql", "replica_copy.sql", "replica_ddl.sql", "replica_sequences.sql")
 """Executed in this order."""
 
 _UNGUARDED = """

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime
 from importlib.resources import files
 from typing import Any
 
 import psycopg
 from psycopg import sql
+from psycopg.errors import LockNotAvailable
 
 from embassy.model.lsn import Lsn
 
-_SCRIPTS = ("source.sql", "source_copy.sql", "source_ddl.sql")
+_SCRIPTS = ("source.sql", "source_copy.sql", "source_ddl.sql", "source_sequences.sql")
 """Executed in this order."""
 _GRANTS = """
 GRANT USAGE ON SCHEMA embassy TO {role};
@@ -107,6 +109,15 @@ def beat(
     assert row is not None, "the function returns the time it wrote"
     beaten: datetime = row[0]
     return beaten
+
+
+def sample_sequences(connection: psycopg.Connection[Any]) -> None:
+    """Note where the sequences stand, as far as that has changed; in autocommit mode.
+
+    If somebody's DDL locks one just then, nothing is noted: the next time will do.
+    """
+    with suppress(LockNotAvailable):
+        connection.execute("SELECT embassy.sample_sequences()")
 
 
 def _has_proofs(connection: psycopg.Connection[Any]) -> bool:
