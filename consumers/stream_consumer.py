@@ -41,6 +41,7 @@ from embassy.wire.verifying import RecordVerifier
 _WAIT_SECONDS = 0.25
 _LEASE_POLL_SECONDS = 0.5
 _TAIL_RECORDS = 2_000
+_ALIVE_SECONDS = 5.0
 
 
 class Gauges(inbox.Gauges, replica_writer.Gauges, Protocol):
@@ -77,6 +78,7 @@ class StreamConsumer:
         self._tuning = tuning
         self._gauges = gauges
         self._clock = clock
+        self._alive_at = clock()
         self._log = structlog.get_logger(component="consumer", stream=name)
 
     def run(self, stop: threading.Event, pulse: Callable[[], None]) -> None:
@@ -114,7 +116,11 @@ class StreamConsumer:
             )
             subscription = self._reader.subscribe(self._topic, offset, self._tuning.queue_bytes)
             try:
-                _follow(subscription, Inbox(follower, self._opener, self._gauges), writer, stop, pulse)
+                source = Inbox(follower, self._opener, self._gauges)
+                while not stop.is_set():
+                    pulse()
+                    if not _follow(subscription, source, writer, stop, pulse):
+                        self._must_live(session)
             finally:
                 self._reader.unsubscribe(self._topic)
 
@@ -130,6 +136,13 @@ class StreamConsumer:
             yield ApplySession(connection, place=place_of(self._replica.dsn), pulse=pulse)
         finally:
             connection.close()
+
+    def _must_live(self, session: ApplySession) -> None:
+        """Ask the replica for a sign of life while nothing comes: a promotion ends the session of its consumer."""
+        now = self._clock()
+        if now - self._alive_at >= _ALIVE_SECONDS:
+            self._alive_at = now
+            session.connection.execute("SELECT")
 
     def _leased(self, session: ApplySession, stop: threading.Event, pulse: Callable[[], None]) -> bool:
         """Wait for the lease; False if told to stop first."""
@@ -206,13 +219,13 @@ def _follow(
     writer: ReplicaWriter,
     stop: threading.Event,
     pulse: Callable[[], None],
-) -> None:
-    """The loop: take what has come, apply it, commit what is whole."""
-    while not stop.is_set():
+) -> bool:
+    """One turn of the loop: take what has come, apply it, commit what is whole; returns whether anything had come."""
+    taken = subscription.take(_WAIT_SECONDS)
+    for event in source.receive(taken):
+        writer.take(event)
         pulse()
-        for event in source.receive(subscription.take(_WAIT_SECONDS)):
-            writer.take(event)
-            pulse()
-            if stop.is_set():
-                break
-        writer.commit()
+        if stop.is_set():
+            break
+    writer.commit()
+    return bool(taken)

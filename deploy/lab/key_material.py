@@ -49,6 +49,7 @@ def ensure(layout: Layout, state: LabState) -> None:
     _keep(role_configs.identity(layout), generate_identity, load_identity)
     for embassy in state.embassies:
         _keep(role_configs.recipient(layout, embassy), generate_recipient, load_recipient)
+        _keep(role_configs.embassy_identity(layout, embassy), generate_identity, load_identity)
     for registry in state.registries.values():
         enrol(layout, registry.stream)
 

@@ -68,6 +68,11 @@ def recipient(layout: Layout, embassy: str) -> Path:
     return layout.keys / f"{embassy}.recipient.json"
 
 
+def embassy_identity(layout: Layout, embassy: str) -> Path:
+    """Where an embassy's own secret identity is."""
+    return layout.keys / f"{embassy}.identity.json"
+
+
 def operator(layout: Layout, person: str) -> Path:
     """Where a person's secret operator key is."""
     return layout.keys / f"{person}.operator.json"
@@ -124,10 +129,17 @@ def _consumer(layout: Layout, state: LabState, embassy: Site) -> dict[str, Value
 
 def _admin(layout: Layout, state: LabState, site: Site) -> dict[str, Value]:
     cluster, database = ("home", "source") if site.is_home else ("foreign", "replica")
+    own: dict[str, Value] = {}
+    if not site.is_home:  # promotion: to sign its report, and to apply what has arrived where no consumer runs
+        own = {
+            "identity": str(embassy_identity(layout, site.name)),
+            "recipient": str(recipient(layout, site.name)),
+        }
     return {
         "site": site.name,
         "kafka": {cluster: _kafka(site, "admin")},
-        "keys": _operators(layout),
+        "keys": {**own, **_operators(layout)},
+        **({} if site.is_home else {"promotion": {"application_roles": [databases.OWNER]}}),
         "streams": {
             name: {
                 **_stream(layout, registry.stream),

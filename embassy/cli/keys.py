@@ -199,14 +199,14 @@ def _stream(options: Options, text: str) -> bytes:
 def _signed(file: EnrolmentFile, operators: tuple[Path, ...], under_way: Audited) -> EnrolmentFile:
     persons: list[str] = []
     for path in operators:
-        operator = load_operator(path, _ask(path))
+        operator = load_operator(path, ask_passphrase(path))
         persons.append(operator.public.person)
         under_way.note(persons=persons)
         file = file.signed(operator)
     return file
 
 
-def _ask(path: Path) -> Callable[[], bytes] | None:
+def ask_passphrase(path: Path) -> Callable[[], bytes] | None:
     """A prompt where there is a terminal, else the default."""
     if passphrase.from_file() is not None or not sys.stdin.isatty():
         return None

@@ -8,17 +8,39 @@ the compare-and-set on the progress row still decides.
 from __future__ import annotations
 
 import hashlib
+import time
 from typing import Any
 
 import psycopg
 
 _DOMAIN = b"data-embassy consumer lease 1\0"
+_TAKE_OVER_POLL_SECONDS = 0.01
 
 
 def try_lease(connection: psycopg.Connection[Any], stream: bytes) -> bool:
     """Take the lease of a stream until the session ends; False if another session has it."""
     row = connection.execute("SELECT pg_catalog.pg_try_advisory_lock(%s)", (_key(stream),)).fetchone()
     return row == (True,)
+
+
+def take_over(connection: psycopg.Connection[Any], stream: bytes, limit_seconds: float) -> bool:
+    """Take the lease of a stream from whoever has it, by ending that session; False if it did not come in time.
+
+    What the ended session had not committed is rolled back.
+    """
+    deadline = time.monotonic() + limit_seconds
+    while not try_lease(connection, stream):
+        if time.monotonic() > deadline:
+            return False
+        # Its place is tried at once: a consumer that comes back has to connect first.
+        connection.execute(_END_HOLDER, _halves(stream))
+        time.sleep(_TAKE_OVER_POLL_SECONDS)
+    return True
+
+
+def release(connection: psycopg.Connection[Any], stream: bytes) -> None:
+    """Give the lease back before the session ends."""
+    connection.execute("SELECT pg_catalog.pg_advisory_unlock(%s)", (_key(stream),))
 
 
 def holder(connection: psycopg.Connection[Any], stream: bytes) -> str:
@@ -28,16 +50,28 @@ def holder(connection: psycopg.Connection[Any], stream: bytes) -> str:
 
 def held_by(connection: psycopg.Connection[Any], stream: bytes) -> str:
     """Who has the lease; empty: nobody."""
-    key = _key(stream)
     row = connection.execute(
-        """SELECT a.application_name, coalesce(host(a.client_addr), 'local'), a.pid
-           FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
-           WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-             AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
-             AND l.classid::bigint = %s AND l.objid::bigint = %s""",
-        ((key >> 32) & 0xFFFFFFFF, key & 0xFFFFFFFF),
+        f"""SELECT a.application_name, coalesce(host(a.client_addr), 'local'), a.pid
+            FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid WHERE {_HELD}""",
+        _halves(stream),
     ).fetchone()
     return "" if row is None else f"{row[0]} at {row[1]}, process {row[2]} of the replica's server"
+
+
+_HELD = """
+    l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+    AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+    AND l.classid::bigint = %s AND l.objid::bigint = %s"""
+_END_HOLDER = (
+    f"SELECT pg_catalog.pg_terminate_backend(l.pid) FROM pg_catalog.pg_locks l WHERE {_HELD}"
+    " AND l.pid <> pg_catalog.pg_backend_pid()"
+)
+
+
+def _halves(stream: bytes) -> tuple[int, int]:
+    """The lock as pg_locks shows it."""
+    key = _key(stream)
+    return (key >> 32) & 0xFFFFFFFF, key & 0xFFFFFFFF
 
 
 def _key(stream: bytes) -> int:

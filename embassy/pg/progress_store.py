@@ -78,6 +78,13 @@ def check(progress: Progress, genesis: Head) -> None:
         RefusedError: it is of another enrolment.
     """
     head = progress.head
+    if head.epoch > genesis.epoch:
+        raise RefusedError(
+            f"the replica was promoted to epoch {head.epoch}: no record of epoch {genesis.epoch} is ever applied again, "
+            "whoever signed it",
+            place=_TABLE,
+            hint="home is superseded: embassy promote status; failback begins with a new enrolment",
+        )
     if head.epoch != genesis.epoch or (head.sequence == 0 and head.hash != genesis.hash):
         raise RefusedError(
             f"the replica belongs to another enrolment: it is at record {head.sequence} of epoch {head.epoch}, "

@@ -10,7 +10,13 @@ from psycopg import sql
 
 GUARD = "embassy_guard"
 
-_SCRIPTS = ("replica.sql", "replica_copy.sql", "replica_ddl.sql", "replica_sequences.sql")
+_SCRIPTS = (
+    "replica.sql",
+    "replica_copy.sql",
+    "replica_ddl.sql",
+    "replica_sequences.sql",
+    "replica_promotion.sql",
+)
 """Executed in this order."""
 
 _UNGUARDED = """

@@ -145,6 +145,17 @@ class ConsumerTuning(_Section):
     """Sealed bytes fetched ahead of the applier, per stream."""
 
 
+class Promotion(_Section):
+    """What opening a replica to the registry's application means here."""
+
+    application_roles: tuple[str, ...] = ()
+    """Roles that may not log in while the site follows; promotion lets them in."""
+    sequence_headroom: int = Field(default=1000, ge=0)
+    """How many increments beyond what is known sequences are set: what home may have handed out unseen."""
+    drain_seconds: float = Field(default=60, gt=0)
+    """How long nothing may be applied before draining counts as stuck."""
+
+
 class Settings(BaseSettings):
     """The whole file."""
 
@@ -160,6 +171,7 @@ class Settings(BaseSettings):
     metrics: Metrics = Metrics()
     producer: ProducerTuning = ProducerTuning()
     consumer: ConsumerTuning = ConsumerTuning()
+    promotion: Promotion = Promotion()
     streams: dict[str, Stream] = {}
 
     @model_validator(mode="after")

@@ -2,7 +2,7 @@
 
 ``EMBASSY_FAILPOINT=name[:nth][:kill|raise]`` arms one: at the nth time (default 1) that the place is reached the
 process kills itself, as a power failure would, or raises `FailpointReached`. Unarmed, a place costs one comparison.
-Fault tests go through `ALL`, so a window added here is tested from then on.
+Fault tests go through `ALL` and `PROMOTION`, so a window added here is tested from then on.
 """
 
 from __future__ import annotations
@@ -56,6 +56,13 @@ ALL: Final = (
 )
 
 
+PROMOTION_STEPS: Final = ("lock", "gate", "drain", "seal", "verify", "epoch", "open", "smoke", "report")
+PROMOTION: Final = tuple(
+    f"promotion.{moment}_{step}" for step in PROMOTION_STEPS for moment in ("before", "after")
+)
+"""Around each step of a promotion: after its intent is journalled, and before its result is."""
+
+
 class FailpointReached(Exception):  # noqa: N818 - nothing is wrong: the test asked for it
     """An armed failpoint with the action ``raise`` was reached."""
 
@@ -90,12 +97,13 @@ def parse(text: str) -> _Armed | None:
     if not text:
         return None
     name, *rest = text.split(":")
-    if name not in ALL:
-        near = difflib.get_close_matches(name, ALL, n=1)
+    known = (*ALL, *PROMOTION)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
         raise ConfigurationError(
             f"unknown failpoint {name!r}" + (f", did you mean {near[0]!r}?" if near else ""),
             place=ENVIRONMENT,
-            hint=f"known are {', '.join(ALL)}",
+            hint=f"known are {', '.join(known)}",
         )
     nth, action = 1, "kill"
     if rest and rest[0].isascii() and rest[0].isdigit():
@@ -106,7 +114,7 @@ def parse(text: str) -> _Armed | None:
         raise ConfigurationError(
             f"not a failpoint: {text!r}",
             place=ENVIRONMENT,
-            hint=f"write name[:nth][:kill|raise], nth from 1; names are {', '.join(ALL)}",
+            hint=f"write name[:nth][:kill|raise], nth from 1; names are {', '.join(known)}",
         )
     return _Armed(name, nth, action)
 

@@ -1,0 +1,146 @@
+"""Making a promotion's plan: what is seen of each replica, and what a plan binds."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from embassy.cli.options import Options
+from embassy.model.errors import RefusedError
+from embassy.pg import lease, progress_store, promotion_store
+from embassy.pg.connection import connect, place_of
+from embassy.pg.lost_session import transient
+from embassy.pg.promotion_obstacles import obstacles
+from embassy.pg.setup_errors import LOCK_SETTINGS, explained
+from embassy.runtime.config import Settings
+from embassy.wire.enrolment import Enrolment, load_enrolment, load_roster
+from embassy.wire.keyring import load_identity
+from embassy.wire.promotion_plan import NONCE_BYTES, Plan, PlanFile, PlannedStream, Waivers, roster_hash
+from failover.stream_promotion import CLOCK_ERROR_SECONDS
+
+_APPLICATION = "embassy-promote-plan"
+
+
+class Intention(NamedTuple):
+    """What the planner asked for."""
+
+    mode: str
+    accept_loss_seconds: int | None
+    waivers: Waivers
+    valid_minutes: int
+
+
+class Outlook(NamedTuple):
+    """What promoting one replica would mean, as it is now."""
+
+    planned: PlannedStream
+    last_commit_at: float | None
+    """Source time of the newest transaction applied, seconds since 1970 UTC."""
+    loss_seconds: float | None
+    """At most so much would be lost if it were sealed now; None: not known."""
+    holder: str
+    """Who applies the stream now; empty: nobody."""
+    obstacles: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """For scripts."""
+        planned = self.planned
+        return {
+            "name": planned.name,
+            "from_epoch": planned.from_epoch,
+            "to_epoch": planned.to_epoch,
+            "sequence": planned.minimum_sequence,
+            "lsn": str(planned.minimum_lsn),
+            "last_commit_at": None
+            if self.last_commit_at is None
+            else datetime.fromtimestamp(self.last_commit_at, UTC).isoformat(timespec="milliseconds"),
+            "predicted_loss_seconds": self.loss_seconds,
+            "consumer": self.holder,
+            "obstacles": list(self.obstacles),
+        }
+
+
+def make_plan(options: Options, intention: Intention) -> tuple[PlanFile, list[Outlook]]:
+    """Look at the replicas, and write down what is to become of them.
+
+    Raises:
+        RefusedError: a replica does not know its stream, or was promoted already.
+        ConfigurationError: the configuration lacks something, or an enrolment does not hold.
+        TransientError: a replica is unreachable.
+    """
+    settings = options.settings()
+    keys = settings.keys
+    operators = options.need(keys.operators, "keys.operators")
+    roster = load_roster(operators, keys.threshold)
+    identity = load_identity(options.need(keys.identity, "keys.identity"))
+    outlooks = list(_outlooks(options, settings, intention))
+    plan = Plan(
+        mode=intention.mode,
+        site=settings.site,
+        nonce=secrets.token_bytes(NONCE_BYTES),
+        made_at=int(time.time()),
+        accept_loss_seconds=intention.accept_loss_seconds,
+        waivers=intention.waivers,
+        roster=roster_hash(roster, keys.threshold),
+        identity=identity.public,
+        streams=tuple(outlook.planned for outlook in outlooks),
+    )
+    return PlanFile.draft(plan), outlooks
+
+
+def _outlooks(options: Options, settings: Settings, intention: Intention) -> Iterator[Outlook]:
+    for name, stream in options.streams(settings).items():
+        replica = options.need(stream.replica, f"streams.{name}.replica")
+        with transient(place_of(replica.dsn)), explained(place_of(replica.dsn)):
+            enrolment = load_enrolment(
+                stream.enrolment,
+                operators=settings.keys.operators,
+                threshold=settings.keys.threshold,
+                stream=stream.stream,
+            )
+            yield _outlook(settings, name, enrolment, replica.dsn, intention)
+
+
+def _outlook(settings: Settings, name: str, enrolment: Enrolment, dsn: str, intention: Intention) -> Outlook:
+    with connect(dsn, application_name=_APPLICATION, autocommit=True, settings=LOCK_SETTINGS) as connection:
+        promotion_store.require(connection, place_of(dsn))
+        progress = progress_store.read(connection, enrolment.stream)
+        if progress is None:
+            raise RefusedError(
+                "the replica does not know this stream", place=name, hint="check streams.NAME.replica.dsn"
+            )
+        if progress.head.epoch != enrolment.epoch:
+            raise RefusedError(
+                f"the replica is at epoch {progress.head.epoch}, its enrolment is of epoch {enrolment.epoch}",
+                place=name,
+                hint="it was promoted already: embassy promote status",
+            )
+        now = promotion_store.local_now(connection).timestamp()
+        last = progress.committed_at / 1e6 if progress.committed_at else None
+        planned = PlannedStream(
+            name,
+            enrolment.stream,
+            progress.head.epoch,
+            progress.head.epoch + 1,
+            enrolment.hash,
+            progress.head.sequence,
+            progress.head.resume_lsn,
+            int(now) + intention.valid_minutes * 60,
+        )
+        return Outlook(
+            planned,
+            last,
+            None if last is None else round(max(0.0, now - last) + CLOCK_ERROR_SECONDS, 1),
+            lease.held_by(connection, enrolment.stream),
+            tuple(
+                obstacles(
+                    connection,
+                    enrolment.stream,
+                    roles=settings.promotion.application_roles,
+                    accept_undrained=intention.waivers.undrained,
+                )
+            ),
+        )

@@ -1,0 +1,214 @@
+"""Running a plan over all its streams: checks together, the point of no return announced, then on to the end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import psycopg
+
+from embassy.cli.options import Options
+from embassy.cli.promote_applying import Consumers
+from embassy.model.errors import ConfigurationError, EmbassyError, StaleError
+from embassy.pg import replica_opening
+from embassy.runtime.config import Settings, Stream
+from embassy.wire.enrolment import Enrolment, load_enrolment, load_roster
+from embassy.wire.kafka_reader import TopicReader
+from embassy.wire.promotion_plan import Plan, PlanFile, PlannedStream, roster_hash
+from embassy.wire.public_keys import PublicOperator
+from embassy.wire.verifying import RecordVerifier
+from failover.promotion import Mode, Step, Terms
+from failover.stream_promotion import Ports, StreamPromotion, Wish
+
+_TOGETHER = 12
+
+Tell = Callable[[str, Step, str], None]
+"""Told of a stream's step, and of what it found."""
+
+
+class Approved(NamedTuple):
+    """A plan that fits the configuration, and who has approved it."""
+
+    file: PlanFile
+    plan: Plan
+    persons: frozenset[str]
+
+
+class Failure(NamedTuple):
+    """A stream that went no further."""
+
+    name: str
+    error: EmbassyError
+
+
+def read_plan(options: Options, settings: Settings, path: Path) -> Approved:
+    """Read a plan and compare it with the configuration.
+
+    Raises:
+        ConfigurationError: it cannot be read, or is damaged.
+        StaleError: it is of another site or roster.
+    """
+    keys = settings.keys
+    roster = load_roster(options.need(keys.operators, "keys.operators"), keys.threshold)
+    file = PlanFile.read(path)
+    persons = file.signers(roster)  # before anything of it is parsed
+    plan = file.parsed(path)
+    _must_fit(plan, settings, roster, path)
+    return Approved(file, plan, persons)
+
+
+def _must_fit(plan: Plan, settings: Settings, roster: Sequence[PublicOperator], path: Path) -> None:
+    if plan.site != settings.site:
+        raise StaleError(
+            f"the plan is for site {plan.site}, and this is {settings.site}",
+            place=str(path),
+            hint="use that site's configuration",
+        )
+    if plan.roster != roster_hash(roster, settings.keys.threshold):
+        raise StaleError(
+            "the operators or their threshold are others than when the plan was made",
+            place=str(path),
+            hint="make a new plan, and have it approved",
+        )
+
+
+class PlanRun:
+    """One run of a plan over the streams that it is for; enter it, then `prepare` and `finish`."""
+
+    def __init__(self, options: Options, settings: Settings, approved: Approved, path: Path, tell: Tell) -> None:
+        self._options = options
+        self._settings = settings
+        self._approved = approved
+        self._path = path
+        self._tell = tell
+        self._closing = ExitStack()
+        self._roles_lock = threading.Lock()
+        self._promotions: list[StreamPromotion] = []
+
+    def __enter__(self) -> Self:
+        cluster = self._options.need(self._settings.kafka.foreign, "kafka.foreign")
+        consumers = Consumers(self._settings, cluster)
+        self._closing.callback(consumers.close)
+        named = self._options.registries
+        for planned in self._approved.plan.streams:
+            if not named or planned.name in named:
+                promotion = StreamPromotion(self._wish(planned), self._ports(planned, consumers))
+                self._promotions.append(self._closing.enter_context(promotion))
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._closing.close()
+
+    def prepare(self) -> tuple[list[str], list[Failure]]:
+        """Take every step before the point of no return.
+
+        Returns the streams that have it still before them, and those that cannot go on.
+        """
+        ready: list[str] = []
+
+        def one(promotion: StreamPromotion) -> None:
+            if promotion.prepare():
+                ready.append(promotion.name)
+
+        failures = self._each(one)
+        return sorted(ready), failures
+
+    def finish(self) -> tuple[list[Mapping[str, Any]], list[Failure]]:
+        """Go on to the end; returns what the report says of each stream, and those that did not get there."""
+        found: list[Mapping[str, Any]] = []
+        failures = self._each(lambda promotion: found.append(promotion.finish()))
+        return sorted(found, key=lambda entry: str(entry["name"])), failures
+
+    def summaries(self) -> list[Mapping[str, Any]]:
+        """What the journals say of a plan that has run."""
+        return [promotion.summary() for promotion in self._promotions]
+
+    def _each(self, work: Callable[[StreamPromotion], None]) -> list[Failure]:
+        failures: list[Failure] = []
+
+        def guarded(promotion: StreamPromotion) -> None:
+            try:
+                work(promotion)
+            except EmbassyError as error:
+                failures.append(Failure(promotion.name, error))
+
+        with ThreadPoolExecutor(max_workers=_TOGETHER, thread_name_prefix="promote") as pool:
+            for future in [pool.submit(guarded, promotion) for promotion in self._promotions]:
+                future.result()
+        return sorted(failures, key=lambda failure: failure.name)
+
+    def _stream(self, planned: PlannedStream) -> Stream:
+        stream = self._settings.streams.get(planned.name)
+        if stream is None or stream.stream != planned.stream.hex():
+            raise ConfigurationError(
+                f"the plan's stream {planned.name} is not in the configuration, or is another one",
+                place=self._options.place,
+                hint="use the configuration that the plan was made with",
+            )
+        return stream
+
+    def _enrolment(self, planned: PlannedStream) -> Enrolment:
+        stream = self._stream(planned)
+        keys = self._settings.keys
+        enrolment = load_enrolment(
+            stream.enrolment, operators=keys.operators, threshold=keys.threshold, stream=stream.stream
+        )
+        if enrolment.hash != planned.enrolment:
+            raise StaleError(
+                f"the enrolment of {planned.name} is another one than when the plan was made",
+                place=str(stream.enrolment),
+                hint="make a new plan, and have it approved",
+            )
+        return enrolment
+
+    def _wish(self, planned: PlannedStream) -> Wish:
+        plan, promotion = self._approved.plan, self._settings.promotion
+        return Wish(
+            planned=planned,
+            nonce=plan.nonce,
+            document=self._approved.file.render(),
+            terms=Terms(
+                Mode(plan.mode),
+                planned.from_epoch,
+                planned.to_epoch,
+                planned.minimum_sequence,
+                planned.expires_at,
+                self._settings.keys.threshold,
+            ),
+            persons=self._approved.persons,
+            accept_loss_seconds=plan.accept_loss_seconds,
+            waivers=plan.waivers,
+            application_roles=promotion.application_roles,
+            sequence_headroom=promotion.sequence_headroom,
+            drain_seconds=promotion.drain_seconds,
+        )
+
+    def _ports(self, planned: PlannedStream, consumers: Consumers) -> Ports:
+        stream, enrolment = self._stream(planned), self._enrolment(planned)
+        replica = self._options.need(stream.replica, f"streams.{planned.name}.replica")
+        cluster = self._options.need(self._settings.kafka.foreign, "kafka.foreign")
+
+        def log() -> AbstractContextManager[TopicReader]:
+            return TopicReader(cluster, stream.topic, f"{stream.topic}-promote")
+
+        return Ports(
+            dsn=replica.dsn,
+            log=log,
+            verified=RecordVerifier(enrolment).verified,
+            applying=consumers.of(planned.name, stream, replica, enrolment),
+            let_in=self._let_in,
+            tell=partial(self._tell, planned.name),
+            clock=time.monotonic,
+            pause=time.sleep,
+        )
+
+    def _let_in(self, connection: psycopg.Connection[Any]) -> None:
+        """One at a time: registries of one server share their roles, and two sessions cannot alter one at once."""
+        with self._roles_lock:
+            replica_opening.let_in(connection, self._settings.promotion.application_roles)

@@ -1,0 +1,58 @@
+"""Why a replica must not be promoted as it is. Tables of pieces that are not installed count as not applicable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import psycopg
+
+from embassy.pg.catalog import brief
+from embassy.pg.replica_opening import missing_roles
+
+_SUBSCRIPTIONS = """
+SELECT subname FROM pg_catalog.pg_subscription
+WHERE subenabled AND subdbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+ORDER BY 1"""
+_COPIES = (
+    "SELECT DISTINCT schema_name || '.' || table_name FROM embassy.table_copy WHERE state <> 'done' ORDER BY 1"
+)
+
+
+def obstacles(
+    connection: psycopg.Connection[Any], stream: bytes, *, roles: Sequence[str], accept_undrained: bool
+) -> Iterator[str]:
+    """Everything that stands in the way, as words for the operator.
+
+    Args:
+        connection: with the replica.
+        stream: whose replica it is.
+        roles: the application's roles, which are to be let in.
+        accept_undrained: whether a stream that was frozen may be promoted where it stands.
+    """
+    if connection.execute("SELECT pg_catalog.pg_is_in_recovery()").fetchone() == (True,):
+        yield "the server is a standby: promote it to a primary first, or name the primary in replica.dsn"
+    if _exists(connection, "embassy.table_copy"):
+        copying = [name for (name,) in connection.execute(_COPIES)]
+        if copying:
+            yield f"tables whose rows have not all been copied: {brief(copying)}"
+    if _exists(connection, "embassy.control") and not accept_undrained:
+        row = connection.execute(
+            "SELECT frozen_by, freeze_reason FROM embassy.control WHERE stream = %s AND frozen_at IS NOT NULL",
+            (stream,),
+        ).fetchone()
+        if row is not None:
+            yield (
+                f"the stream is frozen by {row[0]}: {row[1]} (a plan with --accept-undrained promotes it where it "
+                "stands)"
+            )
+    missing = missing_roles(connection, roles)
+    if missing:
+        yield f"roles of promotion.application_roles do not exist: {', '.join(missing)}"
+    subscriptions = [name for (name,) in connection.execute(_SUBSCRIPTIONS)]
+    if subscriptions:
+        yield f"subscriptions write here: {brief(subscriptions)}"
+
+
+def _exists(connection: psycopg.Connection[Any], table: str) -> bool:
+    return connection.execute("SELECT pg_catalog.to_regclass(%s) IS NOT NULL", (table,)).fetchone() == (True,)

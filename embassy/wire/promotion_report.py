@@ -1,0 +1,141 @@
+"""Reports of promotions: what was promoted and what may be lost, signed by the embassy that the approved plan names.
+
+A report carries the plan with its approvals. So whoever has the operators' public keys can check the whole: it is the
+certificate by which a home that returns learns that it was superseded.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PublicKey
+
+from embassy.model.errors import ConfigurationError
+from embassy.wire.key_document import damaged, load_object
+from embassy.wire.promotion_plan import Plan, PlanFile
+from embassy.wire.public_keys import PublicIdentity, PublicOperator, read_text
+from embassy.wire.suite import ED25519_SIGNATURE_BYTES, report_message
+
+_VERSION = 1
+_WHAT = "promotion report"
+_PERSONS_LEAST = 2
+
+
+class Signer(Protocol):
+    """An embassy's secret identity."""
+
+    def sign_twice(self, message: bytes) -> bytes:
+        """An Ed25519 signature and behind it one of ML-DSA-65."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportFile:
+    """A report with its signature; nothing of it is proven."""
+
+    payload: bytes
+    signature: bytes
+
+    @classmethod
+    def made(cls, plan: PlanFile, streams: Sequence[Mapping[str, Any]], signer: Signer) -> ReportFile:
+        """A new report.
+
+        Args:
+            plan: as it was run, with its approvals.
+            streams: what became of each stream; the members ``stream`` (hexadecimal) and ``to_epoch`` are needed.
+            signer: the identity that the plan names.
+        """
+        fields = {
+            "version": _VERSION,
+            "plan": base64.b64encode(plan.render().encode("utf-8")).decode("ascii"),
+            "streams": list(streams),
+        }
+        payload = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+        return cls(payload, signer.sign_twice(report_message(payload)))
+
+    @classmethod
+    def read(cls, path: Path) -> ReportFile:
+        """Read a file.
+
+        Raises:
+            ConfigurationError: it cannot be read, or has another form.
+        """
+        document = load_object(read_text(path, _WHAT), _WHAT, path)
+        try:
+            if document.keys() != {"payload", "signature"}:
+                raise ValueError  # noqa: TRY301 - one way out for every defect
+            return cls(base64.b64decode(document["payload"], validate=True), bytes.fromhex(document["signature"]))
+        except (LookupError, ValueError, TypeError, binascii.Error) as error:
+            raise damaged(_WHAT, path) from error
+
+    def render(self) -> str:
+        """The file's content."""
+        document = {
+            "payload": base64.b64encode(self.payload).decode("ascii"),
+            "signature": self.signature.hex(),
+        }
+        return json.dumps(document, indent=2) + "\n"
+
+    def proven(self, roster: Sequence[PublicOperator], threshold: int, place: Path) -> Report:
+        """What the report says, once its approvals and its signature hold.
+
+        Raises:
+            ConfigurationError: too few persons approved its plan, it is not signed by the embassy that the plan names,
+                or it is damaged.
+        """
+        fields = load_object(self.payload, _WHAT, place)
+        try:
+            if fields.keys() != {"version", "plan", "streams"} or fields["version"] != _VERSION:
+                raise ValueError  # noqa: TRY301 - one way out for every defect
+            plan_file = PlanFile.parse(base64.b64decode(fields["plan"], validate=True), place)
+            streams = tuple(dict(entry) for entry in fields["streams"])
+        except (LookupError, ValueError, TypeError, binascii.Error) as error:
+            raise damaged(_WHAT, place) from error
+        persons = plan_file.signers(roster)
+        if len(persons) < max(_PERSONS_LEAST, threshold):
+            raise ConfigurationError(
+                f"the plan of this {_WHAT} is approved by {len(persons)} of the operators",
+                place=str(place),
+                hint="this is no proof of a promotion; find out who placed it here",
+            )
+        plan = plan_file.parsed(place)
+        if not _holds(plan.identity, self.signature, report_message(self.payload)):
+            raise ConfigurationError(
+                f"the {_WHAT} is not signed by the embassy that its plan names",
+                place=str(place),
+                hint="this is no proof of a promotion; find out who placed it here",
+            )
+        return Report(plan, persons, streams)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A proven report."""
+
+    plan: Plan
+    persons: frozenset[str]
+    streams: tuple[Mapping[str, Any], ...]
+
+    def epoch_of(self, stream: bytes) -> int | None:
+        """The epoch to which a stream was promoted; None if it was not."""
+        planned = self.plan.stream(stream)
+        promoted = any(entry.get("stream") == stream.hex() for entry in self.streams)
+        return planned.to_epoch if planned is not None and promoted else None
+
+
+def _holds(identity: PublicIdentity, signature: bytes, message: bytes) -> bool:
+    """Whether both signatures hold, never either."""
+    cut = ED25519_SIGNATURE_BYTES
+    try:
+        Ed25519PublicKey.from_public_bytes(identity.ed25519).verify(signature[:cut], message)
+        MLDSA65PublicKey.from_public_bytes(identity.mldsa65).verify(signature[cut:], message)
+    except (InvalidSignature, ValueError, UnsupportedAlgorithm):
+        return False
+    return True

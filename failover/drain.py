@@ -1,0 +1,182 @@
+"""What of a stream has reached the embassy's log, and whether its replica has all of it.
+
+The chain is followed from the replica's own head to the log's end. The resume LSN of the last record that links tells
+what whole transactions are there: a replica with the same one lacks nothing but the beginning of a transaction whose end
+never came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol
+
+from embassy.model.errors import EmbassyError, RefusedError
+from embassy.model.lsn import Lsn
+from embassy.model.record import Head, RecordKind, SealedRecord
+from embassy.pg.progress_store import Progress
+from embassy.wire.head_search import Log, locate, read_records
+
+_POLL_SECONDS = 0.02
+
+
+class Arrived(NamedTuple):
+    """What stands in the log behind the replica's head."""
+
+    resume_lsn: Lsn
+    """The end of the last whole transaction."""
+    records: int
+    """That link."""
+    transactions_open: int
+    """1 if a transaction has begun whose end has not come, else 0."""
+    missing: int | None
+    """The number of a record that is missing, although later ones are there; None: nothing is."""
+
+
+class LogEnd:
+    """Follows one stream's log from a replica's head on, as far as it goes whenever asked."""
+
+    def __init__(self, log: Log, head: Head, next_offset: int, verified: Callable[[SealedRecord], bool]) -> None:
+        self._log = log
+        self._verified = verified
+        self._head = head
+        self._first = head
+        self._offset = locate(log, head, verified, next_offset)
+        self._beyond = False
+        self._records = 0
+        self._open = False
+
+    def look(self) -> Arrived:
+        """Read to the end that the log has now.
+
+        Raises:
+            TransientError: the cluster is unreachable.
+            IntegrityError: the topic is gone.
+        """
+        _, high = self._log.bounds()
+        for offset, record in read_records(self._log, self._offset, high):
+            self._offset = offset + 1
+            if self._verified(record):
+                self._judge(record)
+        self._offset = max(self._offset, high)
+        return Arrived(
+            self._head.resume_lsn,
+            self._records,
+            int(self._open),
+            self._head.sequence + 1 if self._beyond else None,
+        )
+
+    def _judge(self, record: SealedRecord) -> None:
+        before = self._head
+        linked = before.link(record.header, record.hash)
+        if linked is None:
+            self._beyond = self._beyond or record.header.sequence > before.sequence + 1
+            return
+        self._head, self._beyond = linked, False
+        self._records += 1
+        if record.header.kind is RecordKind.KEY:
+            self._open = False
+        else:
+            self._open = linked.resume_lsn == before.resume_lsn
+
+
+class Applying(Protocol):
+    """A consumer that applies the stream in this process while its context is entered, if none other does."""
+
+    def failure(self) -> EmbassyError | None:
+        """Why it can apply no more; None while it can."""
+
+
+class Left(NamedTuple):
+    """What the replica lacks of what has reached the log."""
+
+    level: bool
+    records: int
+    transactions_open: int
+    missing: int | None
+
+
+class Drained(NamedTuple):
+    """How draining ended."""
+
+    records: int
+    """That were applied meanwhile."""
+    words: str
+
+
+class Reach:
+    """One stream's log and its replica."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        log: Log,
+        verified: Callable[[SealedRecord], bool],
+        progress: Callable[[], Progress],
+        applying: Callable[[], AbstractContextManager[Applying]],
+        stall_seconds: float,
+        accept_undrained: bool,
+        clock: Callable[[], float],
+        pause: Callable[[float], None],
+    ) -> None:
+        self._name = name
+        self._log = log
+        self._verified = verified
+        self._progress = progress
+        self._applying = applying
+        self._stall_seconds = stall_seconds
+        self._accept_undrained = accept_undrained
+        self._clock = clock
+        self._pause = pause
+
+    def drain(self) -> Drained:
+        """Wait until the replica has every whole transaction that reached the log.
+
+        Raises:
+            RefusedError: it cannot get there, and the plan does not accept that.
+            TransientError: the cluster is unreachable.
+        """
+        first = before = self._progress()
+        end = LogEnd(self._log, first.head, first.next_offset, self._verified)
+        moved_at = self._clock()
+        with self._applying() as applying:
+            while True:
+                arrived = end.look()
+                progress = self._progress()
+                if progress.head.resume_lsn >= arrived.resume_lsn:
+                    return self._reached(first, progress, arrived)
+                if progress.head.sequence != before.head.sequence:
+                    before, moved_at = progress, self._clock()
+                failure = applying.failure()
+                if failure is not None:
+                    return self._stuck(first, progress, f"the stream cannot be applied on: {failure}")
+                if self._clock() - moved_at > self._stall_seconds:
+                    return self._stuck(
+                        first, progress, f"nothing was applied for {self._stall_seconds:g} s, and records are left"
+                    )
+                self._pause(_POLL_SECONDS)
+
+    def left(self, progress: Progress) -> Left:
+        """What stands in the log now that a replica at this progress does not have."""
+        arrived = LogEnd(self._log, progress.head, progress.next_offset, self._verified).look()
+        level = progress.head.resume_lsn >= arrived.resume_lsn
+        return Left(level, arrived.records, arrived.transactions_open, arrived.missing)
+
+    def _reached(self, first: Progress, progress: Progress, arrived: Arrived) -> Drained:
+        if arrived.missing is not None:
+            return self._stuck(first, progress, f"record {arrived.missing} is missing, and later ones are there")
+        records = progress.head.sequence - first.head.sequence
+        return Drained(
+            records, f"all {records} records that were left are applied" if records else "nothing was left"
+        )
+
+    def _stuck(self, first: Progress, progress: Progress, why: str) -> Drained:
+        if not self._accept_undrained:
+            raise RefusedError(
+                why,
+                place=self._name,
+                hint="mend it; or promote without what is left: a new plan with --accept-undrained. Where no consumer "
+                "runs, keys.recipient lets this command apply the rest itself",
+            )
+        return Drained(progress.head.sequence - first.head.sequence, f"{why}; the plan accepts that")

@@ -1,0 +1,36 @@
+-- What a promotion keeps in the replica that it promotes: its journal, so that it goes on where it was killed.
+
+-- Plans that were begun. A plan's nonce is used once: a row that has ended is never begun again.
+CREATE TABLE IF NOT EXISTS embassy.promotion_plan (
+    nonce bytea PRIMARY KEY,
+    stream bytea NOT NULL,
+    from_epoch bigint NOT NULL,
+    to_epoch bigint NOT NULL,
+    document text NOT NULL,               -- the plan with its signatures, as it was run
+    begun_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    ended_at timestamptz,
+    outcome text CHECK (outcome IN ('promoted', 'aborted', 'replaced')),
+    reason text
+);
+
+-- Its steps: an intent before each, a result behind it. The step that raises the epoch has its result in that very transaction.
+CREATE TABLE IF NOT EXISTS embassy.promotion (
+    nonce bytea NOT NULL REFERENCES embassy.promotion_plan,
+    step text NOT NULL,
+    intent_at timestamptz NOT NULL,
+    done_at timestamptz,
+    result jsonb,
+    PRIMARY KEY (nonce, step)
+);
+
+-- The newest time that this server's clock has ever shown: approvals do not come back to life when it is wound back.
+CREATE TABLE IF NOT EXISTS embassy.local_clock (
+    id integer PRIMARY KEY CHECK (id = 1),
+    newest timestamptz NOT NULL
+);
+
+-- The first write of a promoted replica.
+CREATE TABLE IF NOT EXISTS embassy.smoke_write (
+    nonce bytea PRIMARY KEY,
+    written_at timestamptz NOT NULL
+);
