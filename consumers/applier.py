@@ -98,6 +98,19 @@ class Applier:
             self._session.run(self._planned_for(Access.BY_KEY))
             Replay(self._session, self._targets, self._ddl, batch, self._pulse).run()
 
+    def apply_exactly(self, batch: Batch, changes: range) -> None:
+        """Apply some of a batch's changes, one by one in the source's order.
+
+        Args:
+            batch: the batch.
+            changes: which of the entries of its ``order``.
+
+        Raises:
+            IntegrityError, TransientError: as for `apply`.
+        """
+        self._session.run(self._planned_for(Access.BY_KEY))
+        Replay(self._session, self._targets, self._ddl, batch, self._pulse, changes=changes).run()
+
     def _apply_fast(self, batch: Batch) -> None:
         """Apply segment by segment.
 

@@ -42,7 +42,19 @@ class Replay:
         ddl: DdlExecutor,
         batch: Batch,
         pulse: Callable[[], None],
+        *,
+        changes: range | None = None,
     ) -> None:
+        """Take a batch.
+
+        Args:
+            session: the replica's.
+            targets: its tables.
+            ddl: executes statements.
+            batch: what is applied.
+            pulse: called now and then.
+            changes: which entries of ``order``; all if not said.
+        """
         self._session = session
         self._targets = targets
         self._ddl = ddl
@@ -51,9 +63,10 @@ class Replay:
         self._order = array("H", batch.order)
         if sys.byteorder == "big":
             self._order.byteswap()
+        self._changes = changes if changes is not None else range(len(self._order))
 
     def run(self) -> None:
-        """Apply every change, superseded ones too.
+        """Apply each of the changes, superseded ones too.
 
         Raises:
             IntegrityError: a change cannot be applied.
@@ -63,8 +76,14 @@ class Replay:
         rows = [_rows(segment) for segment in batch.segments]
         ddl = [iter(commands(batch.relations[segment.relation], segment)) for segment in batch.segments]
         calls: list[Call] = [_PLAN_ONCE]
-        first, size = -1, 0
-        for ordinal, index in enumerate(self._order):
+        size = 0
+        for index in self._order[: self._changes.start]:
+            if batch.segments[index].operation is not Operation.TRUNCATE:
+                next(rows[index])
+                next(ddl[index], None)
+        first = self._changes.start - 1  # the ordinal of calls[0], which is no change
+        for ordinal in self._changes:
+            index = self._order[ordinal]
             segment = batch.segments[index]
             if segment.operation is Operation.TRUNCATE:
                 self._send(calls, first)

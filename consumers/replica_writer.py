@@ -9,12 +9,15 @@ row tells.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
+
+import psycopg
 
 from consumers.applier import Applier
 from consumers.ddl import holds_ddl
 from consumers.inbox import BatchOpened, KeyTaken
 from embassy.model.lsn import Lsn
+from embassy.model.record import Head
 from embassy.pg import progress_store
 from embassy.pg.apply_session import ApplySession, Call, Query
 from embassy.pg.progress_store import Progress
@@ -54,7 +57,20 @@ class ReplicaWriter:
         gauges: Gauges,
         clock: Callable[[], float],
         bounds: Bounds | None = None,
+        control_version: int = 0,
     ) -> None:
+        """Begin where the replica stands.
+
+        Args:
+            session: the replica's.
+            applier: writes rows through it.
+            stream: whose progress moves.
+            progress: as it was read.
+            gauges: told of what is committed.
+            clock: monotonic.
+            bounds: when to commit although more is here.
+            control_version: of the `embassy.control` row that was read; nothing is committed under another.
+        """
         self.progress = progress
         """What is committed."""
         self._session = session
@@ -63,35 +79,77 @@ class ReplicaWriter:
         self._gauges = gauges
         self._clock = clock
         self._bounds = bounds or Bounds()
+        self._control_version = control_version
         self._next = progress
         self._open = False
-        self._parts_open = False
+        self.parts_open = False
+        """Whether a transaction that has not come whole yet is open."""
         self._reset()
 
-    def take(self, event: KeyTaken | BatchOpened) -> None:
+    @property
+    def head(self) -> Head:
+        """After the last whole batch that was applied, committed or not."""
+        return self._next.head
+
+    def take(self, event: KeyTaken | BatchOpened, done: int = 0) -> None:
         """Apply an event; what is whole may stay uncommitted until `commit`.
+
+        Args:
+            event: what the inbox gave.
+            done: how many of a batch's transactions are in the replica already.
 
         Raises:
             IntegrityError: it cannot be applied, or something else has moved the progress row.
+            ControlMoved: something new was said about applying; nothing since the last commit counts.
             TransientError: the session ended.
         """
         if isinstance(event, KeyTaken):
             self._take_key(event)
         else:
-            self._take_batch(event)
+            self._take_batch(event, done)
 
     def commit(self) -> None:
         """Commit what is whole, if anything is; a transaction that is not whole stays open.
 
         Raises:
-            IntegrityError, TransientError: as for `take`.
+            IntegrityError, ControlMoved, TransientError: as for `take`.
         """
-        if self._parts_open or self._next is self.progress:
+        if self.parts_open or self._next is self.progress:
             return
+        self._commit()
+
+    def stop(self, event: BatchOpened, some: range, word: Callable[[psycopg.Connection[Any]], None]) -> None:
+        """Commit what is whole and only some transactions of the next batch, and a word about it, as one; take no more.
+
+        Args:
+            event: the batch.
+            some: which of its transactions.
+            word: writes to `embassy.control` in the same transaction.
+
+        Raises:
+            IntegrityError, ControlMoved, TransientError: as for `take`.
+        """
+        if self.parts_open:
+            self._roll_back()
+        if some:
+            self._begin()
+            transactions = event.batch.transactions
+            changes = [transaction.changes for transaction in transactions]
+            first, last = sum(changes[: some.start]), sum(changes[: some.stop])
+            self._applier.apply_exactly(event.batch, range(first, last))
+            self._changes += last - first
+            self._transactions += len(some)
+            self._next = self._next._replace(committed_at=transactions[some.stop - 1].committed_at)
+        self._commit(word)
+
+    def _commit(self, word: Callable[[psycopg.Connection[Any]], None] | None = None) -> None:
         if not self._open:
             self._applier.begin()
         self._session.run()
-        progress_store.advance(self._session.connection, self._stream, self.progress.head, self._next)
+        connection = self._session.connection
+        progress_store.advance(connection, self._stream, self.progress.head, self._next, self._control_version)
+        if word is not None:
+            word(connection)
         failpoint(failpoints.CONSUMER_BEFORE_COMMIT)
         self._session.run([_COMMIT])
         failpoint(failpoints.CONSUMER_AFTER_COMMIT)
@@ -104,28 +162,27 @@ class ReplicaWriter:
 
     def _take_key(self, event: KeyTaken) -> None:
         if event.rolls_back:
-            self._session.run([_ROLLBACK])
-            self._parts_open = False
-            self._reset()
+            self._roll_back()
         self._next = Progress(event.head, event.key_record, event.next_offset, self._next.committed_at)
 
-    def _take_batch(self, event: BatchOpened) -> None:
+    def _take_batch(self, event: BatchOpened, done: int) -> None:
         batch = event.batch
-        if not batch.complete and not self._parts_open:
+        if not batch.complete and not self.parts_open:
             self.commit()  # only the large transaction may be rolled back with its parts
-        if not self._open:
-            self._applier.begin()
-            self._open = True
-            self._begun_at = self._clock()
-        self._parts_open = not batch.complete
+        self._begin()
+        self.parts_open = not batch.complete
         failpoint(failpoints.CONSUMER_BEFORE_APPLY)
-        self._applier.apply(batch)
+        changes = [transaction.changes for transaction in batch.transactions]
+        if done:
+            self._applier.apply_exactly(batch, range(sum(changes[:done]), sum(changes)))
+        else:
+            self._applier.apply(batch)
         failpoint(failpoints.CONSUMER_AFTER_APPLY)
-        self._changes += sum(transaction.changes for transaction in batch.transactions)
-        if self._parts_open:
+        self._changes += sum(changes[done:])
+        if self.parts_open:
             failpoint(failpoints.CONSUMER_BETWEEN_PARTS)
             return
-        self._transactions += len(batch.transactions)
+        self._transactions += len(changes) - done
         committed_at = batch.transactions[-1].committed_at if batch.transactions else self._next.committed_at
         self._next = Progress(event.head, self._next.key_record, event.next_offset, committed_at)
         self._batches += 1
@@ -137,6 +194,17 @@ class ReplicaWriter:
             or holds_ddl(batch)
         ):
             self.commit()
+
+    def _begin(self) -> None:
+        if not self._open:
+            self._applier.begin()
+            self._open = True
+            self._begun_at = self._clock()
+
+    def _roll_back(self) -> None:
+        self._session.run([_ROLLBACK])
+        self.parts_open = False
+        self._reset()
 
     def _reset(self) -> None:
         self._open = False

@@ -14,34 +14,43 @@ they are held until one links, and the hold's end halts the stream.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Protocol
 
 import structlog
 
 from consumers import inbox, replica_writer
+from consumers.admission import Admission
 from consumers.applier import SETTINGS, Applier
+from consumers.follow import Clocks, Ended, Following
+from consumers.gate import Gate
 from consumers.inbox import Inbox, Opener, resume
 from consumers.replica_writer import ReplicaWriter
 from embassy.model.chain import Follower
+from embassy.model.control import Control, Freeze, Point
 from embassy.model.errors import IntegrityError, RefusedError
 from embassy.model.record import SealedRecord
-from embassy.pg import lease, progress_store
-from embassy.pg.apply_session import ApplySession
+from embassy.model.wording import iso
+from embassy.pg import control_store, lease, progress_store
+from embassy.pg.apply_session import ApplySession, Call, Query
 from embassy.pg.connection import connect, place_of
 from embassy.pg.lost_session import transient
-from embassy.pg.progress_store import Progress
-from embassy.runtime.config import ConsumerTuning, KafkaCluster, Replica
+from embassy.pg.progress_store import ControlMoved, Progress
+from embassy.pg.replica_catalog import holds_rows
+from embassy.runtime.config import ConsumerTuning, KafkaCluster, Protection, Replica
+from embassy.runtime.supervised_stream import Finished
 from embassy.wire.enrolment import Enrolment
 from embassy.wire.head_search import Log, locate, read_records
-from embassy.wire.kafka_reader import StreamsReader, Subscription, TopicReader
+from embassy.wire.kafka_reader import StreamsReader, TopicReader
 from embassy.wire.verifying import RecordVerifier
 
-_WAIT_SECONDS = 0.25
 _LEASE_POLL_SECONDS = 0.5
+_FROZEN_POLL_SECONDS = 0.5
 _TAIL_RECORDS = 2_000
-_ALIVE_SECONDS = 5.0
+_ROLLBACK = Call(Query("ROLLBACK"))
 
 
 class Gauges(inbox.Gauges, replica_writer.Gauges, Protocol):
@@ -49,6 +58,9 @@ class Gauges(inbox.Gauges, replica_writer.Gauges, Protocol):
 
     def replayed(self, reason: str) -> None:
         """A batch was applied change by change: an SQLSTATE, or a word."""
+
+    def frozen(self, *, frozen: bool) -> None:
+        """Whether the stream is frozen."""
 
 
 class StreamConsumer:
@@ -67,7 +79,29 @@ class StreamConsumer:
         tuning: ConsumerTuning,
         gauges: Gauges,
         clock: Callable[[], float],
+        wall: Callable[[], float] = time.time,
+        protection: Protection | None = None,
+        until: Point | None = None,
+        froze: Callable[[Freeze], None] = lambda _: None,
     ) -> None:
+        """Take what the stream needs; nothing is connected to yet.
+
+        Args:
+            name: the stream's, in logs.
+            topic: in the embassy's cluster.
+            enrolment: whose records count.
+            foreign: the cluster.
+            replica: the database.
+            reader: the client that many streams share.
+            opener: opens records.
+            tuning: limits.
+            gauges: told how it goes.
+            clock: monotonic.
+            wall: seconds since 1970 UTC, which an apply delay is measured by.
+            protection: what freezes the stream.
+            until: where this run ends.
+            froze: told when this consumer has frozen the stream itself.
+        """
         self.name = name
         self._topic = topic
         self._enrolment = enrolment
@@ -78,13 +112,17 @@ class StreamConsumer:
         self._tuning = tuning
         self._gauges = gauges
         self._clock = clock
-        self._alive_at = clock()
+        self._wall = wall
+        self._protection = protection or Protection()
+        self._until = until
+        self._froze = froze
         self._log = structlog.get_logger(component="consumer", stream=name)
 
     def run(self, stop: threading.Event, pulse: Callable[[], None]) -> None:
-        """Apply until told to stop.
+        """Apply until told to stop, or up to the point that was given.
 
         Raises:
+            Finished: everything up to that point is applied.
             TransientError: the cluster or the replica is unreachable.
             IntegrityError: a record is missing, cannot be opened or cannot be applied.
             RefusedError: the database is not a replica, or not this enrolment's.
@@ -92,37 +130,106 @@ class StreamConsumer:
         with self._session(pulse) as session, transient(session.place):
             if not self._leased(session, stop, pulse):
                 return
-            progress = self._progress(session)
-            self._gauges.applied(0, 0, progress.head.resume_lsn, progress.committed_at)  # what is here already
-            verified = RecordVerifier(self._enrolment).verified
-            resume(self._opener, progress.head, progress.key_record, verified, session.place)
-            with TopicReader(self._foreign, self._topic, f"{self._topic}-resume") as log:
-                offset = place_in(log, progress, verified)
-            self._log.info("applying", sequence=progress.head.sequence, offset=offset)
-            follower = Follower(
-                progress.head,
-                topic=self._topic,
-                verified=verified,
-                clock=self._clock,
-                hold_seconds=self._tuning.hold_seconds,
-            )
-            writer = ReplicaWriter(
-                session,
-                Applier(session, replayed=self._replayed, pulse=pulse),
-                stream=self._enrolment.stream,
-                progress=progress,
-                gauges=self._gauges,
-                clock=self._clock,
-            )
-            subscription = self._reader.subscribe(self._topic, offset, self._tuning.queue_bytes)
-            try:
-                source = Inbox(follower, self._opener, self._gauges)
-                while not stop.is_set():
-                    pulse()
-                    if not _follow(subscription, source, writer, stop, pulse):
-                        self._must_live(session)
-            finally:
-                self._reader.unsubscribe(self._topic)
+            control_store.begin(session.connection, self._enrolment.stream)
+            control_store.note_delay(session.connection, self._enrolment.stream, self._replica.apply_delay_seconds)
+            ended: Ended | None = None
+            while not stop.is_set():
+                control = control_store.read(session.connection, self._enrolment.stream)
+                if control.freeze is not None:
+                    if ended is not None:
+                        self._froze(control.freeze)
+                        ended = None
+                    self._stay_frozen(session, control, control.freeze, stop, pulse)
+                    continue
+                self._gauges.frozen(frozen=False)
+                try:
+                    ended = self._apply(session, control, stop, pulse)
+                except ControlMoved:
+                    self._log.info("something new was said about applying")
+                    ended = None
+                session.run([_ROLLBACK])
+                if ended is not None and not ended.frozen:
+                    self._finish(session, ended)
+
+    def _apply(
+        self, session: ApplySession, control: Control, stop: threading.Event, pulse: Callable[[], None]
+    ) -> Ended | None:
+        """Apply under one version of the control row."""
+        progress = self._progress(session)
+        self._gauges.applied(0, 0, progress.head.resume_lsn, progress.committed_at)  # what is here already
+        verified = RecordVerifier(self._enrolment).verified
+        resume(self._opener, progress.head, progress.key_record, verified, session.place)
+        with TopicReader(self._foreign, self._topic, f"{self._topic}-resume") as log:
+            offset = place_in(log, progress, verified)
+        self._log.info("applying", sequence=progress.head.sequence, offset=offset)
+        follower = Follower(
+            progress.head,
+            topic=self._topic,
+            verified=verified,
+            clock=self._clock,
+            hold_seconds=self._tuning.hold_seconds,
+        )
+        holds = partial(holds_rows, session.connection)
+        gate = Gate(
+            control,
+            Admission(self._protection, holds, control.admitted),
+            delay_seconds=self._replica.apply_delay_seconds,
+            until=self._until,
+        )
+        writer = ReplicaWriter(
+            session,
+            Applier(session, replayed=self._replayed, pulse=pulse),
+            stream=self._enrolment.stream,
+            progress=progress,
+            gauges=self._gauges,
+            clock=self._clock,
+            control_version=control.version,
+        )
+        subscription = self._reader.subscribe(self._topic, offset, self._tuning.queue_bytes)
+        try:
+            return Following(
+                session.connection,
+                self._enrolment.stream,
+                control_version=control.version,
+                subscription=subscription,
+                inbox=Inbox(follower, self._opener, self._gauges),
+                gate=gate,
+                writer=writer,
+                clocks=Clocks(self._clock, self._wall),
+                freezes=self._until is None,
+            ).run(stop, pulse)
+        finally:
+            self._reader.unsubscribe(self._topic)
+
+    def _stay_frozen(
+        self,
+        session: ApplySession,
+        control: Control,
+        freeze: Freeze,
+        stop: threading.Event,
+        pulse: Callable[[], None],
+    ) -> None:
+        """Hold the lease and read nothing until something new is said; what comes meanwhile waits in Kafka."""
+        self._gauges.frozen(frozen=True)
+        self._log.critical(
+            "frozen: nothing is applied",
+            by=freeze.by,
+            reason=freeze.reason,
+            number=freeze.number,
+            hint="two persons lift it: embassy unfreeze plan, approve, run",
+        )
+        while control_store.version(session.connection, self._enrolment.stream) == control.version:
+            pulse()
+            if stop.wait(_FROZEN_POLL_SECONDS):
+                return
+
+    def _finish(self, session: ApplySession, ended: Ended) -> None:
+        """Tell how far the replica is, and end."""
+        progress = self._progress(session)
+        raise Finished(
+            f"everything up to {ended.at} is applied; the newest commit in the replica is from "
+            f"{iso(progress.committed_at / 1_000_000)}"
+        )
 
     @contextmanager
     def _session(self, pulse: Callable[[], None]) -> Iterator[ApplySession]:
@@ -136,13 +243,6 @@ class StreamConsumer:
             yield ApplySession(connection, place=place_of(self._replica.dsn), pulse=pulse)
         finally:
             connection.close()
-
-    def _must_live(self, session: ApplySession) -> None:
-        """Ask the replica for a sign of life while nothing comes: a promotion ends the session of its consumer."""
-        now = self._clock()
-        if now - self._alive_at >= _ALIVE_SECONDS:
-            self._alive_at = now
-            session.connection.execute("SELECT")
 
     def _leased(self, session: ApplySession, stop: threading.Event, pulse: Callable[[], None]) -> bool:
         """Wait for the lease; False if told to stop first."""
@@ -211,21 +311,3 @@ def _behind(log: Log, progress: Progress, what: str) -> IntegrityError:
         hint="restart the bridge: it carries again what home still holds; once it has passed that record, start this "
         "consumer. If home no longer holds what follows, resync the stream",
     )
-
-
-def _follow(
-    subscription: Subscription,
-    source: Inbox,
-    writer: ReplicaWriter,
-    stop: threading.Event,
-    pulse: Callable[[], None],
-) -> bool:
-    """One turn of the loop: take what has come, apply it, commit what is whole; returns whether anything had come."""
-    taken = subscription.take(_WAIT_SECONDS)
-    for event in source.receive(taken):
-        writer.take(event)
-        pulse()
-        if stop.is_set():
-            break
-    writer.commit()
-    return bool(taken)

@@ -6,15 +6,21 @@ from functools import partial
 from pathlib import Path
 
 import click
+import structlog
 
 from consumers.stream_consumer import StreamConsumer
 from embassy.cli.options import Options, pass_options
+from embassy.cli.points import POINT
 from embassy.cli.service import CLOCK, Service, address_file_option
+from embassy.model.control import Freeze, Point
+from embassy.model.errors import EmbassyError
 from embassy.pg.lost_session import TriedAgain
 from embassy.runtime import metrics as catalogue
+from embassy.runtime.audit_log import JSON, AuditLog
 from embassy.runtime.config import Stream
 from embassy.runtime.exit_codes import ExitCode
 from embassy.runtime.gauges import ConsumerGauges
+from embassy.runtime.logs import failure
 from embassy.runtime.supervised_stream import Assignment
 from embassy.wire.kafka_reader import StreamsReader
 from embassy.wire.keyring import load_recipient
@@ -29,29 +35,38 @@ def consumer() -> None:
 
 @consumer.command()
 @address_file_option
+@click.option(
+    "--stop-at",
+    type=POINT,
+    help="Apply up to this commit, at once, and end; a time needs its zone, and is the source's.",
+)
 @pass_options
-def run(options: Options, *, address_file: Path | None) -> ExitCode:
+def run(options: Options, *, address_file: Path | None, stop_at: Point | None) -> ExitCode:
     """Apply each stream to its replica until told to stop.
 
     Each transaction becomes visible whole, once, in commit order. A stream in doubt halts and keeps its last good
-    state, with the reason in the log and in /readyz; the others go on.
+    state, with the reason in the log and in /readyz; the others go on. A frozen stream waits until it is lifted.
 
-    Reads kafka.foreign, keys.recipient, keys.operators and streams.NAME.replica.
+    Reads kafka.foreign, keys.recipient, keys.operators, streams.NAME.replica and streams.NAME.protection.
 
     \b
     embassy -c consumer.toml consumer run
     embassy -c consumer.toml -r land_register consumer run
+    embassy -c consumer.toml -r land_register consumer run --stop-at 0/16B3748
     """  # noqa: D301 - \b is click's mark for lines that stay as they are
     with Service("consumer", options, address_file=address_file) as service:
-        fleet = _Fleet(service)
+        if stop_at is not None and stop_at.lsn is not None and len(service.streams) > 1:
+            raise click.UsageError("a position is one stream's: name it with -r")
+        fleet = _Fleet(service, stop_at)
         return service.run([fleet.assignment(name, stream) for name, stream in service.streams.items()])
 
 
 class _Fleet:
     """What the streams of the process share, and how one is made of it."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, stop_at: Point | None) -> None:
         selftest()
+        self._stop_at = stop_at
         need, settings = service.options.need, service.settings
         self._service = service
         self._cluster = need(settings.kafka.foreign, "kafka.foreign")
@@ -62,11 +77,15 @@ class _Fleet:
         service.closing.callback(self._reader.close)
 
     def assignment(self, name: str, stream: Stream) -> Assignment:
-        self._service.options.need(stream.replica, f"streams.{name}.replica")
+        replica = self._service.options.need(stream.replica, f"streams.{name}.replica")
         self._service.metrics.gauge(catalogue.REGISTRY_INFO, registry=name).set(1)
-        gauges = ConsumerGauges(self._service.metrics, name)
+        gauges = ConsumerGauges(self._service.metrics, name, delay_seconds=replica.apply_delay_seconds)
         return Assignment(
-            name, partial(self._build, name, stream, gauges), gauges.newest_seconds, stream.rpo_seconds
+            name,
+            partial(self._build, name, stream, gauges),
+            gauges.newest_seconds,
+            stream.rpo_seconds + replica.apply_delay_seconds,
+            gauges.held,
         )
 
     def _build(self, name: str, stream: Stream, gauges: ConsumerGauges) -> TriedAgain:
@@ -82,5 +101,20 @@ class _Fleet:
             tuning=self._service.settings.consumer,
             gauges=gauges,
             clock=CLOCK,
+            protection=stream.protection,
+            until=self._stop_at,
+            froze=partial(self._record, name),
         )
         return TriedAgain(loop, f"streams.{name}.replica")
+
+    def _record(self, name: str, freeze: Freeze) -> None:
+        """Enter a freeze that no person has ordered into the audit log; it stands whether that succeeds or not."""
+        details: dict[str, JSON] = {"registry": name, "number": freeze.number, "reason": freeze.reason}
+        try:
+            AuditLog(self._service.settings.audit.file).append(
+                "freeze", actor=freeze.by, outcome="ok", details=details
+            )
+        except EmbassyError as error:
+            structlog.get_logger(component="consumer", stream=name).error(
+                "the freeze could not be entered into the audit log", **failure(error)
+            )

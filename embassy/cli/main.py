@@ -38,6 +38,8 @@ COMMANDS = (
     Command("producer", "Home: read the registries' changes, seal them, append to Kafka."),
     Command("bridge", "Carry sealed records to an embassy's Kafka."),
     Command("consumer", "Embassy: verify, open and apply to the replicas."),
+    Command("freeze", "Embassy: apply nothing more; one operator may do that."),
+    Command("unfreeze", "Embassy: let frozen streams go on; it takes two."),
     Command("promote", "Make replicas the registries, by a plan that two persons have approved."),
     Command("status", "State, lag and age of each stream."),
     Command("watch", "What status shows, again and again."),

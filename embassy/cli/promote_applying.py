@@ -70,6 +70,7 @@ class Consumers:
                 tuning=self._settings.consumer,
                 gauges=ConsumerGauges(self._metrics, name),
                 clock=CLOCK,
+                protection=stream.protection,
             )
             running = _Running(TriedAgain(loop, f"streams.{name}.replica"), name)
             try:

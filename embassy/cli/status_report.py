@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from embassy.cli.observing import Look, Observed, Problem
 from embassy.model.health import Finding
-from embassy.model.measures import Behind, source_seen, tail_of
+from embassy.model.measures import Behind, replica_seen, source_seen, tail_of
 from embassy.model.observation import Side, TailSeen
 from embassy.model.wording import iso
 from embassy.runtime.exit_codes import ExitCode, exit_code, worst
@@ -71,6 +71,7 @@ def _registry(entry: Observed, thresholds: Thresholds) -> dict[str, Any]:
         "heartbeat_age_seconds": _rounded(measures.heartbeat_age_seconds),
         "applied_age_seconds": _rounded(measures.applied_age_seconds),
         "committed_at": _iso(measures.committed_at),
+        **_control(entry),
         "skew_seconds": _rounded(measures.skew_seconds),
         "slot": _slot(entry),
         "topics": {"home": _tail(tail_of(seen.home)), "foreign": _tail(tail_of(seen.foreign))},
@@ -95,6 +96,15 @@ def _slot(entry: Observed) -> dict[str, Any] | None:
         "retained_bytes": slot.retained_bytes,
         "safe_bytes": slot.safe_bytes,
         "confirmed_lsn": None if slot.confirmed_lsn is None else str(slot.confirmed_lsn),
+    }
+
+
+def _control(entry: Observed) -> dict[str, Any]:
+    replica = replica_seen(entry.observation)
+    control = replica.control if replica is not None else None
+    return {
+        "frozen_at": _iso(control.frozen_at) if control is not None else None,
+        "apply_delay_seconds": control.delay_seconds if control is not None else None,
     }
 
 

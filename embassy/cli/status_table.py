@@ -18,6 +18,8 @@ _COLOURS = {
     State.FOLLOWING: "green",
     State.CARRYING: "green",
     State.PUBLISHING: "green",
+    State.DELAYED: "cyan",
+    State.FROZEN: "bold red",
     State.CATCHING_UP: "yellow",
     State.PROVISIONING: "yellow",
     State.STALLED: "red",

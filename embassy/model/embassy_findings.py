@@ -12,6 +12,7 @@ from embassy.model.findings import (
     LOOK,
     PROVISION,
     RESYNC,
+    UNFREEZE,
     Condition,
     Finding,
     Stage,
@@ -20,8 +21,8 @@ from embassy.model.findings import (
     no_topic,
     unknown,
 )
-from embassy.model.measures import Limits, Measures, applied_age, tail_of
-from embassy.model.observation import Absent, Observation, ProgressSeen, ReplicaSeen, TopicSeen
+from embassy.model.measures import Limits, Measures, applied_age, delay_of, tail_of
+from embassy.model.observation import Absent, ControlSeen, Observation, ProgressSeen, ReplicaSeen, TopicSeen
 from embassy.model.wording import instant, span
 
 
@@ -51,6 +52,9 @@ def consumer(observation: Observation, measures: Measures, limits: Limits) -> It
         yield Finding(stage, Condition.PROVISIONING, "the replica has no progress row of this stream", PROVISION)
     else:
         yield from _contradicted(observation, replica.progress)
+        if replica.control is not None and replica.control.frozen_at is not None:
+            yield _frozen(observation, replica.control, replica.control.frozen_at)
+            return
         yield from _following(observation, replica, replica.progress, measures, limits)
 
 
@@ -138,6 +142,7 @@ def _following(
     observation: Observation, replica: ReplicaSeen, progress: ProgressSeen, measures: Measures, limits: Limits
 ) -> Iterator[Finding]:
     stage, age, moved = Stage.CONSUMER, measures.heartbeat_age_seconds, applied_age(replica)
+    fresh_seconds = limits.fresh_seconds + delay_of(replica)
     if progress.sequence == 0:
         text = "nothing has been applied"
         yield Finding(stage, Condition.PROVISIONING, text, "start producer, bridge and consumer, in that order")
@@ -145,6 +150,8 @@ def _following(
         yield unknown(stage, "the replica does not tell when it last applied anything", DOCTOR_EMBASSY)
     elif not moved >= -limits.clock_seconds:
         yield unknown(stage, f"the replica last moved {span(-moved)} ahead of its own clock", CLOCKS)
+    elif age is not None and -limits.clock_seconds <= age < delay_of(replica):
+        return  # fresher than it is meant to be: nothing is due
     elif moved > limits.fresh_seconds:
         yield _standing_still(observation, replica, progress, moved)
     elif age is None:
@@ -152,13 +159,19 @@ def _following(
         yield Finding(stage, Condition.STALLED, text, DOCTOR_HOME)
     elif not age >= -limits.clock_seconds:
         yield unknown(stage, f"the last heartbeat is {span(-age)} in the future: clocks differ", CLOCKS)
-    elif age > limits.fresh_seconds and moved > limits.moving_seconds:
+    elif age > fresh_seconds and moved > limits.moving_seconds:
         yield _standing_still(observation, replica, progress, moved)
-    elif age > limits.fresh_seconds:
+    elif age > fresh_seconds:
         text = f"the replica moves, but its heartbeat is {span(age)} old"
         yield Finding(
             stage, Condition.CATCHING_UP, text, "watch LAG fall; if it stays, compare the servers' clocks"
         )
+
+
+def _frozen(observation: Observation, control: ControlSeen, frozen_at: float) -> Finding:
+    since = instant(frozen_at, now=observation.observed_at)
+    text = f"frozen by {control.frozen_by} since {since}: {control.reason}"
+    return Finding(Stage.CONSUMER, Condition.FROZEN, text, UNFREEZE)
 
 
 def _standing_still(

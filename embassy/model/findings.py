@@ -27,6 +27,7 @@ class Condition(Enum):
 
     BROKEN = "broken"
     PROVISIONING = "provisioning"
+    FROZEN = "frozen"
     STALLED = "stalled"
     CATCHING_UP = "catching-up"
     UNKNOWN = "unknown"
@@ -48,6 +49,7 @@ RESYNC = "resync the stream under a new enrolment; do not promote before reading
 DOCTOR_HOME = "embassy doctor home"
 DOCTOR_KAFKA = "embassy doctor kafka"
 DOCTOR_EMBASSY = "embassy doctor embassy"
+UNFREEZE = "embassy unfreeze plan"
 CLOCKS = "let NTP set the servers' clocks; until then an age cannot be told"
 LOOK = "embassy events tail"
 

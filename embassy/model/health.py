@@ -13,7 +13,7 @@ from typing import NamedTuple
 from embassy.model.embassy_findings import bridge, consumer
 from embassy.model.findings import Condition, Finding, Stage
 from embassy.model.home_findings import producer
-from embassy.model.measures import Limits, Measures, measure
+from embassy.model.measures import Limits, Measures, delay_of, measure, replica_seen
 from embassy.model.observation import Observation, Side
 
 __all__ = ["Condition", "Finding", "Health", "Limits", "Stage", "State", "assess"]
@@ -30,6 +30,10 @@ class State(Enum):
     """Seen from home only: the source beats, and fresh signed records reach home Kafka."""
     CATCHING_UP = "catching-up"
     """The replica moves, but what it gets is old."""
+    DELAYED = "delayed"
+    """A heartbeat has gone all the way, deliberately so much later: an apply delay is set."""
+    FROZEN = "frozen"
+    """Nothing is applied, because an operator or a threshold said so."""
     STALLED = "stalled"
     """Nothing fresh arrives."""
     PROVISIONING = "provisioning"
@@ -42,12 +46,13 @@ class State(Enum):
     @property
     def healthy(self) -> bool:
         """Whether all that can be seen from here is as it should be."""
-        return self in (State.FOLLOWING, State.CARRYING, State.PUBLISHING)
+        return self in (State.FOLLOWING, State.DELAYED, State.CARRYING, State.PUBLISHING)
 
 
 _STATES = {
     Condition.BROKEN: State.BROKEN,
     Condition.PROVISIONING: State.PROVISIONING,
+    Condition.FROZEN: State.FROZEN,
     Condition.STALLED: State.STALLED,
     Condition.CATCHING_UP: State.CATCHING_UP,
     Condition.UNKNOWN: State.UNKNOWN,
@@ -97,7 +102,8 @@ def assess(observation: Observation, limits: Limits) -> Health:
     if Condition.BROKEN in conditions:
         return Health(State.BROKEN, measures, findings)
     if Side.REPLICA in sides:
-        state = _STATES[own[0].condition] if own else State.FOLLOWING
+        kept = State.DELAYED if delay_of(replica_seen(observation)) else State.FOLLOWING
+        state = _STATES[own[0].condition] if own else kept
     elif findings:
         state = _STATES[next(condition for condition in _WORST_FIRST if condition in conditions)]
     else:

@@ -127,6 +127,11 @@ def applied_age(replica: ReplicaSeen | None) -> float | None:
     return replica.clock.now - replica.progress.applied_at
 
 
+def delay_of(replica: ReplicaSeen | None) -> float:
+    """How far a replica is kept behind on purpose, in seconds."""
+    return replica.control.delay_seconds if replica is not None and replica.control is not None else 0.0
+
+
 def _epoch(
     observation: Observation, progress: ProgressSeen | None, foreign: TailSeen | None, home: TailSeen | None
 ) -> int | None:
@@ -181,7 +186,8 @@ def _lag(observation: Observation, limits: Limits) -> float | None:
     if age > limits.fresh_seconds or applied_at is None or committed_at is None:
         return None
     if age > limits.moving_seconds and (
-        replica.beat is None or _age(observation, replica.beat.beat_at)[0] > limits.fresh_seconds
+        replica.beat is None
+        or _age(observation, replica.beat.beat_at)[0] > limits.fresh_seconds + delay_of(replica)
     ):
         return None
     if source is not None:

@@ -124,6 +124,17 @@ class ProgressSeen(NamedTuple):
     """Source time of the newest transaction applied."""
 
 
+class ControlSeen(NamedTuple):
+    """What was said about applying the stream."""
+
+    frozen_at: float | None
+    """By the replica's clock; None: it is not frozen."""
+    frozen_by: str
+    reason: str
+    delay_seconds: float
+    """How far the consumer keeps the replica behind on purpose."""
+
+
 class ReplicaSeen(NamedTuple):
     """The stream's replica in the embassy."""
 
@@ -134,6 +145,8 @@ class ReplicaSeen(NamedTuple):
     """Who holds the lease on the stream; empty: nobody."""
     blocked_by: str = ""
     """Processes of the replica's server for whose locks the holder waits; empty: none."""
+    control: ControlSeen | None = None
+    """None: nothing was ever said."""
 
 
 class Observation(NamedTuple):

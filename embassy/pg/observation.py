@@ -9,7 +9,16 @@ from typing import Any
 import psycopg
 
 from embassy.model.lsn import Lsn
-from embassy.model.observation import Absent, Beat, Clock, ProgressSeen, ReplicaSeen, SlotSeen, SourceSeen
+from embassy.model.observation import (
+    Absent,
+    Beat,
+    Clock,
+    ControlSeen,
+    ProgressSeen,
+    ReplicaSeen,
+    SlotSeen,
+    SourceSeen,
+)
 from embassy.pg import lease
 from embassy.pg.connection import connect, place_of
 from embassy.pg.lost_session import transient
@@ -36,6 +45,9 @@ _FLUSHED = """SELECT (CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.p
 _PROGRESS = """SELECT epoch, sequence, resume_lsn::text, next_offset, extract(epoch FROM applied_at)::float8,
                       extract(epoch FROM committed_at)::float8
                FROM embassy.progress WHERE stream = %s"""
+_CONTROL = """SELECT extract(epoch FROM frozen_at)::float8, coalesce(frozen_by, ''), coalesce(freeze_reason, ''),
+                     apply_delay_seconds
+              FROM embassy.control WHERE stream = %s"""
 # A holder of the lease that waits for another session's lock.
 _BLOCKED = """SELECT string_agg(DISTINCT blocker::text, ', ')
               FROM pg_catalog.pg_stat_activity a, pg_catalog.unnest(pg_catalog.pg_blocking_pids(a.pid)) AS blocker
@@ -89,9 +101,10 @@ class Databases:
             with connection.transaction():
                 connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
                 progress, beat = _progress(connection, stream), _beat(connection)
+                control = _control(connection, stream)
             holder = lease.held_by(connection, stream)
             blocked_by = (_one(connection, _BLOCKED) or "") if holder else ""
-            return ReplicaSeen(self._clock(connection), beat, progress, holder, blocked_by)
+            return ReplicaSeen(self._clock(connection), beat, progress, holder, blocked_by, control)
 
     def _connection(self, dsn: str, stream: bytes) -> _Connection:
         connection = self._connections.get((dsn, stream))
@@ -129,6 +142,13 @@ def _slot(connection: _Connection, slot: str) -> SlotSeen | None:
     active, confirmed, wal_status, reason, safe, retained = row
     lost = reason or ("wal_status is lost" if wal_status == "lost" else "")
     return SlotSeen(active, lost, Lsn.parse(confirmed) if confirmed else None, retained, safe)
+
+
+def _control(connection: _Connection, stream: bytes) -> ControlSeen | None:
+    if not _has(connection, "embassy.control", "embassy.progress"):
+        return None  # the replica was provisioned by an earlier version
+    row = connection.execute(_CONTROL, (stream,)).fetchone()
+    return None if row is None else ControlSeen(*row)
 
 
 def _progress(connection: _Connection, stream: bytes) -> ProgressSeen | None:

@@ -9,6 +9,7 @@ import psycopg
 from embassy.model.errors import IntegrityError, RefusedError
 from embassy.model.lsn import Lsn
 from embassy.model.record import Head
+from embassy.pg import control_store
 
 _TABLE = "embassy.progress"
 
@@ -58,6 +59,7 @@ def enrol(connection: psycopg.Connection[Any], stream: bytes, genesis: Head) -> 
     Raises:
         RefusedError: the row is of another enrolment.
     """
+    control_store.begin(connection, stream)
     made = connection.execute(
         f"""INSERT INTO {_TABLE} (stream, epoch, sequence, hash, incarnation, resume_lsn, key_record, next_offset)
             VALUES (%s, %s, %s, %s, %s, %s::pg_lsn, '', 0) ON CONFLICT (stream) DO NOTHING""",
@@ -94,11 +96,18 @@ def check(progress: Progress, genesis: Head) -> None:
         )
 
 
-def advance(connection: psycopg.Connection[Any], stream: bytes, before: Head, after: Progress) -> None:
+class ControlMoved(Exception):  # noqa: N818 - not an error: whoever commits must read it again
+    """Something new was said about applying the stream; nothing was changed."""
+
+
+def advance(
+    connection: psycopg.Connection[Any], stream: bytes, before: Head, after: Progress, control_version: int
+) -> None:
     """Move the row, within the caller's transaction, if it still stands where the caller began.
 
     Raises:
         IntegrityError: someone else has moved it; nothing was changed.
+        ControlMoved: `embassy.control` is at another version; nothing was changed.
     """
     head = after.head
     moved = connection.execute(
@@ -107,7 +116,7 @@ def advance(connection: psycopg.Connection[Any], stream: bytes, before: Head, af
                 key_record = coalesce(%s, key_record), next_offset = %s, applied_at = pg_catalog.clock_timestamp(),
                 committed_at = coalesce(
                     timestamptz 'epoch' + nullif(%s::bigint, 0) * interval '1 microsecond', committed_at)
-            WHERE stream = %s AND epoch = %s AND hash = %s""",
+            WHERE stream = %s AND epoch = %s AND hash = %s AND {control_store.UNMOVED}""",
         (
             head.epoch,
             head.sequence,
@@ -121,9 +130,13 @@ def advance(connection: psycopg.Connection[Any], stream: bytes, before: Head, af
             stream,
             before.epoch,
             before.hash,
+            stream,
+            control_version,
         ),
     )
     if moved.rowcount != 1:
+        if control_store.version(connection, stream) != control_version:
+            raise ControlMoved
         raise IntegrityError(
             f"the replica's progress is no longer at record {before.sequence}: something else writes to it",
             place=_TABLE,

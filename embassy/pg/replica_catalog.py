@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
+from embassy.model.relation import Relation
 from embassy.model.replica_table import Function, Index, IndexColumn, ReplicaColumn, ReplicaTable
 
 # A domain's chain down to its base type; anything else is its own base. A cast that calls a function, or none at
@@ -124,3 +126,17 @@ def _oid(connection: psycopg.Connection[Any], schema: str, name: str) -> int | N
         (schema, name),
     ).fetchone()
     return None if row is None else int(row[0])
+
+
+def holds_rows(connection: psycopg.Connection[Any], relation: Relation, least: int) -> bool:
+    """Whether a table holds at least so many rows; also true where there is no such table."""
+    name = sql.Identifier(relation.schema, relation.name)
+    found = connection.execute(
+        "SELECT pg_catalog.to_regclass(%s) IS NOT NULL", (name.as_string(connection),)
+    ).fetchone()
+    if found != (True,) or least <= 0:
+        return True
+    counted = connection.execute(
+        sql.SQL("SELECT count(*) FROM (SELECT FROM ONLY {} LIMIT {}) AS found").format(name, sql.Literal(least))
+    ).fetchone()
+    return counted is not None and int(counted[0]) >= least

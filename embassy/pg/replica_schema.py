@@ -15,6 +15,7 @@ _SCRIPTS = (
     "replica_copy.sql",
     "replica_ddl.sql",
     "replica_sequences.sql",
+    "replica_control.sql",
     "replica_promotion.sql",
 )
 """Executed in this order."""

@@ -12,7 +12,7 @@ import difflib
 import tomllib
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated, Self, get_args
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -93,6 +93,34 @@ class Replica(_Section):
     """A stream's replica in the embassy."""
 
     dsn: str
+    apply_delay_seconds: float = Field(default=0, ge=0)
+    """How old a commit must be before it is applied: for a second replica, to be kept behind on purpose."""
+
+
+Reaction = Literal["allow", "freeze"]
+
+
+class Protection(_Section):
+    """What in one transaction freezes the stream before it is applied, until two persons let it pass."""
+
+    max_deletes_per_transaction: int | None = Field(default=None, ge=0)
+    """Rows, of all the registry's tables together."""
+    max_changed_share: float | None = Field(default=None, gt=0, le=1)
+    """Updated and deleted rows of one table, as a share of the rows that it had."""
+    share_from_rows: int = Field(default=1000, ge=1)
+    """Fewer rows of a table are no reason, whatever their share."""
+    truncate: Reaction = "allow"
+    ddl: Reaction = "allow"
+    """Statements that change the schema."""
+
+    @property
+    def any(self) -> bool:
+        """Whether there is any threshold."""
+        return (
+            self.max_deletes_per_transaction is not None
+            or self.max_changed_share is not None
+            or "freeze" in (self.truncate, self.ddl)
+        )
 
 
 class Stream(_Section):
@@ -102,6 +130,7 @@ class Stream(_Section):
     enrolment: FilePath
     source: Source | None = None
     replica: Replica | None = None
+    protection: Protection = Protection()
     rpo_seconds: float = Field(default=60, gt=0)
 
     @property

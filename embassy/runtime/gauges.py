@@ -203,12 +203,22 @@ class BridgeGauges:
 class ConsumerGauges:
     """A consumer's stream."""
 
-    def __init__(self, metrics: Metrics, registry: str, *, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        registry: str,
+        *,
+        delay_seconds: float = 0,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self._received = Passage(metrics, registry, "received", wall)
         self._passage = Passage(metrics, registry, "applied", wall)
         self._events = metrics.counter(catalogue.EVENTS, registry=registry, stage="applied")
         self._transactions = metrics.counter(catalogue.TRANSACTIONS, registry=registry, stage="applied")
         self._ignored = _Ignored(metrics, registry)
+        self._frozen_gauge = metrics.gauge(catalogue.FROZEN, registry=registry)
+        self._frozen = False
+        metrics.gauge(catalogue.APPLY_DELAY, registry=registry).set(delay_seconds)
         self._replayed: dict[str, Counter] = {}
         self._bind_replayed = partial(metrics.counter, catalogue.REPLAYED, registry=registry)
 
@@ -229,6 +239,15 @@ class ConsumerGauges:
     def ignored(self, standing: Standing) -> None:
         """A record did not count."""
         self._ignored.count(standing)
+
+    def frozen(self, *, frozen: bool) -> None:
+        """Whether the stream is frozen."""
+        self._frozen = frozen
+        self._frozen_gauge.set(frozen)
+
+    def held(self) -> str:
+        """Why nothing is applied on purpose; empty if that is not so."""
+        return "frozen: nothing is applied until two persons lift it" if self._frozen else ""
 
     def replayed(self, reason: str) -> None:
         """A batch was applied change by change."""

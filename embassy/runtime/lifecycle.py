@@ -1,7 +1,7 @@
 """The life of a service: a thread for each stream, and one that watches them.
 
-One stream's trouble is its own. The process ends when it is told to, or when the last stream has halted; its exit
-code is then that of the worst family, so that a service file can tell what a restart would help against.
+One stream's trouble is its own. The process ends when it is told to, or when the last stream has halted or finished; its
+exit code is then that of the worst family, so that a service file can tell what a restart would help against.
 """
 
 from __future__ import annotations
@@ -122,7 +122,8 @@ class Supervisor:
                 self._systemd.stopping()
                 self._stop.set()
                 return
-        self._log.critical("every stream has halted")
+        if any(stream.condition is Condition.HALTED for stream in self._streams):
+            self._log.critical("every stream has halted, or has finished")
 
     def _summary(self) -> str:
         counts = Counter(stream.condition for stream in self._streams)

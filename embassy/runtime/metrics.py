@@ -92,13 +92,17 @@ IGNORED = _counter(
 DUPLICATES = _counter("duplicates_total", "registry", "Copies of records that had counted; they are passed over.")
 GAPS = _counter("gaps_total", "registry", "Halts because the stream could not be proven whole or in order.")
 APPLY_HALTED = _gauge("apply_halted", "registry reason", "1 if applying has stopped on purpose, by family.")
+FROZEN = _gauge(
+    "frozen", "registry", "1 while the stream is frozen: nothing is applied until two persons lift it."
+)
+APPLY_DELAY = _gauge("apply_delay_seconds", "registry", "How far the replica is kept behind on purpose.")
 REPLAYED = _counter("replayed_total", "registry reason", "Batches applied change by change, in exact order.")
 
 CATALOGUE: tuple[Metric, ...] = (
     *(BUILD_INFO, REGISTRY_INFO, RPO_TARGET, HEARTBEAT, POSITION, EVENTS, TRANSACTIONS, RECORDS, BYTES),
     *(STAGE_DURATION, ERRORS, STREAM_RUNNING, STREAM_HALTED, KAFKA_CONNECTED),
     *(SLOT_RETAINED, SLOT_SAFE, SLOT_LIMIT, SLOT_ACTIVE, SLOT_LOST),
-    *(BRIDGE_CONNECTED, IGNORED, DUPLICATES, GAPS, APPLY_HALTED, REPLAYED),
+    *(BRIDGE_CONNECTED, IGNORED, DUPLICATES, GAPS, APPLY_HALTED, FROZEN, APPLY_DELAY, REPLAYED),
 )
 
 

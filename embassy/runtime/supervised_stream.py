@@ -47,11 +47,19 @@ class Condition(Enum):
     STOPPED = "stopped"
 
 
+class Finished(Exception):  # noqa: N818 - nothing is wrong
+    """A stream's loop has done what it was asked to do, and will not run again; the message says what is done."""
+
+
 class Runnable(Protocol):
     """A stream's loop: a producer, a bridge or a consumer of one stream."""
 
     def run(self, stop: threading.Event, pulse: Callable[[], None]) -> None:
-        """Work until told to stop; call ``pulse`` at each turn. May be called again after an error."""
+        """Work until told to stop; call ``pulse`` at each turn. May be called again after an error.
+
+        Raises:
+            Finished: all is done.
+        """
 
 
 class Assignment(NamedTuple):
@@ -64,6 +72,8 @@ class Assignment(NamedTuple):
     """Time of the newest transaction past this role, seconds since 1970; 0: none yet."""
     rpo_seconds: float
     """How old that may become before the stream no longer passes as ready."""
+    held: Callable[[], str] = str
+    """Why the stream is held back on purpose; empty if it is not."""
 
 
 class Observer(Protocol):
@@ -130,6 +140,9 @@ class SupervisedStream:
                     self._wait(error, stop)
                     continue
                 self._log.warning("stopped before all was acknowledged; nothing is lost", **failure(error))
+            except Finished as finished:
+                self._log.info("finished", done=str(finished))
+                break
             except BaseException as error:  # noqa: BLE001 - the border of a stream: it must not take the others along
                 self._halt(error)
                 return
@@ -158,6 +171,9 @@ class SupervisedStream:
         if self.condition is not Condition.RUNNING:
             why = f": {self._failure}" if self._failure else ""
             return Check(self.name, passed=False, text=f"{self.condition.value} for {since:.0f} s{why}")
+        held = self._assignment.held()
+        if held:
+            return Check(self.name, passed=False, text=held)
         live = self.live()
         if not live.passed:
             return Check(self.name, passed=False, text=f"stuck: {live.text}")

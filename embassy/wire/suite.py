@@ -29,6 +29,7 @@ _RECORD_TYPE = "application/vnd.data-embassy.record.v1"
 _ENROLMENT_TYPE = "application/vnd.data-embassy.enrolment.v1"
 _PROMOTION_TYPE = "application/vnd.data-embassy.promotion.v1"
 _REPORT_TYPE = "application/vnd.data-embassy.promotion-report.v1"
+_APPROVAL_TYPE = "application/vnd.data-embassy.approval.v1"
 
 
 def _pae(kind: str, payload: bytes) -> bytes:
@@ -54,3 +55,8 @@ def promotion_message(payload: bytes) -> bytes:
 def report_message(payload: bytes) -> bytes:
     """What an embassy signs of a promotion's report."""
     return _pae(_REPORT_TYPE, payload)
+
+
+def approval_message(payload: bytes) -> bytes:
+    """What an operator signs of an order."""
+    return _pae(_APPROVAL_TYPE, payload)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +19,13 @@ from deploy.lab import databases, key_material, role_configs
 from deploy.lab.lab import Lab
 from embassy.model.batch import Batch
 from embassy.model.chain import Standing
+from embassy.model.control import Point, Suspect
 from embassy.model.errors import EmbassyError, IntegrityError, RefusedError
 from embassy.model.lsn import Lsn
 from embassy.model.record import Head
-from embassy.pg import progress_store, replica_schema
-from embassy.runtime.config import ConsumerTuning, KafkaCluster, Replica
+from embassy.pg import control_store, progress_store, replica_schema
+from embassy.runtime.config import ConsumerTuning, KafkaCluster, Protection, Replica
+from embassy.runtime.supervised_stream import Finished
 from embassy.wire.batch_codec import BatchEncoder
 from embassy.wire.enrolment import Enrolment, load_enrolment
 from embassy.wire.kafka_reader import StreamsReader
@@ -46,6 +48,7 @@ class Recorded:
     transactions: int = 0
     others: list[Standing] = field(default_factory=list)
     replays: list[str] = field(default_factory=list)
+    freezes: list[bool] = field(default_factory=list)
 
     def received(self, head: Head, timestamp_ms: int) -> None:
         assert timestamp_ms > 0
@@ -59,6 +62,9 @@ class Recorded:
 
     def replayed(self, reason: str) -> None:
         self.replays.append(reason)
+
+    def frozen(self, *, frozen: bool) -> None:
+        self.freezes.append(frozen)
 
 
 @dataclass
@@ -126,7 +132,15 @@ class Stream:
         return KafkaCluster(bootstrap=broker.bootstrap, ca=files.ca, certificate=files.certificate, key=files.key)
 
     @contextmanager
-    def consumer(self, **tuning: float) -> Iterator[Running]:
+    def consumer(
+        self,
+        *,
+        protection: Protection | None = None,
+        until: Point | None = None,
+        delay_seconds: float = 0,
+        wall: Callable[[], float] = time.time,
+        **tuning: float,
+    ) -> Iterator[Running]:
         dsn = self.lab.site(SITE).postgres.dsn(databases.CONSUMER, self.two.replica.info.dbname)
         recipient = load_recipient(role_configs.recipient(self.lab.layout, SITE))
         reader = StreamsReader(self.cluster(), f"test-{self.topic}")
@@ -136,12 +150,15 @@ class Stream:
             topic=self.topic,
             enrolment=self.enrolment,
             foreign=self.cluster(),
-            replica=Replica(dsn=dsn),
+            replica=Replica(dsn=dsn, apply_delay_seconds=delay_seconds),
             reader=reader,
             opener=Opener(recipient, self.enrolment),
             tuning=ConsumerTuning.model_validate(tuning),
             gauges=gauges,
             clock=time.monotonic,
+            wall=wall,
+            protection=protection,
+            until=until,
         )
         stop = threading.Event()
 
@@ -268,8 +285,8 @@ def test_a_consumer_that_only_waits_stops_when_told(stream: Stream) -> None:
             assert second.errors == []
 
 
-def halted(stream: Stream, expect: str, **tuning: float) -> EmbassyError:
-    with stream.consumer(**tuning) as running:
+def halted(stream: Stream, expect: str, hold_seconds: float = 60) -> EmbassyError:
+    with stream.consumer(hold_seconds=hold_seconds) as running:
         error = running.ended()
     assert isinstance(error, IntegrityError)
     assert expect in str(error)
@@ -361,4 +378,76 @@ def test_a_lost_session_is_tried_again_from_the_progress_row(stream: Stream) -> 
         error = running.ended()
         assert type(error).__name__ == "TransientError", error
     with stream.consumer() as running:
+        stream.level(running)
+
+
+def rows(stream: Stream) -> int:
+    (found,) = stream.two.replica.execute("SELECT count(*) FROM s.t").fetchone() or (0,)
+    return int(found)
+
+
+def one_by_one(stream: Stream, first: int, last: int) -> None:
+    for number in range(first, last):
+        stream.two.source.execute("INSERT INTO s.t VALUES (%s, 'v')", (number,))
+
+
+def test_a_run_ends_at_a_point_within_a_batch_and_the_next_goes_on_behind_it(stream: Stream) -> None:
+    stream.key()
+    one_by_one(stream, 0, 10)
+    stream.two.source.execute("UPDATE s.t SET v = 'changed' WHERE id = 2")
+    (batch,) = batches = stream.two.batches()
+    stream.batches(batches)
+    stream.carry_new()
+    for done in (4, 7):
+        with stream.consumer(until=Point(lsn=batch.transactions[done - 1].commit_lsn)) as running:
+            assert isinstance(running.ended(), Finished)
+        assert rows(stream) == done
+    with stream.consumer(until=Point(time=batch.transactions[8].committed_at)) as running:
+        running.ended()
+    assert rows(stream) == 9
+    with stream.consumer() as running:
+        stream.level(running)
+
+
+@pytest.mark.parametrize("part_messages", [10_000, 300])
+def test_a_mass_deletion_freezes_the_stream_before_it_until_it_is_let_pass(
+    stream: Stream, part_messages: int
+) -> None:
+    identity = stream.enrolment.stream
+    stream.key()
+    stream.batches(insert(stream, 1, 500))
+    one_by_one(stream, 600, 605)
+    stream.two.source.execute("DELETE FROM s.t WHERE id <= 400")
+    one_by_one(stream, 700, 705)
+    stream.batches(stream.two.batches(part_messages=part_messages))
+    stream.carry_new()
+    protection = Protection(max_deletes_per_transaction=1000, max_changed_share=0.5, share_from_rows=100)
+    with stream.consumer(protection=protection) as running:
+        poll_until(lambda: running.gauges.freezes[-1:] == [True] or bool(running.errors), "it freezes")
+        assert not running.errors
+        freeze = control_store.read(stream.two.replica, identity).freeze
+        assert freeze is not None
+        assert isinstance(freeze.suspect, Suspect)
+        assert "400 rows of s.t" in freeze.reason or "300 rows of s.t" in freeze.reason
+        assert rows(stream) == 505
+        assert not control_store.unfreeze(stream.two.replica, identity, number=2, stop_at=None, at_once=False)
+        assert control_store.unfreeze(stream.two.replica, identity, number=1, stop_at=None, at_once=False)
+        stream.level(running)
+        assert rows(stream) == 110
+
+
+def test_a_delayed_replica_applies_nothing_before_its_time_and_freezes_meanwhile(stream: Stream) -> None:
+    stream.key()
+    stream.batches(insert(stream, 1, 10))
+    stream.carry_new()
+    now = [time.time()]
+    with stream.consumer(delay_seconds=3600, wall=lambda: now[0]) as running:
+        poll_until(lambda: running.gauges.head == 2, "the batch has come")
+        assert control_store.freeze(stream.two.replica, stream.enrolment.stream, by="anna", reason="to see")
+        poll_until(lambda: running.gauges.freezes[-1:] == [True], "it freezes while it waits")
+        now[0] += 3700
+        assert rows(stream) == 0
+        assert control_store.unfreeze(
+            stream.two.replica, stream.enrolment.stream, number=1, stop_at=None, at_once=False
+        )
         stream.level(running)

@@ -13,6 +13,7 @@ from embassy.model.observation import (
     Absent,
     Beat,
     Clock,
+    ControlSeen,
     Observation,
     ProgressSeen,
     ReplicaSeen,
@@ -71,7 +72,21 @@ progresses = st.builds(
     maybe_instants,
     maybe_instants,
 )
-replicas = st.builds(ReplicaSeen, clocks, beats, _or(PROGRESS, NONE, progresses), st.sampled_from(["", "someone"]))
+controls = _or(
+    None,
+    st.builds(
+        ControlSeen, _or(None, instants), st.just("anna"), st.just("rows vanish"), _or(0.0, st.just(3600.0))
+    ),
+)
+replicas = st.builds(
+    ReplicaSeen,
+    clocks,
+    beats,
+    _or(PROGRESS, NONE, progresses),
+    st.sampled_from(["", "someone"]),
+    st.just(""),
+    controls,
+)
 observations = st.builds(
     Observation,
     st.just(NOW),
@@ -117,6 +132,23 @@ def test_following_is_claimed_only_on_fresh_evidence_from_the_replica(observatio
     for now in clocks:
         assert now - replica.beat.beat_at <= LIMITS.fresh_seconds
     assert max(clocks) - replica.beat.beat_at >= -LIMITS.clock_seconds
+    assert replica.control is None or (replica.control.frozen_at, replica.control.delay_seconds) == (None, 0)
+
+
+@given(observations)
+def test_a_frozen_stream_is_never_healthy_and_a_delayed_one_says_so(observation: Observation) -> None:
+    health, replica = assess(observation, LIMITS), observation.replica
+    if not isinstance(replica, ReplicaSeen) or replica.control is None or Side.REPLICA not in observation.sides:
+        assert health.state not in (State.FROZEN, State.DELAYED)
+        return
+    control = replica.control
+    if control.frozen_at is not None:
+        assert not health.state.healthy
+        assert health.state is not State.DELAYED
+    elif health.state is State.DELAYED:
+        assert replica.beat is not None
+        assert health.measures.heartbeat_age_seconds is not None
+        assert health.measures.heartbeat_age_seconds <= control.delay_seconds + LIMITS.fresh_seconds
 
 
 @given(observations)

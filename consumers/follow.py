@@ -1,0 +1,163 @@
+"""The consumer's loop under one word about the stream: take what has come, apply what may be, commit what is whole."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import psycopg
+
+from consumers.admission import Violation
+from consumers.gate import Gate, Passage
+from consumers.inbox import BatchOpened, Inbox, KeyTaken
+from consumers.replica_writer import ReplicaWriter
+from embassy.model.control import Cut, Point
+from embassy.pg import control_store
+from embassy.pg.progress_store import ControlMoved
+from embassy.wire.kafka_reader import Subscription
+
+_WAIT_SECONDS = 0.25
+_DELAY_STEP_SECONDS = 0.5
+_LOOK_SECONDS = 1.0
+_IDLE_LOOK_SECONDS = 5.0
+
+PROTECTION = "protection"
+STOP_AT = "stop-at"
+"""Who froze a stream, if it was no person."""
+
+
+class Ended(NamedTuple):
+    """Why the loop has ended by itself."""
+
+    at: Violation | Point
+    frozen: bool
+    """Whether `embassy.control` says so."""
+
+
+class Clocks(NamedTuple):
+    """Time."""
+
+    monotonic: Callable[[], float]
+    wall: Callable[[], float]
+
+
+class Following:
+    """Follows one stream under one version of its control row."""
+
+    def __init__(
+        self,
+        connection: psycopg.Connection[Any],
+        stream: bytes,
+        *,
+        control_version: int,
+        subscription: Subscription,
+        inbox: Inbox,
+        gate: Gate,
+        writer: ReplicaWriter,
+        clocks: Clocks,
+        freezes: bool,
+    ) -> None:
+        """Take what belongs together.
+
+        Args:
+            connection: the replica's.
+            stream: whose.
+            control_version: under which the gate was opened.
+            subscription: where records come from.
+            inbox: opens them.
+            gate: says what may be applied.
+            writer: applies it.
+            clocks: time.
+            freezes: whether the point at which the gate ends was said in the control row, and so freezes the stream.
+        """
+        self._connection = connection
+        self._stream = stream
+        self._version = control_version
+        self._subscription = subscription
+        self._inbox = inbox
+        self._gate = gate
+        self._writer = writer
+        self._clocks = clocks
+        self._freezes = freezes
+        self._looked_at = clocks.monotonic()
+
+    def run(self, stop: threading.Event, pulse: Callable[[], None]) -> Ended | None:
+        """Follow until told to stop, or until the gate ends it.
+
+        Raises:
+            ControlMoved: something new was said; what is not committed does not count.
+            IntegrityError: a record is missing, cannot be opened or cannot be applied.
+            TransientError: the session ended.
+        """
+        writer = self._writer
+        while not stop.is_set():
+            pulse()
+            for event in self._inbox.receive(self._subscription.take(_WAIT_SECONDS)):
+                ended = self._take(event, stop, pulse)
+                if ended is not None:
+                    return ended
+                pulse()
+                if stop.is_set():
+                    break
+            writer.commit()
+            self._look(_IDLE_LOOK_SECONDS)
+        return None
+
+    def _take(
+        self, event: KeyTaken | BatchOpened, stop: threading.Event, pulse: Callable[[], None]
+    ) -> Ended | None:
+        writer = self._writer
+        if isinstance(event, KeyTaken):
+            if event.rolls_back:
+                self._gate.forget_parts()
+            writer.take(event)
+            return None
+        if writer.parts_open:
+            self._look(_LOOK_SECONDS)
+        passage = self._gate.judge(writer.head.hash, event.batch)
+        if passage.due > self._clocks.wall() and not self._wait(passage.due, stop, pulse):
+            return None
+        if passage.end is None:
+            writer.take(event, passage.done)
+            return None
+        return self._end(event, passage, passage.end)
+
+    def _wait(self, due: float, stop: threading.Event, pulse: Callable[[], None]) -> bool:
+        """Wait until a commit is old enough; False if told to stop first."""
+        self._writer.commit()
+        while (left := due - self._clocks.wall()) > 0:
+            pulse()
+            if stop.wait(min(left, _DELAY_STEP_SECONDS)):
+                return False
+            self._look(_LOOK_SECONDS)
+        return True
+
+    def _look(self, seconds: float) -> None:
+        """See whether something new was said, and whether the session lives, if that was not done for so long."""
+        now = self._clocks.monotonic()
+        if now - self._looked_at < seconds:
+            return
+        self._looked_at = now
+        if control_store.version(self._connection, self._stream) != self._version:
+            raise ControlMoved
+
+    def _end(self, event: BatchOpened, passage: Passage, end: Violation | Point) -> Ended:
+        """Apply what may be of the last batch, and say in the same transaction where and why that is all."""
+        head, transactions = self._writer.head.hash, event.batch.transactions
+        freezes = isinstance(end, Violation) or self._freezes
+
+        def word(connection: psycopg.Connection[Any]) -> None:
+            if passage.upto > passage.done:
+                place = Cut(head, passage.upto, transactions[passage.upto - 1].commit_lsn)
+                control_store.cut(connection, self._stream, place)
+            if isinstance(end, Violation):
+                reason = f"{end.suspect}: {end.reason}"
+                control_store.freeze(connection, self._stream, by=PROTECTION, reason=reason, suspect=end.suspect)
+            elif freezes:
+                control_store.freeze(
+                    connection, self._stream, by=STOP_AT, reason=f"everything up to {end} is applied"
+                )
+
+        self._writer.stop(event, range(passage.done, passage.upto), word)
+        return Ended(end, freezes)

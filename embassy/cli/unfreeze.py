@@ -1,0 +1,241 @@
+"""``embassy unfreeze``: two persons let a frozen stream go on."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+from embassy.cli.auditing import audited
+from embassy.cli.operator_keys import load_own_key
+from embassy.cli.options import Options, pass_options
+from embassy.cli.points import POINT
+from embassy.cli.replica_control import replica_of
+from embassy.cli.stream_options import stream_options
+from embassy.model.control import Freeze, Point
+from embassy.model.errors import ApprovalError, RefusedError, StaleError
+from embassy.model.lsn import Lsn
+from embassy.model.wording import iso
+from embassy.pg import control_store
+from embassy.runtime.audit_log import JSON
+from embassy.wire.approval import Order
+from embassy.wire.enrolment import load_roster
+from embassy.wire.key_document import damaged
+from embassy.wire.secret_file import replace, write_new
+
+_ACTION = "unfreeze"
+_PERSONS_LEAST = 2
+_CLOCKS_SECONDS = 300
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+class _Ordered(NamedTuple):
+    """What an order says of one stream."""
+
+    registry: str
+    stream: str
+    freeze: int
+    frozen_at: str
+    frozen_by: str
+    frozen_because: str
+    suspect: str | None
+    """The transaction that is let pass."""
+
+
+@click.group()
+def unfreeze() -> None:
+    """Let frozen streams go on: planned by one, approved by two persons, then run.
+
+    \b
+    embassy -c admin.toml -r land_register unfreeze plan order.json --reason 'the deletion is right: case 17'
+    embassy unfreeze approve order.json --key anna.json      (anywhere, without any connection)
+    embassy unfreeze approve order.json --key bert.json
+    embassy -c admin.toml unfreeze run order.json
+    """  # noqa: D301 - \b is click's mark for lines that stay as they are
+
+
+@unfreeze.command()
+@click.argument("path", type=_FILE)
+@click.option("--reason", required=True, help="Why it may go on.")
+@click.option("--stop-at", type=POINT, help="Apply up to this commit only, and freeze there again.")
+@click.option("--at-once", is_flag=True, help="With --stop-at: whatever apply_delay_seconds says.")
+@click.option(
+    "--valid-minutes",
+    type=click.IntRange(1, 1440),
+    default=60,
+    show_default=True,
+    help="How long the order may be run.",
+)
+@pass_options
+@stream_options
+def plan(
+    options: Options, path: Path, *, reason: str, stop_at: Point | None, at_once: bool, valid_minutes: int
+) -> None:
+    """Write an order to PATH: to lift the freezes that stand now, those and no later ones.
+
+    Without -r, every stream of the configuration that is frozen.
+    """
+    if at_once and stop_at is None:
+        raise click.UsageError("--at-once belongs to --stop-at")
+    settings = options.settings()
+    ordered = []
+    for name, stream in options.streams(settings).items():
+        with replica_of(options, name, stream) as connection:
+            found = control_store.read(connection, bytes.fromhex(stream.stream)).freeze
+        if found is not None:
+            ordered.append(_ordered(name, stream.stream, found))
+        elif name in options.registries:
+            raise RefusedError(f"{name} is not frozen", place=options.place, hint="embassy status shows what is")
+    if not ordered:
+        raise RefusedError("no stream is frozen", place=options.place, hint="embassy status shows what is")
+    now = time.time()
+    fields = {
+        "site": settings.site,
+        "reason": reason,
+        "streams": [entry._asdict() for entry in ordered],
+        "stop_at_lsn": str(stop_at.lsn) if stop_at is not None and stop_at.lsn is not None else None,
+        "stop_at_microseconds": stop_at.time if stop_at is not None else None,
+        "at_once": at_once,
+        "ordered_at": now,
+        "expires_at": now + valid_minutes * 60,
+        "nonce": secrets.token_hex(16),
+    }
+    order = Order.draft(_ACTION, fields)
+    details: dict[str, JSON] = {"path": str(path), "reason": reason, "registries": [e.registry for e in ordered]}
+    with audited(options, "unfreeze.plan", details):
+        write_new(path, order.render(), mode=0o644)
+    _tell(options, order.fields(_ACTION, path), ())
+
+
+@unfreeze.command()
+@click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--key", "own_key", required=True, type=_FILE, help="Your secret operator key file.")
+@click.option("--yes", is_flag=True, help="Do not ask whether this is what you mean to approve.")
+@pass_options
+def approve(options: Options, path: Path, *, own_key: Path, yes: bool) -> None:
+    """Add your signature to the order in PATH, after showing what it says. Needs no connection to anything."""
+    order = Order.read(path)
+    fields = order.fields(_ACTION, path)
+    _tell(options, fields, ())
+    if not yes:
+        click.confirm("Approve this?", abort=True, err=True)
+    with audited(options, "unfreeze.approve", {"path": str(path), "nonce": fields.get("nonce")}) as under_way:
+        operator = load_own_key(own_key)
+        under_way.note(persons=[operator.public.person])
+        signed = order.signed(operator)
+        replace(path, signed.render())
+    if not options.as_json:
+        click.echo(f"{path}: {len(signed.signatures)} signatures")
+
+
+@unfreeze.command()
+@click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@pass_options
+def run(options: Options, path: Path) -> None:
+    """Lift the freezes that the order in PATH names, if two persons of the roster have approved it.
+
+    A stream goes on from exactly where it stood. A transaction that a threshold had stopped passes, once.
+    """
+    settings = options.settings()
+    roster = load_roster(options.need(settings.keys.operators, "keys.operators"), settings.keys.threshold)
+    order = Order.read(path)
+    with audited(options, "unfreeze.run", {"path": str(path)}) as under_way:
+        persons = order.signers(roster)
+        under_way.note(persons=sorted(persons))
+        needed = max(_PERSONS_LEAST, settings.keys.threshold)
+        if len(persons) < needed:
+            by = f" ({', '.join(sorted(persons))})" if persons else ""
+            raise ApprovalError(
+                f"the order is approved by {len(persons)} of the {needed} persons that it needs{by}",
+                place=str(path),
+                hint="let another operator of keys.operators approve it: embassy unfreeze approve",
+            )
+        fields = order.fields(_ACTION, path)
+        under_way.note(nonce=str(fields.get("nonce")), reason=str(fields.get("reason")))
+        entries, stop_at = _parsed(fields, path)
+        _check_time(fields, path)
+        lifted: list[JSON] = []
+        for entry in entries:
+            _lift(options, entry, stop_at, at_once=fields["at_once"], path=path)
+            lifted.append(entry.registry)
+            under_way.note(lifted=lifted)
+    _tell(options, fields, sorted(persons))
+
+
+def _lift(options: Options, entry: _Ordered, stop_at: Point | None, *, at_once: bool, path: Path) -> None:
+    streams = options.settings().streams
+    found = next(((name, s) for name, s in streams.items() if s.stream == entry.stream), None)
+    if found is None:
+        raise RefusedError(
+            f"the configuration has no stream {entry.stream}", place=options.place, hint="use the site's own file"
+        )
+    name, stream = found
+    with replica_of(options, name, stream) as connection:
+        lifted = control_store.unfreeze(
+            connection, bytes.fromhex(entry.stream), number=entry.freeze, stop_at=stop_at, at_once=at_once
+        )
+    if not lifted:
+        raise StaleError(
+            f"{name} is not in freeze {entry.freeze} any more, for which this order was approved",
+            place=str(path),
+            hint="see embassy status; if it is frozen again, plan and approve a new order",
+        )
+
+
+def _ordered(name: str, stream: str, freeze: Freeze) -> _Ordered:
+    suspect = str(freeze.suspect) if freeze.suspect is not None else None
+    return _Ordered(name, stream, freeze.number, iso(freeze.at), freeze.by, freeze.reason, suspect)
+
+
+def _parsed(fields: Mapping[str, Any], path: Path) -> tuple[list[_Ordered], Point | None]:
+    try:
+        entries = [_Ordered(**entry) for entry in fields["streams"]]
+        lsn, at = fields["stop_at_lsn"], fields["stop_at_microseconds"]
+        point = Point(Lsn.parse(lsn) if lsn is not None else None, at)
+        if type(fields["at_once"]) is not bool or any(type(entry.freeze) is not int for entry in entries):
+            raise ValueError  # noqa: TRY301 - one way out for every defect
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
+        raise damaged("order", path) from error
+    return entries, point if point != Point() else None
+
+
+def _check_time(fields: Mapping[str, Any], path: Path) -> None:
+    now, since, until = time.time(), fields.get("ordered_at"), fields.get("expires_at")
+    if not isinstance(since, float | int) or not isinstance(until, float | int):
+        raise damaged("order", path)
+    if now > until:
+        raise ApprovalError(
+            f"the order expired at {iso(until)}", place=str(path), hint="plan and approve a new one"
+        )
+    if since > now + _CLOCKS_SECONDS:
+        raise ApprovalError(
+            f"the order is from the future ({iso(since)}): this machine's clock may have been set back",
+            place=str(path),
+            hint="set the clock, then run it again",
+        )
+
+
+def _tell(options: Options, fields: Mapping[str, Any], persons: list[str] | tuple[str, ...]) -> None:
+    if options.as_json:
+        report = {"schema": "embassy.unfreeze/1", **fields, "approved_by": list(persons)}
+        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+        return
+    entries, stop_at = _parsed(fields, Path("order"))
+    for entry in entries:
+        click.echo(f"{entry.registry}: freeze {entry.freeze}, by {entry.frozen_by} at {entry.frozen_at}")
+        click.echo(f"  frozen because: {entry.frozen_because}")
+        if entry.suspect is not None:
+            click.echo(f"  lets pass: {entry.suspect}")
+    if stop_at is not None:
+        at_once = ", at once" if fields["at_once"] else ""
+        click.echo(f"goes on up to {stop_at}{at_once}, and freezes there again")
+    click.echo(f"reason: {fields.get('reason')}")
+    if persons:
+        click.echo(f"lifted; approved by {', '.join(persons)}")
+    else:
+        click.echo(f"valid until {iso(float(fields['expires_at']))}")
