@@ -43,6 +43,7 @@ from failover.promotion import (
 _APPLICATION = "embassy-promote"
 _SEAL_SECONDS = 20.0
 _SEAL_ATTEMPTS = 5
+_FENCE_POLL_SECONDS = 0.05
 CLOCK_ERROR_SECONDS = 1.0
 """How far the clocks of two sites are trusted to agree."""
 
@@ -396,9 +397,20 @@ class StreamPromotion:
         return {"written_at": promotion_store.smoke_write(self._connection, self._wish.nonce).isoformat()}
 
     def _await_home(self) -> Mapping[str, Any]:
-        raise RefusedError(
-            "home has not said in the stream that it lets nobody write", place=self.name, hint="embassy home fence"
-        )
+        """Wait for what home says last in the stream: that nobody writes there any more, for this very plan."""
+        deadline = self._ports.clock() + self._wish.drain_seconds
+        with self._ports.applying() as applying:
+            while (fenced_at := promotion_store.home_fenced_at(self._connection, self._wish.nonce)) is None:
+                failure = applying.failure()
+                if failure is not None or self._ports.clock() > deadline:
+                    raise RefusedError(
+                        "home has not said in the stream that it lets nobody write for this plan"
+                        + (f": {failure}" if failure is not None else ""),
+                        place=self.name,
+                        hint="at home: embassy home fence PLAN; then run the plan again",
+                    )
+                self._ports.pause(_FENCE_POLL_SECONDS)
+        return {"fenced_at": fenced_at.isoformat(), "words": f"nobody writes at home since {fenced_at:%H:%M:%S}Z"}
 
     def _progress(self) -> Progress:
         progress = progress_store.read(self._connection, self._stream)

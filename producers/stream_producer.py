@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import structlog
 
-from embassy.model.errors import IntegrityError
+from embassy.model.errors import IntegrityError, RefusedError
 from embassy.model.record import SealedRecord
-from embassy.pg import source_schema
+from embassy.pg import source_fence, source_schema
 from embassy.pg.connection import connect
 from embassy.pg.replication_session import ReplicationSession, SourceIdentity
 from embassy.pg.slots import SlotState, slot_state
@@ -75,6 +75,7 @@ class StreamProducer:
             TransientError: something is unreachable, or another producer holds the slot; try again.
             IntegrityError: the stream must not be continued; someone has to look.
             ConfigurationError: a setting of the source or the topic is wrong.
+            RefusedError: home is superseded.
         """
         setup = self._setup
         verified = RecordVerifier(setup.enrolment).verified
@@ -144,6 +145,14 @@ class StreamProducer:
         with connect(setup.source.dsn, application_name="embassy-producer-start", autocommit=True) as connection:
             state = slot_state(connection, setup.slot)
             genesis_at = source_schema.genesis_at(connection, setup.enrolment.stream)
+            fenced = source_fence.superseded_by(connection, setup.enrolment.stream, setup.enrolment.epoch)
+            if fenced is not None and fenced.proven:
+                raise RefusedError(
+                    f"home is superseded: it was fenced for epoch {fenced.to_epoch} by {fenced.by}; this enrolment is "
+                    f"of epoch {setup.enrolment.epoch}",
+                    place=setup.name,
+                    hint="nothing of home counts any more; failback begins in the embassy",
+                )
             name = setup.source.publication
             if source_schema.publication_was_replaced(connection, setup.enrolment.stream, name):
                 raise IntegrityError(

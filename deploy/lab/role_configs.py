@@ -139,7 +139,7 @@ def _admin(layout: Layout, state: LabState, site: Site) -> dict[str, Value]:
         "site": site.name,
         "kafka": {cluster: _kafka(site, "admin")},
         "keys": {**own, **_operators(layout)},
-        **({} if site.is_home else {"promotion": {"application_roles": [databases.OWNER]}}),
+        "promotion": {"application_roles": [databases.OWNER]},
         "streams": {
             name: {
                 **_stream(layout, registry.stream),

@@ -41,6 +41,7 @@ COMMANDS = (
     Command("freeze", "Embassy: apply nothing more; one operator may do that."),
     Command("unfreeze", "Embassy: let frozen streams go on; it takes two."),
     Command("promote", "Make replicas the registries, by a plan that two persons have approved."),
+    Command("home", "Shut home, once the embassy has the registries."),
     Command("status", "State, lag and age of each stream."),
     Command("watch", "What status shows, again and again."),
     Command("events", "Look at the records of a topic."),

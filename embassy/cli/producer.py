@@ -19,6 +19,7 @@ from embassy.wire.kafka_writer import KafkaWriter
 from embassy.wire.keyring import load_identity, load_public_recipient
 from embassy.wire.sealing import Sealer
 from embassy.wire.selftest import selftest
+from embassy.wire.supersession import refuse_if_superseded
 from producers.slot_watch import SlotWatch, Watched
 from producers.stream_producer import StreamProducer, StreamSetup
 
@@ -80,6 +81,10 @@ class _Fleet:
     def _build(self, name: str, stream: Stream, gauges: ProducerGauges) -> TriedAgain:
         source = self._service.options.need(stream.source, f"streams.{name}.source")
         enrolment = self._service.enrolment(stream)
+        keys = self._service.settings.keys
+        refuse_if_superseded(
+            enrolment, stream.enrolment.parent, operators=keys.operators, threshold=keys.threshold
+        )
         loop = StreamProducer(
             StreamSetup(name, stream.topic, stream.slot, source, enrolment),
             sealer=Sealer(self._identity, enrolment, self._recipients),

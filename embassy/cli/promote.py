@@ -50,13 +50,12 @@ def promote() -> None:
 
 
 @promote.command()
-@click.option("--mode", type=click.Choice([Mode.DISASTER.value]), required=True, help="Why.")
+@click.option("--mode", type=click.Choice([mode.value for mode in Mode]), required=True, help="Why.")
 @click.option(
     "--accept-loss",
-    required=True,
     type=click.IntRange(1),
     metavar="SECONDS",
-    help="How much of home's last commits may be lost, counted back from the sealing.",
+    help="How much of home's last commits may be lost, counted back from the sealing; disaster needs it.",
 )
 @click.option(
     "--accept-undrained", is_flag=True, help="Promote although records in the embassy's log cannot be applied."
@@ -76,7 +75,7 @@ def plan(
     options: Options,
     mode: str,
     *,
-    accept_loss: int,
+    accept_loss: int | None,
     accept_undrained: bool,
     accept_violations: bool,
     valid_minutes: int,
@@ -90,6 +89,8 @@ def plan(
     Reads keys.identity (the embassy's own, which will sign the report), keys.operators, promotion and
     streams.NAME.replica.
     """
+    if (mode == Mode.DISASTER) != (accept_loss is not None):
+        raise click.UsageError("--accept-loss SECONDS belongs to --mode disaster, and to no other")
     options = _all_or_named(options)
     with audited(options, "promote.plan", {"mode": mode, "output": str(output)}) as under_way:
         intention = Intention(mode, accept_loss, Waivers(accept_undrained, accept_violations), valid_minutes)
@@ -234,15 +235,27 @@ def status(options: Options) -> ExitCode:
 def abort(options: Options, path: Path, *, reason: str) -> ExitCode:
     """Give a plan up before its point of no return: it can never be run again, and the consumers go on.
 
-    Refused for a registry whose epoch the plan has raised: run the plan to its end instead.
+    Refused for a registry whose epoch the plan has raised: run the plan to its end instead. Writes the signed proof by
+    which a home that was fenced for this plan is opened again (embassy home release): PLAN with .aborted.json.
+
+    Reads keys.identity, keys.operators and streams.NAME.replica.
     """
     settings = options.settings()
+    options = _all_or_named(options)
     with audited(options, "promote.abort", {"plan": str(path), "reason": reason}) as under_way:
         approved = read_plan(options, settings, path)
         under_way.note(**_named(approved.plan))
         aborted = abort_plan(options, settings, approved, reason)
-        under_way.note(aborted=aborted)
-    click.echo(f"given up: {', '.join(aborted)}")
+        proof = path.with_suffix(".aborted.json")
+        identity = load_identity(options.need(settings.keys.identity, "keys.identity"))
+        given_up = [
+            {"name": p.name, "stream": p.stream.hex(), "aborted": True}
+            for p in approved.plan.streams
+            if p.name in aborted
+        ]
+        _write_report(proof, ReportFile.made(approved.file, given_up, identity))
+        under_way.note(aborted=aborted, proof=str(proof))
+    click.echo(f"given up: {', '.join(aborted)}. If home was fenced for it: embassy home release {proof}")
     return ExitCode.OK
 
 

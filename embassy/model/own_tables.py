@@ -3,5 +3,5 @@
 from __future__ import annotations
 
 OWN_SCHEMA = "embassy"
-PUBLISHED = ("heartbeat", "stream", "table_copy", "ddl", "ddl_rows", "sequence_state")
+PUBLISHED = ("heartbeat", "stream", "table_copy", "ddl", "ddl_rows", "sequence_state", "fence")
 """Same name and columns on both sides; the others say what one side is."""

@@ -21,6 +21,8 @@ _PINNED = {
     "xmloption": "content",
     "search_path": "",
     "row_security": "off",
+    # A registry that was fenced is read-only by default; the product's own tables go on.
+    "default_transaction_read_only": "off",
     "statement_timeout": "0",
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",

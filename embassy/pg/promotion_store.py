@@ -48,7 +48,7 @@ def require(connection: psycopg.Connection[Any], place: str) -> None:
     Raises:
         RefusedError: it was provisioned by an older version, or is no replica.
     """
-    found = connection.execute("SELECT pg_catalog.to_regclass('embassy.local_clock') IS NOT NULL").fetchone()
+    found = connection.execute("SELECT pg_catalog.to_regclass('embassy.fence') IS NOT NULL").fetchone()
     if found != (True,):
         raise RefusedError(
             "the database has no table for a promotion's journal",
@@ -182,6 +182,12 @@ def end(connection: psycopg.Connection[Any], nonce: bytes, outcome: str, reason:
         (outcome, reason, nonce),
     )
     return ended.rowcount == 1
+
+
+def home_fenced_at(connection: psycopg.Connection[Any], nonce: bytes) -> datetime | None:
+    """When home let nobody write any more for a plan, as the stream has told; None: it has not."""
+    row = connection.execute("SELECT fenced_at FROM embassy.fence WHERE nonce = %s", (nonce,)).fetchone()
+    return None if row is None else row[0]
 
 
 def abort(

@@ -13,7 +13,7 @@ from psycopg.errors import LockNotAvailable
 
 from embassy.model.lsn import Lsn
 
-_SCRIPTS = ("source.sql", "source_copy.sql", "source_ddl.sql", "source_sequences.sql")
+_SCRIPTS = ("source.sql", "source_copy.sql", "source_ddl.sql", "source_sequences.sql", "source_fence.sql")
 """Executed in this order."""
 _GRANTS = """
 GRANT USAGE ON SCHEMA embassy TO {role};

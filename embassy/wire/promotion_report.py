@@ -27,6 +27,7 @@ from embassy.wire.suite import ED25519_SIGNATURE_BYTES, report_message
 _VERSION = 1
 _WHAT = "promotion report"
 _PERSONS_LEAST = 2
+_SIZE_MOST = 16 << 20
 
 
 class Signer(Protocol):
@@ -49,7 +50,8 @@ class ReportFile:
 
         Args:
             plan: as it was run, with its approvals.
-            streams: what became of each stream; the members ``stream`` (hexadecimal) and ``to_epoch`` are needed.
+            streams: what became of each stream; ``stream`` (hexadecimal) is needed, and ``aborted`` where the plan was
+                given up.
             signer: the identity that the plan names.
         """
         fields = {
@@ -67,7 +69,7 @@ class ReportFile:
         Raises:
             ConfigurationError: it cannot be read, or has another form.
         """
-        document = load_object(read_text(path, _WHAT), _WHAT, path)
+        document = load_object(read_text(path, _WHAT, _SIZE_MOST), _WHAT, path)
         try:
             if document.keys() != {"payload", "signature"}:
                 raise ValueError  # noqa: TRY301 - one way out for every defect
@@ -123,10 +125,14 @@ class Report:
     persons: frozenset[str]
     streams: tuple[Mapping[str, Any], ...]
 
+    def was_given_up(self, stream: bytes) -> bool:
+        """Whether the plan was used up in the stream's replica without raising its epoch."""
+        return any(entry.get("stream") == stream.hex() and entry.get("aborted") is True for entry in self.streams)
+
     def epoch_of(self, stream: bytes) -> int | None:
         """The epoch to which a stream was promoted; None if it was not."""
         planned = self.plan.stream(stream)
-        promoted = any(entry.get("stream") == stream.hex() for entry in self.streams)
+        promoted = any(entry.get("stream") == stream.hex() and not entry.get("aborted") for entry in self.streams)
         return planned.to_epoch if planned is not None and promoted else None
 
 

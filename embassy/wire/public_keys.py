@@ -89,19 +89,24 @@ def read_public(path: Path, kind: KeyKind) -> PublicHalf:
     return document.public
 
 
-def read_text(path: Path, what: str) -> bytes:
+def read_text(path: Path, what: str, most: int = SIZE_MOST) -> bytes:
     """The content of a small file.
+
+    Args:
+        path: the file.
+        what: it is, for messages.
+        most: how many bytes it may have.
 
     Raises:
         ConfigurationError: it cannot be read, or is too large to be one of ours.
     """
     try:
         with path.open("rb") as file:
-            text = file.read(SIZE_MOST + 1)
+            text = file.read(most + 1)
     except OSError as error:
         raise ConfigurationError(
             f"cannot read the {what}: {error.strerror}", place=str(path), hint="correct the path, or make the file"
         ) from error
-    if len(text) > SIZE_MOST:
+    if len(text) > most:
         raise ConfigurationError(f"too large for a {what}", place=str(path), hint="correct the path")
     return text

@@ -29,6 +29,17 @@ CREATE TABLE IF NOT EXISTS embassy.local_clock (
     newest timestamptz NOT NULL
 );
 
+-- What home says in the stream when it lets nobody write any more; columns as in source_fence.sql.
+CREATE TABLE IF NOT EXISTS embassy.fence (
+    nonce bytea PRIMARY KEY,
+    stream bytea NOT NULL,
+    to_epoch bigint NOT NULL,
+    fenced_at timestamptz NOT NULL,
+    fenced_by text NOT NULL,
+    reason text NOT NULL,
+    promoted boolean NOT NULL
+);
+
 -- The first write of a promoted replica.
 CREATE TABLE IF NOT EXISTS embassy.smoke_write (
     nonce bytea PRIMARY KEY,

@@ -50,7 +50,8 @@ class Ceremony:
     def plan(self, *options: str, loss: int = 3600) -> Path:
         path = self.pipeline.folder / f"plan-{len(self.plans)}.json"
         self.plans.append(path)
-        made = self.promote("plan", "--mode", "disaster", "--accept-loss", str(loss), "-o", str(path), *options)
+        terms = ("--mode", "disaster", "--accept-loss", str(loss)) if loss else ()
+        made = self.promote("plan", *terms, "-o", str(path), *options)
         assert made.returncode == 0, made.stdout + made.stderr
         return path
 
@@ -74,12 +75,12 @@ class Ceremony:
             (epoch,) = connection.execute("SELECT epoch FROM embassy.progress").fetchone() or (0,)
             return int(epoch)
 
-    def writes(self) -> bool:
+    def writes(self, table: str = "entry") -> bool:
         """Whether the application's role can write to the replica."""
         with self.pipeline.replica(databases.OWNER) as connection:
             try:
                 with connection.transaction(force_rollback=True):
-                    connection.execute("DELETE FROM public.entry WHERE false")
+                    connection.execute(f"DELETE FROM public.{table} WHERE false".encode())
             except psycopg.errors.ReadOnlySqlTransaction:
                 return False
             return True

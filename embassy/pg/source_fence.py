@@ -1,0 +1,216 @@
+"""Shutting a registry at home: nobody writes there any more, whatever role or session they have.
+
+Roles lose their login, sessions are ended, each table gets a trigger that fires for everyone, and new transactions are
+read-only by default. Only then is the row written that tells so in the stream: nothing of the registry's can follow it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import sql
+
+from embassy.model.errors import RefusedError
+from embassy.pg.setup_errors import in_turn
+
+FENCE = "embassy_fence"
+_END_SECONDS = 10
+
+_UNFENCED = """
+SELECT n.nspname, c.relname
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+  AND n.nspname NOT IN ('information_schema', 'embassy') AND n.nspname !~ '^pg_'
+  AND NOT EXISTS (
+      SELECT FROM pg_catalog.pg_trigger t
+      WHERE t.tgrelid = c.oid AND t.tgfoid = pg_catalog.to_regproc('embassy.refuse_fenced_write')
+        AND t.tgenabled = 'A' AND t.tgtype = 62  -- before insert, delete, update or truncate, for each statement
+        AND t.tgqual IS NULL AND t.tgattr = ''::int2vector)
+ORDER BY 1, 2"""
+_WRITERS = """
+SELECT pid FROM pg_catalog.pg_stat_activity
+WHERE datname = pg_catalog.current_database() AND backend_type = 'client backend'
+  AND pid <> pg_catalog.pg_backend_pid()"""
+_FENCED = """
+SELECT n.nspname, c.relname FROM pg_catalog.pg_trigger t
+JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE t.tgfoid = pg_catalog.to_regproc('embassy.refuse_fenced_write') AND t.tgname = %s ORDER BY 1, 2"""
+
+
+class Fence(NamedTuple):
+    """On whose word a registry is shut."""
+
+    nonce: bytes
+    stream: bytes
+    to_epoch: int
+    by: str
+    reason: str
+    promoted: bool
+    """Whether a report proves that the embassy has the registry already."""
+
+
+class Superseding(NamedTuple):
+    """A fence for an epoch above a producer's own."""
+
+    to_epoch: int
+    by: str
+    proven: bool
+    """A report proved that the embassy has the registry; else it is about to, and what was committed still travels."""
+
+
+class Fenced(NamedTuple):
+    """What was done."""
+
+    tables: int
+    sessions: int
+    roles: tuple[str, ...]
+    new: bool
+    """Whether the row in the stream was written now."""
+
+
+def is_ready(connection: psycopg.Connection[Any]) -> bool:
+    """Whether the database has the table that tells of fences."""
+    row = connection.execute("SELECT pg_catalog.to_regclass('embassy.fence') IS NOT NULL").fetchone()
+    return row == (True,)
+
+
+def fence(
+    connection: psycopg.Connection[Any],
+    wish: Fence,
+    *,
+    roles: Sequence[str],
+    place: str,
+    revoke: Callable[[psycopg.Connection[Any], Sequence[str]], None],
+) -> Fenced:
+    """Shut the database; repeatable, and whole only when it returns.
+
+    Args:
+        connection: an administrator's, in autocommit mode.
+        wish: on whose word.
+        roles: of the application.
+        place: for messages.
+        revoke: takes the roles' login; registries of one server share them.
+
+    Raises:
+        RefusedError: a prepared transaction could still commit.
+        psycopg.errors.LockNotAvailable: a table stays locked by someone.
+    """
+    revoke(connection, roles)
+    _read_only(connection)
+    sessions = _end_sessions(connection)
+    tables = connection.execute(_UNFENCED.encode()).fetchall()
+    for schema, name in tables:
+        in_turn(connection, partial(_fence_table, connection, schema, name))
+    sessions += _end_sessions(connection)  # whoever slipped in before the last trigger was there
+    prepared = connection.execute(
+        "SELECT count(*) FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database()"
+    ).fetchone()
+    if prepared != (0,):
+        raise RefusedError(
+            "prepared transactions could still commit",
+            place=place,
+            hint="COMMIT PREPARED or ROLLBACK PREPARED each of pg_prepared_xacts, then run it again",
+        )
+    written = connection.execute(
+        """INSERT INTO embassy.fence AS f (nonce, stream, to_epoch, fenced_at, fenced_by, reason, promoted)
+           VALUES (%s, %s, %s, pg_catalog.clock_timestamp(), %s, %s, %s)
+           ON CONFLICT (nonce) DO UPDATE SET promoted = true WHERE excluded.promoted AND NOT f.promoted""",
+        (wish.nonce, wish.stream, wish.to_epoch, wish.by, wish.reason, wish.promoted),
+    )
+    return Fenced(len(tables), sessions, tuple(roles), written.rowcount == 1)
+
+
+def revoke_login(connection: psycopg.Connection[Any], roles: Sequence[str]) -> None:
+    """Let roles log in no more."""
+    for role in roles:
+        found = connection.execute(
+            "SELECT rolcanlogin FROM pg_catalog.pg_roles WHERE rolname = %s", (role,)
+        ).fetchone()
+        if found == (True,):
+            connection.execute(sql.SQL("ALTER ROLE {} NOLOGIN").format(sql.Identifier(role)))
+
+
+def superseded_by(connection: psycopg.Connection[Any], stream: bytes, epoch: int) -> Superseding | None:
+    """The highest epoch above this one for which the stream was fenced; None if there is none."""
+    if not is_ready(connection):
+        return None
+    row = connection.execute(
+        """SELECT to_epoch, fenced_by, promoted FROM embassy.fence
+           WHERE stream = %s AND to_epoch > %s ORDER BY promoted DESC, to_epoch DESC LIMIT 1""",
+        (stream, epoch),
+    ).fetchone()
+    return None if row is None else Superseding(*row)
+
+
+def release(
+    connection: psycopg.Connection[Any],
+    nonce: bytes,
+    *,
+    roles: Sequence[str],
+    grant: Callable[[psycopg.Connection[Any], Sequence[str]], None],
+) -> int:
+    """Open a database again whose fence was for nothing; returns how many tables were shut.
+
+    Only for a plan that was given up, and never for one whose report proves that the embassy has the registry.
+    """
+    tables = connection.execute(_FENCED.encode(), (FENCE,)).fetchall()
+    for schema, name in tables:
+        in_turn(connection, partial(_release_table, connection, schema, name))
+    connection.execute(
+        sql.SQL("ALTER DATABASE {} RESET default_transaction_read_only").format(
+            sql.Identifier(connection.info.dbname)
+        )
+    )
+    connection.execute("DELETE FROM embassy.fence WHERE nonce = %s", (nonce,))
+    grant(connection, roles)
+    return len(tables)
+
+
+def fences(connection: psycopg.Connection[Any], stream: bytes) -> list[tuple[bytes, bool]]:
+    """The plans for which a stream is fenced, and whether a report proves that they were run."""
+    rows = connection.execute("SELECT nonce, promoted FROM embassy.fence WHERE stream = %s", (stream,))
+    return [(bytes(nonce), promoted) for nonce, promoted in rows]
+
+
+def _fence_table(connection: psycopg.Connection[Any], schema: str, name: str) -> None:
+    table, trigger = sql.Identifier(schema, name), sql.Identifier(FENCE)
+    with _own_ddl(connection):
+        connection.execute(
+            sql.SQL(
+                "CREATE OR REPLACE TRIGGER {} BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON {} FOR EACH STATEMENT"
+                " EXECUTE FUNCTION embassy.refuse_fenced_write()"
+            ).format(trigger, table)
+        )
+        connection.execute(sql.SQL("ALTER TABLE {} ENABLE ALWAYS TRIGGER {}").format(table, trigger))
+
+
+def _release_table(connection: psycopg.Connection[Any], schema: str, name: str) -> None:
+    with _own_ddl(connection):
+        connection.execute(
+            sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(sql.Identifier(FENCE), sql.Identifier(schema, name))
+        )
+
+
+@contextmanager
+def _own_ddl(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """DDL that belongs to this site only, within the caller's transaction: it does not travel."""
+    connection.execute("INSERT INTO embassy.ddl_own VALUES (pg_catalog.pg_backend_pid())")
+    yield
+    connection.execute("DELETE FROM embassy.ddl_own WHERE pid = pg_catalog.pg_backend_pid()")
+
+
+def _read_only(connection: psycopg.Connection[Any]) -> None:
+    name = sql.Identifier(connection.info.dbname)
+    connection.execute(sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(name))
+
+
+def _end_sessions(connection: psycopg.Connection[Any]) -> int:
+    ended = connection.execute(
+        f"""SELECT count(pg_catalog.pg_terminate_backend(pid, {_END_SECONDS * 1000})) FROM ({_WRITERS}) AS w"""
+    ).fetchone()
+    assert ended is not None, "an aggregate has one row"
+    return int(ended[0])

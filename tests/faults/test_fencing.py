@@ -1,0 +1,115 @@
+"""Home is shut before the embassy opens, and finds out when it was superseded."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from deploy.lab import databases, role_configs
+from tests.faults.test_promotion import Ceremony
+from tests.harness.pipeline import MakePipeline, Pipeline, Sections
+
+_SCHEMA = "CREATE TABLE public.event (id bigint PRIMARY KEY);"
+_SECTIONS: Sections = {"promotion": {"application_roles": []}}
+
+
+class Application:
+    """Writes at home as fast as it is answered, and remembers what it was told."""
+
+    def __init__(self, pipeline: Pipeline, first: int) -> None:
+        self.told: list[int] = []
+        self.ended = ""
+        self._pipeline = pipeline
+        self._next = first
+        self._thread = threading.Thread(target=self._work)
+        self._thread.start()
+
+    def _work(self) -> None:
+        try:
+            with self._pipeline.source() as connection:
+                while True:
+                    self._next += 1
+                    connection.execute("INSERT INTO public.event VALUES (%s)", (self._next,))
+                    self.told.append(self._next)
+        except psycopg.Error as error:
+            self.ended = str(error)
+
+    def join(self) -> None:
+        self._thread.join(60)
+        assert not self._thread.is_alive(), "home let it write on"
+
+
+def _home(pipeline: Pipeline, command: str, file: Path, code: int = 0) -> str:
+    done = pipeline.embassy_command("home-admin", "home", command, str(file), "--reason", "a test")
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def _source_writes(pipeline: Pipeline) -> bool:
+    with pipeline.source(databases.ADMIN) as connection:
+        connection.execute("SET default_transaction_read_only = off")
+        try:
+            connection.execute("DELETE FROM public.event WHERE false")
+        except psycopg.errors.ReadOnlySqlTransaction:
+            return False
+        return True
+
+
+def test_a_switchover_loses_nothing_that_was_told_and_home_finds_out(make_pipeline: MakePipeline) -> None:
+    pipeline = make_pipeline(_SCHEMA, _SECTIONS)
+    ceremony = Ceremony(pipeline)
+    roles = pipeline.start_all()
+    pipeline.wait_level()
+
+    # One that is given up: home is shut for it, and opened again by the embassy's signed word only.
+    given_up = ceremony.plan("--mode", "switchover", loss=0)
+    assert "approved by 0" in _home(pipeline, "fence", given_up, 6)
+    ceremony.approve(given_up)
+    first = Application(pipeline, 0)
+    _home(pipeline, "fence", given_up)
+    first.join()
+    assert first.told
+    assert not _source_writes(pipeline)
+    proof = given_up.with_suffix(".aborted.json")
+    assert ceremony.promote("abort", str(given_up), "--reason", "a rehearsal").returncode == 0
+    assert "given up" in _home(pipeline, "fence", proof, 5)
+    _home(pipeline, "release", proof)
+    assert _source_writes(pipeline)
+    pipeline.wait_level()
+
+    # And one that is run.
+    plan = ceremony.approve(ceremony.plan("--mode", "switchover", loss=0))
+    second = Application(pipeline, 1_000_000)
+    _home(pipeline, "fence", plan)
+    second.join()
+    ceremony.run(plan, 0)
+    with pipeline.replica() as connection:
+        present = {number for (number,) in connection.execute("SELECT id FROM public.event")}
+    told = {*first.told, *second.told}
+    assert told <= present, "what clients were told is committed is in the embassy"
+    assert ceremony.writes("event"), "the embassy is open"
+    assert not _source_writes(pipeline), "and home is not"
+
+    # Home learns it from its database, and, wherever its producer runs, from the report beside its enrolments.
+    report = plan.with_suffix(".report.json")
+    _home(pipeline, "fence", report)
+    pipeline.kill(roles["producer"])
+    again = pipeline.start("producer")
+    assert again.exit_code() == 5
+    assert "home is superseded" in again.tail()
+    with pipeline.source(databases.ADMIN) as connection:
+        connection.execute("SET default_transaction_read_only = off")
+        connection.execute("DELETE FROM embassy.fence")
+    beside = role_configs.enrolment(pipeline.lab.layout, pipeline.stream).with_name("test.report.json")
+    beside.write_text(report.read_text())
+    try:
+        again = pipeline.start("producer")
+        assert again.exit_code() == 5
+        assert "approved by anna and bert" in again.tail()
+    finally:
+        beside.unlink()
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction), pipeline.source() as connection:
+        connection.execute("INSERT INTO public.event VALUES (-1)")
