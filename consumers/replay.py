@@ -163,8 +163,8 @@ class Replay:
 
 def _rows(segment: Segment) -> Iterator[_Row]:
     """The parameters of each row's statement."""
+    if not (segment.columns or segment.key):
+        return iter([[] for _ in range(segment.rows)])
     if segment.operation is Operation.INSERT:
-        if not segment.columns:
-            return iter([[] for _ in range(segment.rows)])
         return copy_rows(segment.copy_text)
     return map(list, zip(*map(elements, (*segment.values, *segment.old)), strict=True))

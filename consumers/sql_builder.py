@@ -88,6 +88,8 @@ def update(destination: Target, columns: Sequence[int], key: Sequence[int]) -> S
 
 def delete(destination: Target, key: Sequence[int]) -> SegmentSql | None:
     """DELETE for a segment, or None if its rows can only be deleted one by one."""
+    if destination.by_image and not key:
+        return None  # a table without columns
     rows = _by_image(destination, (), key) if destination.by_image else _by_key(destination, (), key)
     if rows is None:
         return None

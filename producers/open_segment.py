@@ -120,19 +120,24 @@ class OpenInserts(OpenSegment):
 class OpenDeletes(OpenSegment):
     """Rows to delete, as the elements of their keys."""
 
-    __slots__ = ("_old",)
+    __slots__ = ("_bare_rows", "_old")
 
     def __init__(self, relation: int, wave: int, key: tuple[int, ...]) -> None:
         super().__init__(relation, Operation.DELETE, wave, (), key)
         self._old: list[bytes] = []
+        self._bare_rows = 0
 
     def add(self, old: list[bytes]) -> None:
         """Add the elements of a row's key."""
         self._old += old
+        if not old:  # of a table without columns
+            self._bare_rows += 1
 
     def finished(self) -> Segment:
         """The segment, laid out."""
         width = len(self.key)
+        if not width:
+            return self._segment(self._bare_rows)
         return self._segment(len(self._old) // width, old=_by_column(self._old, width))
 
 

@@ -62,6 +62,8 @@ class TableChanges:
         self._key = relation.key
         self._full = relation.identity is ReplicaIdentity.FULL
         self._image: Any = itemgetter(*self._key) if self._key else None
+        if self._full and not self._width:
+            self._image = _alike  # rows without a column are all the same, and deleted one each
         self._last: dict[Hashable, int] = {}
         self._open: dict[Hashable, Any] = {}
         self._first_inserts: OpenInserts | None = None
@@ -77,6 +79,8 @@ class TableChanges:
 
     def takers(self, oid: bytes) -> dict[bytes, TakePieces]:
         """For each message that may be split at its short values: what it begins with, and what takes it."""
+        if not self._width:
+            return {}
         width = self._width.to_bytes(2, "big")
         takers: dict[bytes, TakePieces] = {b"I" + oid + b"N" + width: self._insert_pieces}
         if self._key and not self._full:
@@ -209,7 +213,7 @@ class TableChanges:
             if change.new is None or None in change.new:
                 raise malformed(message, "an insert with a value that is not sent")
             return
-        if not self._key:
+        if self._image is None:
             raise malformed(message, f"{self.relation} has no replica identity")
         if change.old is None:
             if self._full or any(change.new is None or change.new[i] is None for i in self._key):
@@ -269,6 +273,10 @@ class TableChanges:
                 self._last[image] = len(self._order)
                 return last.wave
         return self._wave(_UPDATE, image)
+
+
+def _alike(_row: Sequence[bytes | None]) -> Hashable:
+    return ()
 
 
 def _sent(row: Sequence[bytes | None]) -> tuple[int, ...]:

@@ -40,6 +40,7 @@ _SETTINGS = {
     "max_wal_senders": "40",
     "max_replication_slots": "40",
     "max_connections": "200",
+    "max_prepared_transactions": "20",
     "shared_buffers": "128MB",
     "max_wal_size": "2GB",
     "timezone": "UTC",

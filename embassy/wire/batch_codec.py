@@ -235,7 +235,8 @@ def _contradiction(segment: Segment, batch: Batch) -> str:
         len(segment.old),
         bool(segment.truncated),
     )
-    if expected != found or (deletes and not segment.key) or (updates and not segment.key and not segment.columns):
+    bare = not (segment.key or segment.columns)
+    if expected != found or (updates and bare) or (deletes and bare and width):
         return f"it does not hold what a segment of kind {operation.name} holds"
     if any(len(column) < 4 * segment.rows for column in (*segment.values, *segment.old)):
         return "it has fewer values than rows"
