@@ -17,7 +17,7 @@ import structlog
 
 from embassy.model.chain import Follower, Standing
 from embassy.model.errors import IntegrityError
-from embassy.model.record import Head
+from embassy.model.record import Head, SealedRecord
 from embassy.runtime import failpoints
 from embassy.runtime.config import KafkaCluster
 from embassy.runtime.failpoints import failpoint
@@ -26,7 +26,6 @@ from embassy.wire.head_search import find_head, locate
 from embassy.wire.kafka_reader import Fetched, StreamsReader, Subscription, TopicReader
 from embassy.wire.kafka_writer import Appender, KafkaWriter
 from embassy.wire.record_codec import decode_record
-from embassy.wire.verifying import RecordVerifier
 
 _WAIT_SECONDS = 0.25
 _DRAIN_SECONDS = 3.0
@@ -62,6 +61,7 @@ class Forwarder:
         *,
         topic: str,
         enrolment: Enrolment,
+        verified: Callable[[SealedRecord], int],
         home: KafkaCluster,
         foreign: KafkaCluster,
         reader: StreamsReader,
@@ -73,6 +73,7 @@ class Forwarder:
         self.name = name
         self._topic = topic
         self._enrolment = enrolment
+        self._verified = verified
         self._home = home
         self._foreign = foreign
         self._reader = reader
@@ -89,7 +90,7 @@ class Forwarder:
             TransientError: a cluster is unreachable.
             IntegrityError: a record is missing at home, or the foreign topic holds what home does not.
         """
-        verified = RecordVerifier(self._enrolment).verified
+        verified = self._verified
         genesis = self._enrolment.genesis()
         with TopicReader(self._foreign, self._topic, f"{self._topic}-head") as log:
             found = find_head(log, verified, genesis)

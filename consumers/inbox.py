@@ -160,26 +160,31 @@ class Inbox:
 
 
 def resume(
-    opener: Opener, head: Head, key_record: bytes, verified: Callable[[SealedRecord], bool], place: str
-) -> None:
+    opener: Opener, head: Head, key_record: bytes, verified: Callable[[SealedRecord], int], place: str
+) -> Head:
     """Give an opener the data key of the incarnation that a replica's progress stands in.
+
+    Returns:
+        The head with the generation of the producer that signed the key record: the replica does not keep it apart.
 
     Raises:
         IntegrityError: the key record kept with the progress is not the incarnation's.
     """
     if head.sequence == 0:
-        return
+        return head
     try:
-        opener.take_key(_kept_key(head, key_record, verified))
+        kept = _kept_key(head, key_record, verified)
+        opener.take_key(kept)
     except IntegrityError as error:
         raise IntegrityError(
             f"the key record that the replica keeps cannot be used: {error.args[0]}",
             place=place,
             hint=error.hint or "embassy.progress was altered; restore it from the replica's backup, or resync",
         ) from error
+    return head._replace(generation=verified(kept))
 
 
-def _kept_key(head: Head, key_record: bytes, verified: Callable[[SealedRecord], bool]) -> SealedRecord:
+def _kept_key(head: Head, key_record: bytes, verified: Callable[[SealedRecord], int]) -> SealedRecord:
     record = decode_record(key_record)
     if not verified(record) or record.header.kind is not RecordKind.KEY:
         raise IntegrityError("it is not a KEY record that the enrolled producer has signed")

@@ -45,7 +45,6 @@ from embassy.runtime.supervised_stream import Finished
 from embassy.wire.enrolment import Enrolment
 from embassy.wire.head_search import Log, locate, read_records
 from embassy.wire.kafka_reader import StreamsReader, TopicReader
-from embassy.wire.verifying import RecordVerifier
 
 _LEASE_POLL_SECONDS = 0.5
 _FROZEN_POLL_SECONDS = 0.5
@@ -72,6 +71,7 @@ class StreamConsumer:
         *,
         topic: str,
         enrolment: Enrolment,
+        verified: Callable[[SealedRecord], int],
         foreign: KafkaCluster,
         replica: Replica,
         reader: StreamsReader,
@@ -89,7 +89,8 @@ class StreamConsumer:
         Args:
             name: the stream's, in logs.
             topic: in the embassy's cluster.
-            enrolment: whose records count.
+            enrolment: the stream's beginning.
+            verified: which of its producers signed a record, from 1; 0 is none.
             foreign: the cluster.
             replica: the database.
             reader: the client that many streams share.
@@ -105,6 +106,7 @@ class StreamConsumer:
         self.name = name
         self._topic = topic
         self._enrolment = enrolment
+        self._verified = verified
         self._foreign = foreign
         self._replica = replica
         self._reader = reader
@@ -157,13 +159,13 @@ class StreamConsumer:
         """Apply under one version of the control row."""
         progress = self._progress(session)
         self._gauges.applied(0, 0, progress.head.resume_lsn, progress.committed_at)  # what is here already
-        verified = RecordVerifier(self._enrolment).verified
-        resume(self._opener, progress.head, progress.key_record, verified, session.place)
+        verified = self._verified
+        head = resume(self._opener, progress.head, progress.key_record, verified, session.place)
         with TopicReader(self._foreign, self._topic, f"{self._topic}-resume") as log:
             offset = place_in(log, progress, verified)
         self._log.info("applying", sequence=progress.head.sequence, offset=offset)
         follower = Follower(
-            progress.head,
+            head,
             topic=self._topic,
             verified=verified,
             clock=self._clock,
@@ -275,7 +277,7 @@ class StreamConsumer:
         self._log.info("a batch is applied change by change", reason=reason)
 
 
-def place_in(log: Log, progress: Progress, verified: Callable[[SealedRecord], bool]) -> int:
+def place_in(log: Log, progress: Progress, verified: Callable[[SealedRecord], int]) -> int:
     """The offset from which the topic continues the replica.
 
     Raises:

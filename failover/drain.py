@@ -15,7 +15,7 @@ from embassy.model.errors import EmbassyError, RefusedError
 from embassy.model.lsn import Lsn
 from embassy.model.record import Head, RecordKind, SealedRecord
 from embassy.pg.progress_store import Progress
-from embassy.wire.head_search import Log, locate, read_records
+from embassy.wire.head_search import Log, locate, read_records, with_generation
 
 _POLL_SECONDS = 0.02
 
@@ -36,7 +36,7 @@ class Arrived(NamedTuple):
 class LogEnd:
     """Follows one stream's log from a replica's head on, as far as it goes whenever asked."""
 
-    def __init__(self, log: Log, head: Head, next_offset: int, verified: Callable[[SealedRecord], bool]) -> None:
+    def __init__(self, log: Log, head: Head, next_offset: int, verified: Callable[[SealedRecord], int]) -> None:
         self._log = log
         self._verified = verified
         self._head = head
@@ -56,8 +56,9 @@ class LogEnd:
         _, high = self._log.bounds()
         for offset, record in read_records(self._log, self._offset, high):
             self._offset = offset + 1
-            if self._verified(record):
-                self._judge(record)
+            generation = self._verified(record)
+            if generation:
+                self._judge(record, generation)
         self._offset = max(self._offset, high)
         return Arrived(
             self._head.resume_lsn,
@@ -66,11 +67,12 @@ class LogEnd:
             self._head.sequence + 1 if self._beyond else None,
         )
 
-    def _judge(self, record: SealedRecord) -> None:
+    def _judge(self, record: SealedRecord, generation: int) -> None:
         before = self._head
-        linked = before.link(record.header, record.hash)
+        linked = before.link(record.header, record.hash, generation)
         if linked is None:
-            self._beyond = self._beyond or record.header.sequence > before.sequence + 1
+            ahead = record.header.sequence > before.sequence + 1 and generation >= before.generation
+            self._beyond = self._beyond or ahead
             return
         self._head, self._beyond = linked, False
         self._records += 1
@@ -112,7 +114,7 @@ class Reach:
         name: str,
         *,
         log: Log,
-        verified: Callable[[SealedRecord], bool],
+        verified: Callable[[SealedRecord], int],
         progress: Callable[[], Progress],
         applying: Callable[[], AbstractContextManager[Applying]],
         stall_seconds: float,
@@ -138,7 +140,7 @@ class Reach:
             TransientError: the cluster is unreachable.
         """
         first = before = self._progress()
-        end = LogEnd(self._log, first.head, first.next_offset, self._verified)
+        end = LogEnd(self._log, self._head_of(first), first.next_offset, self._verified)
         moved_at = self._clock()
         with self._applying() as applying:
             while True:
@@ -159,9 +161,12 @@ class Reach:
 
     def left(self, progress: Progress) -> Left:
         """What stands in the log now that a replica at this progress does not have."""
-        arrived = LogEnd(self._log, progress.head, progress.next_offset, self._verified).look()
+        arrived = LogEnd(self._log, self._head_of(progress), progress.next_offset, self._verified).look()
         level = progress.head.resume_lsn >= arrived.resume_lsn
         return Left(level, arrived.records, arrived.transactions_open, arrived.missing)
+
+    def _head_of(self, progress: Progress) -> Head:
+        return with_generation(progress.head, progress.key_record, self._verified)
 
     def _reached(self, first: Progress, progress: Progress, arrived: Arrived) -> Drained:
         if arrived.missing is not None:

@@ -77,7 +77,7 @@ class Ports(NamedTuple):
     dsn: str
     log: Callable[[], AbstractContextManager[Log]]
     """Opens the stream's topic in the embassy's cluster."""
-    verified: Callable[[SealedRecord], bool]
+    verified: Callable[[SealedRecord], int]
     applying: Callable[[], AbstractContextManager[Applying]]
     let_in: Callable[[psycopg.Connection[Any]], None]
     """Lets the application's roles log in; ten registries of one server share them."""

@@ -12,8 +12,9 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
+import psycopg
 import structlog
 
 from embassy.model.errors import EmbassyError
@@ -34,6 +35,26 @@ class Stages(NamedTuple):
     published: int
 
 
+class Rotations:
+    """Notices when an operator asks for a fresh data key."""
+
+    def __init__(self, stream: bytes, asked: Callable[[], None]) -> None:
+        self._stream = stream
+        self._asked = asked
+        self._seen: datetime | None = None
+
+    def begin(self, connection: psycopg.Connection[Any]) -> None:
+        """Take what was asked so far as done: a key is about to begin anyway."""
+        self._seen = source_schema.rotation_requested_at(connection, self._stream)
+
+    def look(self, connection: psycopg.Connection[Any]) -> None:
+        """Tell if it was asked for since."""
+        found = source_schema.rotation_requested_at(connection, self._stream)
+        if found != self._seen:
+            self._seen = found
+            self._asked()
+
+
 class Heartbeat:
     """Beats while entered; a broken session is opened again at the next beat."""
 
@@ -46,12 +67,14 @@ class Heartbeat:
         every_seconds: float,
         stages: Callable[[], Stages],
         slot_seen: Callable[[SlotState], None],
+        rotations: Rotations,
     ) -> None:
         self._dsn = dsn
         self._slot = slot
         self._every_seconds = every_seconds
         self._stages = stages
         self._slot_seen = slot_seen
+        self._rotations = rotations
         self._done = threading.Event()
         self._failing = False
         self._log = structlog.get_logger(component="producer", stream=name)
@@ -86,6 +109,7 @@ class Heartbeat:
                 if time.monotonic() - sampled_at >= SAMPLE_SECONDS:
                     sampled_at = time.monotonic()
                     source_schema.sample_sequences(connection)
+                self._rotations.look(connection)
                 if self._done.wait(self._every_seconds):
                     return
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from embassy.model.errors import IntegrityError
+from embassy.model.errors import IntegrityError, RefusedError
 from embassy.model.record import Head, SealedRecord
 from embassy.pg.replication_session import SourceIdentity
 from embassy.runtime.failpoints import PRODUCER_AFTER_KEY_APPENDED, failpoint
@@ -35,7 +35,7 @@ def begin_incarnation(
     source: SourceIdentity,
     append_and_wait: Callable[[bytes], int],
     log: Log,
-    verified: Callable[[SealedRecord], bool],
+    verified: Callable[[SealedRecord], int],
 ) -> Standing:
     """Append KEY records until one counts.
 
@@ -45,18 +45,27 @@ def begin_incarnation(
         source: named in the KEY, for the next start's continuity check.
         append_and_wait: appends a value and returns its offset once every in-sync replica has it.
         log: the topic, to read back.
-        verified: whether a record is signed by the enrolled producer.
+        verified: which of the enrolled producers signed a record, from 1; 0 is none.
 
     Raises:
+        RefusedError: a successor of this producer has taken the stream over.
         IntegrityError: another producer keeps appending.
     """
     head, next_offset = standing
     for _ in range(_ATTEMPTS):
+        if head.generation > sealer.generation:
+            raise RefusedError(
+                f"the stream's producer number {head.generation} has taken over, and this one is number "
+                f"{sealer.generation}: nothing it writes counts any more",
+                place=log.topic,
+                hint="give this producer the new identity in keys.identity, or stop it",
+            )
         sealed = sealer.key_record(head, system_identifier=source.system_identifier, timeline=source.timeline)
         offset = append_and_wait(sealed.value)
         failpoint(PRODUCER_AFTER_KEY_APPENDED)
         for at, record in read_records(log, next_offset, offset + 1):
-            linked = head.link(record.header, record.hash) if verified(record) else None
+            generation = verified(record)
+            linked = head.link(record.header, record.hash, generation) if generation else None
             if linked is not None:
                 head, next_offset = linked, at + 1
         if head.hash == sealed.head.hash:

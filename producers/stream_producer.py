@@ -24,10 +24,9 @@ from embassy.wire.kafka_reader import TopicReader
 from embassy.wire.kafka_writer import KafkaWriter
 from embassy.wire.key_record import decode_key_body
 from embassy.wire.sealing import Sealer
-from embassy.wire.verifying import RecordVerifier
 from producers.batch_builder import BatchBuilder
 from producers.continuity import check_continuity
-from producers.heartbeat import Heartbeat
+from producers.heartbeat import Heartbeat, Rotations
 from producers.incarnation import Standing
 from producers.tail import Gauges, Tail
 
@@ -40,6 +39,8 @@ class StreamSetup(NamedTuple):
     slot: str
     source: Source
     enrolment: Enrolment
+    verified: Callable[[SealedRecord], int]
+    """Which of the enrolment's producers signed a record, from 1; 0 is none."""
 
 
 class StreamProducer:
@@ -66,7 +67,16 @@ class StreamProducer:
         self._gauges = gauges
         self._slot_gauge = slot_gauge
         self._clock = clock
+        self._rotate = threading.Event()
+        self._rotations = Rotations(setup.enrolment.stream, self.rotate)
         self._log = structlog.get_logger(component="producer", stream=setup.name)
+
+    def rotate(self) -> None:
+        """Begin a new incarnation, with a fresh data key and the sealer's present keys, at the next transaction's end.
+
+        May be called from any thread. Nothing waits for it: what is in flight is acknowledged first, as at each rotation.
+        """
+        self._rotate.set()
 
     def run(self, stop: threading.Event, pulse: Callable[[], None]) -> None:
         """Tail the stream's slot.
@@ -78,7 +88,7 @@ class StreamProducer:
             RefusedError: home is superseded.
         """
         setup = self._setup
-        verified = RecordVerifier(setup.enrolment).verified
+        verified = setup.verified
         with (
             TopicReader(self._cluster, setup.topic, f"{setup.topic}-head") as log,
             self._session() as session,
@@ -101,6 +111,7 @@ class StreamProducer:
                     gauges=self._gauges,
                     clock=self._clock,
                     pulse=pulse,
+                    rotate=self._rotate,
                 )
                 tail.begin()
                 self._mark_genesis()
@@ -118,6 +129,7 @@ class StreamProducer:
             every_seconds=self._tuning.heartbeat_seconds,
             stages=lambda: tail.stages,
             slot_seen=self._slot_gauge,
+            rotations=self._rotations,
         )
 
     @contextmanager
@@ -134,7 +146,7 @@ class StreamProducer:
             session.close()
 
     def _prove(
-        self, session: ReplicationSession, log: TopicReader, verified: Callable[[SealedRecord], bool]
+        self, session: ReplicationSession, log: TopicReader, verified: Callable[[SealedRecord], int]
     ) -> tuple[Standing, SourceIdentity]:
         """Where to go on, once the source has proven to be the stream's own.
 
@@ -143,6 +155,7 @@ class StreamProducer:
         setup = self._setup
         source = session.identity()
         with connect(setup.source.dsn, application_name="embassy-producer-start", autocommit=True) as connection:
+            self._rotations.begin(connection)
             state = slot_state(connection, setup.slot)
             genesis_at = source_schema.genesis_at(connection, setup.enrolment.stream)
             fenced = source_fence.superseded_by(connection, setup.enrolment.stream, setup.enrolment.epoch)

@@ -79,7 +79,7 @@ class Tail:
         source: SourceIdentity,
         appender: Appender,
         log: Log,
-        verified: Callable[[SealedRecord], bool],
+        verified: Callable[[SealedRecord], int],
         sealer: Sealer,
         builder: BatchBuilder,
         encoder: BatchEncoder,
@@ -88,6 +88,7 @@ class Tail:
         gauges: Gauges,
         clock: Callable[[], float],
         pulse: Callable[[], None],
+        rotate: threading.Event,
     ) -> None:
         self._session = session
         self._source = source
@@ -103,6 +104,7 @@ class Tail:
         self._gauges = gauges
         self._clock = clock
         self._pulse = pulse
+        self._rotate = rotate
         self._resume_lsn = standing.head.resume_lsn
         # the transaction being received
         self._begin: Begin | None = None
@@ -125,6 +127,7 @@ class Tail:
 
     def begin(self) -> None:
         """Append a KEY that counts; from then on the topic is this producer's."""
+        self._rotate.clear()
         self._head, self._next_offset = begin_incarnation(
             Standing(self._head, self._next_offset),
             sealer=self._sealer,
@@ -339,7 +342,11 @@ class Tail:
 
     def _rotate_if_due(self) -> None:
         """Begin a new incarnation between transactions: a fresh data key, and a near anchor for head searches."""
-        due = self._clock() >= self._rotate_at or self._sealed_bytes >= self._tuning.rotate_bytes
+        due = (
+            self._clock() >= self._rotate_at
+            or self._sealed_bytes >= self._tuning.rotate_bytes
+            or self._rotate.is_set()
+        )
         if not due or self._part:  # what is only being received has left no trace in the topic
             return
         self._ship_whole(must=True)

@@ -32,7 +32,7 @@ def run(options: Options, *, address_file: Path | None) -> ExitCode:
     """Carry each stream from the home topic to the embassy's until told to stop.
 
     The bridge holds no secret key and knows streams by their opaque names only. It verifies what it carries, and
-    goes on from the head of the embassy's topic.
+    goes on from the head of the embassy's topic. On SIGHUP it reads keys.operators and the enrolments again.
 
     Reads kafka.home, kafka.foreign, keys.operators and the streams.
 
@@ -70,10 +70,12 @@ class _Fleet:
 
     def _build(self, name: str, stream: Stream, gauges: BridgeGauges) -> Forwarder:
         tuning = self._service.settings.consumer
+        enrolment = self._service.enrolment(stream)
         return Forwarder(
             name,
             topic=stream.topic,
-            enrolment=self._service.enrolment(stream),
+            enrolment=enrolment,
+            verified=self._service.verifier(name, enrolment).verified,
             home=self._home,
             foreign=self._foreign,
             reader=self._reader,

@@ -23,8 +23,8 @@ from embassy.runtime.gauges import ConsumerGauges
 from embassy.runtime.logs import failure
 from embassy.runtime.supervised_stream import Assignment
 from embassy.wire.kafka_reader import StreamsReader
-from embassy.wire.keyring import load_recipient
 from embassy.wire.opening import Opener
+from embassy.wire.recipient_keys import HeldKeys, load_recipients
 from embassy.wire.selftest import selftest
 
 
@@ -45,7 +45,8 @@ def run(options: Options, *, address_file: Path | None, stop_at: Point | None) -
     """Apply each stream to its replica until told to stop.
 
     Each transaction becomes visible whole, once, in commit order. A stream in doubt halts and keeps its last good
-    state, with the reason in the log and in /readyz; the others go on. A frozen stream waits until it is lifted.
+    state, with the reason in the log and in /readyz; the others go on. A frozen stream waits until it is lifted. On
+    SIGHUP it reads the recipient keys, keys.operators and the enrolments again.
 
     Reads kafka.foreign, keys.recipient, keys.operators, streams.NAME.replica and streams.NAME.protection.
 
@@ -71,10 +72,15 @@ class _Fleet:
         self._service = service
         self._cluster = need(settings.kafka.foreign, "kafka.foreign")
         need(settings.keys.operators, "keys.operators")
-        self._recipient = load_recipient(need(settings.keys.recipient, "keys.recipient"))
+        need(settings.keys.recipient, "keys.recipient")
+        self._recipients = HeldKeys(load_recipients(settings.keys.recipient_files))
+        service.reloaded_by(self._reload)
         link = service.link(catalogue.KAFKA_CONNECTED, settings.site)
         self._reader = StreamsReader(self._cluster, f"consumer-{settings.site}", link.heard)
         service.closing.callback(self._reader.close)
+
+    def _reload(self) -> None:
+        self._recipients.replace(load_recipients(self._service.settings.keys.recipient_files))
 
     def assignment(self, name: str, stream: Stream) -> Assignment:
         replica = self._service.options.need(stream.replica, f"streams.{name}.replica")
@@ -94,10 +100,11 @@ class _Fleet:
             name,
             topic=stream.topic,
             enrolment=enrolment,
+            verified=self._service.verifier(name, enrolment).verified,
             foreign=self._cluster,
             replica=self._service.options.need(stream.replica, f"streams.{name}.replica"),
             reader=self._reader,
-            opener=Opener(self._recipient, enrolment),
+            opener=Opener(self._recipients, enrolment),
             tuning=self._service.settings.consumer,
             gauges=gauges,
             clock=CLOCK,

@@ -36,15 +36,16 @@ def key_remarks(settings: Settings, streams: Mapping[str, Stream], config: Path)
                 entry.path,
                 f"streams.{entry.name}: epoch {entry.epoch}, by {', '.join(entry.signers)}",
             )
-    if settings.keys.identity is not None:
-        yield from _producer(settings, streams, settings.keys.identity)
+    if settings.keys.identity_files:
+        yield from _producer(settings, streams, settings.keys.identity_files)
     yield from _passwords(streams, config)
 
 
-def _producer(settings: Settings, streams: Mapping[str, Stream], path: Path) -> Iterator[Remark]:
+def _producer(settings: Settings, streams: Mapping[str, Stream], paths: tuple[Path, ...]) -> Iterator[Remark]:
     """What only a producer's configuration has."""
-    if settings.keys.recipients:
-        yield Remark("KY04", Level.OK, "keys.recipients", f"{len(settings.keys.recipients)} recipients")
+    recipients = len(settings.keys.recipients_files)
+    if recipients:
+        yield Remark("KY04", Level.OK, "keys.recipients", f"{recipients} recipients")
     else:
         yield Remark(
             "KY04",
@@ -54,7 +55,7 @@ def _producer(settings: Settings, streams: Mapping[str, Stream], path: Path) -> 
             "name the embassies' public key files",
         )
     try:
-        identity = load_identity(path).public
+        held = [load_identity(path).public for path in paths]
     except EmbassyError:  # the file has a remark of its own
         return
     for name, stream in streams.items():
@@ -67,15 +68,20 @@ def _producer(settings: Settings, streams: Mapping[str, Stream], path: Path) -> 
             )
         except EmbassyError:  # so has this one
             continue
-        if enrolment.producer == identity:
-            yield Remark("KY03", Level.OK, str(stream.enrolment), f"streams.{name}: enrols this producer")
+        generation = max(map(enrolment.generation_of, held))
+        if generation:
+            latest = generation == len(enrolment.producers)
+            note = (
+                "" if latest else f", number {generation} of {len(enrolment.producers)}: a successor is announced"
+            )
+            yield Remark("KY03", Level.OK, str(stream.enrolment), f"streams.{name}: enrols this producer{note}")
         else:
             yield Remark(
                 "KY03",
                 Level.FAIL,
                 str(stream.enrolment),
-                f"streams.{name}: enrols producer {enrolment.producer.id.hex()}, and this is {identity.id.hex()}: what "
-                "it writes would not count",
+                f"streams.{name}: enrols producer {enrolment.producers[-1].id.hex()}, and this is {held[0].id.hex()}: "
+                "what it writes would not count",
                 "use the key of the enrolment, or let the operators enrol this one",
             )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from embassy.model.errors import ConfigurationError
 from embassy.runtime.config import Keys, Settings, Stream
@@ -12,6 +12,7 @@ from embassy.wire import passphrase
 from embassy.wire.enrolment import EnrolmentFile, load_enrolment, load_roster
 from embassy.wire.key_document import KeyDocument, KeyKind, parse_key
 from embassy.wire.public_keys import PublicOperator, read_public
+from embassy.wire.roster import RosterFile, is_roster
 from embassy.wire.secret_file import read_secret
 
 
@@ -26,6 +27,16 @@ class KeyEntry(NamedTuple):
     person: str = ""
     passphrase: bool = False
     problem: str = ""
+    state: str = ""
+    """What the streams' topics say, if they were asked: announced, confirmed n/m, active, or retired but in use."""
+
+
+class SuccessorEntry(NamedTuple):
+    """One producer after the enrolled one, signed or not."""
+
+    generation: int
+    producer: str
+    signers: tuple[str, ...]
 
 
 class EnrolmentEntry(NamedTuple):
@@ -39,23 +50,31 @@ class EnrolmentEntry(NamedTuple):
     start_lsn: str = ""
     producer: str = ""
     signers: tuple[str, ...] = ()
+    successors: tuple[SuccessorEntry, ...] = ()
     problem: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """The entry as JSON has it."""
+        return self._asdict() | {"successors": [successor._asdict() for successor in self.successors]}
 
 
 def key_entries(keys: Keys) -> Iterator[KeyEntry]:
     """The key files that a configuration names."""
-    for setting, kind, secret in (
-        ("keys.identity", KeyKind.IDENTITY, keys.identity),
-        ("keys.recipient", KeyKind.RECIPIENT, keys.recipient),
-    ):
-        if secret is not None:
-            yield _entry(setting, kind, secret, _read_secret, secret=True)
     for setting, kind, paths in (
-        ("keys.recipients", KeyKind.RECIPIENT, keys.recipients),
+        ("keys.identity", KeyKind.IDENTITY, keys.identity_files),
+        ("keys.recipient", KeyKind.RECIPIENT, keys.recipient_files),
+    ):
+        for path in paths:
+            yield _entry(setting, kind, path, _read_secret, secret=True)
+    for setting, kind, paths in (
+        ("keys.recipients", KeyKind.RECIPIENT, keys.recipients_files),
         ("keys.operators", KeyKind.OPERATOR, keys.operators),
     ):
         for path in paths:
-            yield _entry(setting, kind, path, _read_public, secret=False)
+            if kind is KeyKind.OPERATOR and _is_roster(path):
+                yield _roster_entry(setting, path, keys)
+            else:
+                yield _entry(setting, kind, path, _read_public, secret=False)
 
 
 def enrolment_entries(settings: Settings, streams: dict[str, Stream]) -> Iterator[EnrolmentEntry]:
@@ -94,6 +113,12 @@ def described(entry: EnrolmentEntry, file: EnrolmentFile, roster: Sequence[Publi
         start_lsn=str(enrolment.start_lsn),
         producer=enrolment.producer.id.hex(),
         signers=tuple(sorted(file.signers(roster))),
+        successors=tuple(
+            SuccessorEntry(generation, producer.id.hex(), tuple(sorted(succession.signers(roster))))
+            for generation, (producer, succession) in enumerate(
+                zip(file.producers_named(Path(entry.path))[1:], file.successions, strict=True), 2
+            )
+        ),
     )
 
 
@@ -107,6 +132,23 @@ def _entry(
         return entry._replace(problem=error.args[0])
     locked = content is not None and passphrase.is_locked(content)
     return entry._replace(id=public.id.hex(), person=public.person, passphrase=locked)
+
+
+def _is_roster(path: Path) -> bool:
+    try:
+        return is_roster(path)
+    except ConfigurationError:  # its own entry tells
+        return False
+
+
+def _roster_entry(setting: str, path: Path, keys: Keys) -> KeyEntry:
+    entry = KeyEntry(setting, "roster", str(path), secret=False)
+    try:
+        load_roster(keys.operators, keys.threshold)
+        found = RosterFile.read(path).proven(None, path)
+    except ConfigurationError as error:
+        return entry._replace(problem=error.args[0])
+    return entry._replace(id=f"version {found.number}", person=", ".join(found.persons))
 
 
 def _read_secret(path: Path, kind: KeyKind) -> KeyDocument:

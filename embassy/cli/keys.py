@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +11,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from embassy.cli.auditing import Audited, audited
+from embassy.cli.auditing import audited
+from embassy.cli.key_prompts import new_passphrase, signed_by
 from embassy.cli.key_report import EnrolmentEntry, KeyEntry, described, enrolment_entries, key_entries, roster_of
+from embassy.cli.key_roster import roster
+from embassy.cli.key_rotation import announce, retire, rotate
+from embassy.cli.key_states import in_topics
 from embassy.cli.options import Options, pass_options
 from embassy.model.errors import ConfigurationError
 from embassy.model.lsn import Lsn
 from embassy.runtime.audit_log import JSON
 from embassy.runtime.exit_codes import ExitCode
-from embassy.wire import passphrase
 from embassy.wire.enrolment import EnrolmentFile, stream_id
 from embassy.wire.key_document import KeyKind
 from embassy.wire.keyring import (
@@ -28,7 +29,6 @@ from embassy.wire.keyring import (
     generate_identity,
     generate_operator,
     generate_recipient,
-    load_operator,
 )
 from embassy.wire.public_keys import load_public_identity
 from embassy.wire.secret_file import replace, write_new
@@ -56,6 +56,12 @@ def keys() -> None:
     """  # noqa: D301 - \b is click's mark for lines that stay as they are
 
 
+keys.add_command(rotate)
+keys.add_command(announce)
+keys.add_command(retire)
+keys.add_command(roster)
+
+
 @keys.command()
 @click.argument("kind", type=click.Choice([kind.value for kind in KeyKind]))
 @click.argument("path", type=_FILE)
@@ -70,7 +76,7 @@ def generate(options: Options, kind: str, path: Path, person: str | None, *, loc
     """
     if (kind == KeyKind.OPERATOR) != (person is not None):
         raise click.UsageError("--person NAME belongs to an operator's key, and to no other")
-    phrase = _new_passphrase() if locked else None
+    phrase = new_passphrase() if locked else None
     with audited(options, "keys.generate", {"kind": kind, "path": str(path), "person": person}) as under_way:
         match KeyKind(kind):
             case KeyKind.IDENTITY:
@@ -128,7 +134,7 @@ def enrol(
             stream=_stream(options, stream), epoch=epoch, producer=producer, start_lsn=start
         )
         under_way.note(producer=producer.id.hex(), payload_sha256=file.payload_hash.hex())
-        file = _signed(file, operators, under_way)
+        file = signed_by(file, operators, under_way)
         write_new(path, file.render(), mode=0o644)
     _tell_enrolment(options, path, file, as_json=as_json)
 
@@ -147,16 +153,21 @@ def sign(options: Options, path: Path, operator: Path, *, yes: bool, as_json: bo
         click.confirm("Sign this?", abort=True, err=True)
     details: dict[str, JSON] = {"path": str(path), "payload_sha256": file.payload_hash.hex()}
     with audited(options, "keys.sign", details) as under_way:
-        file = _signed(file, (operator,), under_way)
+        file = signed_by(file, (operator,), under_way)
         replace(path, file.render())
     _tell_enrolment(options, path, file, as_json=as_json)
 
 
 @keys.command(name="list")
+@click.option("--topics", is_flag=True, help="Look at the streams' newest data keys too.")
 @_JSON
 @pass_options
-def list_(options: Options, *, as_json: bool) -> ExitCode:
+def list_(options: Options, *, topics: bool, as_json: bool) -> ExitCode:
     """Show the configuration's key files, and each stream's enrolment with who has signed it.
+
+    With --topics also what the streams say: for each recipient key in how many of them the newest data key is wrapped for
+    it (announced, confirmed n/m, active), for each identity in how many it writes, and recipients that are still in use
+    although the configuration does not name them.
 
     No passphrase is needed. The exit code is 4 if a file cannot be used or an enrolment does not hold.
     """
@@ -164,11 +175,13 @@ def list_(options: Options, *, as_json: bool) -> ExitCode:
     files = list(key_entries(settings.keys))
     streams = options.streams(settings) if settings.streams else {}
     enrolments = list(enrolment_entries(settings, streams))
+    if topics:
+        files = list(in_topics(files, settings, streams))
     if as_json or options.as_json:
         report = {
             "schema": "embassy.keys/1",
             "keys": [entry._asdict() for entry in files],
-            "enrolments": [entry._asdict() for entry in enrolments],
+            "enrolments": [entry.as_json() for entry in enrolments],
         }
         click.echo(json.dumps(report, indent=2, ensure_ascii=False))
     else:
@@ -196,35 +209,6 @@ def _stream(options: Options, text: str) -> bytes:
     return stream_id(found.stream)
 
 
-def _signed(file: EnrolmentFile, operators: tuple[Path, ...], under_way: Audited) -> EnrolmentFile:
-    persons: list[str] = []
-    for path in operators:
-        operator = load_operator(path, ask_passphrase(path))
-        persons.append(operator.public.person)
-        under_way.note(persons=persons)
-        file = file.signed(operator)
-    return file
-
-
-def ask_passphrase(path: Path) -> Callable[[], bytes] | None:
-    """A prompt where there is a terminal, else the default."""
-    if passphrase.from_file() is not None or not sys.stdin.isatty():
-        return None
-    return lambda: str(click.prompt(f"Passphrase of {path}", hide_input=True, err=True)).encode()
-
-
-def _new_passphrase() -> bytes:
-    found = passphrase.from_file()
-    if found is not None:
-        return found()
-    if not sys.stdin.isatty():
-        raise ConfigurationError(
-            "a passphrase is wanted, and there is no terminal to ask at",
-            hint=f"name the file that holds it in {passphrase.VARIABLE}",
-        )
-    return str(click.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True)).encode()
-
-
 def _tell_made(made: KeyFiles, kind: str, *, as_json: bool) -> None:
     if as_json:
         report = {"kind": kind, "id": made.id.hex(), "secret": str(made.secret), "public": str(made.public)}
@@ -247,7 +231,7 @@ def _about(options: Options, path: Path, file: EnrolmentFile) -> EnrolmentEntry:
 def _tell_enrolment(options: Options, path: Path, file: EnrolmentFile, *, as_json: bool) -> None:
     entry = _about(options, path, file)
     if as_json or options.as_json:
-        report: dict[str, Any] = entry._asdict() | {"signatures": len(file.signatures)}
+        report: dict[str, Any] = entry.as_json() | {"signatures": len(file.signatures)}
         for name in ("name", "problem"):
             del report[name]
         click.echo(json.dumps(report, indent=2, ensure_ascii=False))
@@ -264,6 +248,10 @@ def _print_enrolment(entry: EnrolmentEntry, console: Console) -> None:
         ("producer", entry.producer),
         ("start LSN", entry.start_lsn),
         ("signed by", ", ".join(entry.signers) or "-"),
+        *(
+            (f"successor {found.generation}", f"{found.producer}, signed by {', '.join(found.signers) or '-'}")
+            for found in entry.successors
+        ),
     ):
         table.add_row(title, value)
     console.print(table)
@@ -273,7 +261,7 @@ def _print_list(files: list[KeyEntry], enrolments: list[EnrolmentEntry], console
     if files:
         table = _table("setting", "kind", "id", "person", "file", "state")
         for entry in files:
-            state = entry.problem or ("locked" if entry.passphrase else "ok")
+            state = entry.problem or entry.state or ("locked" if entry.passphrase else "ok")
             cells = [entry.setting, entry.kind, entry.id or "-", entry.person, entry.path, state]
             table.add_row(*map(Text, cells))
         console.print(table)
@@ -283,6 +271,17 @@ def _print_list(files: list[KeyEntry], enrolments: list[EnrolmentEntry], console
             signers, state = ", ".join(found.signers) or "-", found.problem or "ok"
             cells = [found.name, str(found.epoch or "-"), found.producer or "-", signers, str(found.threshold)]
             table.add_row(*map(Text, [*cells, found.path, state]))
+            for successor in found.successors:
+                signed = len(successor.signers) >= found.threshold
+                signers = ", ".join(successor.signers) or "-"
+                cells = [
+                    f"  successor {successor.generation}",
+                    "",
+                    successor.producer,
+                    signers,
+                    str(found.threshold),
+                ]
+                table.add_row(*map(Text, [*cells, "", "signed" if signed else "announced"]))
         console.print(table)
 
 

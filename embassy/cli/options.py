@@ -82,6 +82,21 @@ class Options:
             )
         return value
 
+    def identity_file(self, settings: Settings) -> Path:
+        """The one secret identity file of a site that signs as itself.
+
+        Raises:
+            ConfigurationError: there is none, or there are several.
+        """
+        files = self.need(settings.keys.identity_files, "keys.identity")
+        if len(files) > 1:
+            raise ConfigurationError(
+                f"keys.identity leads to {len(files)} files, and this command signs with one",
+                place=self.place,
+                hint="name the one",
+            )
+        return files[0]
+
 
 pass_options = click.make_pass_decorator(Options)
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
 from embassy.cli.options import Options, pass_options
 from embassy.cli.service import CLOCK, CLOSE_SECONDS, Service, address_file_option
+from embassy.model.errors import ConfigurationError
 from embassy.pg.lost_session import TriedAgain
 from embassy.runtime import metrics as catalogue
 from embassy.runtime.config import Stream
 from embassy.runtime.exit_codes import ExitCode
 from embassy.runtime.gauges import ProducerGauges
 from embassy.runtime.supervised_stream import Assignment
+from embassy.wire.enrolment import Enrolment
 from embassy.wire.kafka_writer import KafkaWriter
-from embassy.wire.keyring import load_identity, load_public_recipient
+from embassy.wire.keyring import Identity, load_identity
+from embassy.wire.public_keys import PublicRecipient, load_public_recipient
 from embassy.wire.sealing import Sealer
 from embassy.wire.selftest import selftest
 from embassy.wire.supersession import refuse_if_superseded
@@ -36,7 +40,8 @@ def run(options: Options, *, address_file: Path | None) -> ExitCode:
     """Tail each stream's replication slot until told to stop.
 
     A stream that cannot go on halts, with the reason in the log and in /readyz; the others go on. SIGTERM drains
-    within seconds.
+    within seconds. On SIGHUP it reads keys and enrolments again, and each stream goes on with a new data key, wrapped
+    for the recipients there are now, under the latest enrolled identity that is there.
 
     Reads kafka.home, keys.identity, keys.recipients, keys.operators and streams.NAME.source.
 
@@ -52,6 +57,16 @@ def run(options: Options, *, address_file: Path | None) -> ExitCode:
         return service.run(assignments)
 
 
+class _Keys(NamedTuple):
+    identities: tuple[Identity, ...]
+    recipients: tuple[PublicRecipient, ...]
+
+
+class _Running(NamedTuple):
+    sealer: Sealer
+    producer: StreamProducer
+
+
 class _Fleet:
     """What the streams of the process share, and how one is made of it."""
 
@@ -61,14 +76,47 @@ class _Fleet:
         self._service = service
         self._cluster = need(settings.kafka.home, "kafka.home")
         need(settings.keys.operators, "keys.operators")
-        self._identity = load_identity(need(settings.keys.identity, "keys.identity"))
-        self._recipients = tuple(
-            load_public_recipient(path) for path in need(settings.keys.recipients, "keys.recipients")
-        )
+        need(settings.keys.identity, "keys.identity")
+        need(settings.keys.recipients, "keys.recipients")
+        self._keys = self._load_keys()
+        self._running: dict[str, _Running] = {}
+        service.reloaded_by(self._reload)
         self._link = service.link(catalogue.KAFKA_CONNECTED, "home")
         self._writer = KafkaWriter(self._cluster, f"producer-{settings.site}", self._link.refused)
         service.closing.callback(self._writer.close, CLOSE_SECONDS)
         self.slots: list[Watched] = []
+
+    def _load_keys(self) -> _Keys:
+        keys = self._service.settings.keys
+        return _Keys(
+            tuple(load_identity(path) for path in keys.identity_files),
+            tuple(load_public_recipient(path) for path in keys.recipients_files),
+        )
+
+    def _reload(self) -> None:
+        """Take the present keys, and let each stream begin a new incarnation with them."""
+        self._keys = self._load_keys()
+        for name in tuple(self._running):
+            self._service.attempt(partial(self._reload_stream, name))
+
+    def _reload_stream(self, name: str) -> None:
+        enrolment = self._service.enrolment(self._service.streams[name])
+        running = self._running[name]
+        running.sealer.adopt(self._identity_for(enrolment), enrolment, self._keys.recipients)
+        running.producer.rotate()
+
+    def _identity_for(self, enrolment: Enrolment) -> Identity:
+        """The latest of the stream's producers that this one has the secret of.
+
+        Raises:
+            ConfigurationError: no secret is there.
+        """
+        identities = self._keys.identities
+        if not identities:
+            raise ConfigurationError(
+                "there is no producer's key", place="keys.identity", hint="name a key file, or a folder of them"
+            )
+        return max(identities, key=lambda identity: enrolment.generation_of(identity.public))
 
     def assignment(self, name: str, stream: Stream) -> Assignment:
         source = self._service.options.need(stream.source, f"streams.{name}.source")
@@ -85,9 +133,11 @@ class _Fleet:
         refuse_if_superseded(
             enrolment, stream.enrolment.parent, operators=keys.operators, threshold=keys.threshold
         )
+        verified = self._service.verifier(name, enrolment).verified
+        sealer = Sealer(self._identity_for(enrolment), enrolment, self._keys.recipients)
         loop = StreamProducer(
-            StreamSetup(name, stream.topic, stream.slot, source, enrolment),
-            sealer=Sealer(self._identity, enrolment, self._recipients),
+            StreamSetup(name, stream.topic, stream.slot, source, enrolment, verified),
+            sealer=sealer,
             cluster=self._cluster,
             writer=self._writer,
             tuning=self._service.settings.producer,
@@ -95,4 +145,5 @@ class _Fleet:
             slot_gauge=gauges.slot,
             clock=CLOCK,
         )
+        self._running[name] = _Running(sealer, loop)
         return TriedAgain(loop, f"streams.{name}.source")

@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 
 from embassy.cli.auditing import Audited, audited
-from embassy.cli.keys import ask_passphrase
+from embassy.cli.key_prompts import ask
 from embassy.cli.options import Options, pass_options
 from embassy.cli.promote_planning import Intention, make_plan
 from embassy.cli.promote_running import Failure, PlanRun, read_plan
@@ -138,7 +138,7 @@ def approve(options: Options, path: Path, key: Path, *, yes: bool) -> None:
         click.confirm("Approve this?", abort=True, err=True)
     details: dict[str, JSON] = {**_named(found.plan), "payload_sha256": found.file.payload_hash.hex()}
     with audited(options, "promote.approve", details) as under_way:
-        operator = load_operator(key, ask_passphrase(key))
+        operator = load_operator(key, ask(key))
         under_way.note(person=operator.half.person, key=operator.half.id.hex())
         if operator.public not in roster:
             raise RefusedError(
@@ -180,7 +180,7 @@ def run(options: Options, path: Path, confirm: str, *, output: Path | None) -> E
         names = [p.name for p in plan_.streams if not options.registries or p.name in options.registries]
         under_way.note(**_named(plan_), registries=names, approvers=sorted(approved.persons))
         _must_confirm(names, confirm)
-        identity = load_identity(options.need(settings.keys.identity, "keys.identity"))
+        identity = load_identity(options.identity_file(settings))
         if identity.public != plan_.identity:
             raise StaleError(
                 "keys.identity is another one than the plan names", place=str(path), hint="make a new plan"
@@ -247,7 +247,7 @@ def abort(options: Options, path: Path, *, reason: str) -> ExitCode:
         under_way.note(**_named(approved.plan))
         aborted = abort_plan(options, settings, approved, reason)
         proof = path.with_suffix(".aborted.json")
-        identity = load_identity(options.need(settings.keys.identity, "keys.identity"))
+        identity = load_identity(options.identity_file(settings))
         given_up = [
             {"name": p.name, "stream": p.stream.hex(), "aborted": True}
             for p in approved.plan.streams

@@ -16,9 +16,10 @@ from embassy.runtime.gauges import ConsumerGauges
 from embassy.runtime.metrics import Metrics
 from embassy.wire.enrolment import Enrolment
 from embassy.wire.kafka_reader import StreamsReader
-from embassy.wire.keyring import load_recipient
 from embassy.wire.opening import Opener
+from embassy.wire.recipient_keys import HeldKeys, load_recipients
 from embassy.wire.selftest import selftest
+from embassy.wire.verifying import RecordVerifier
 from failover.drain import Applying
 
 _RETRY_SECONDS = 0.5
@@ -41,7 +42,7 @@ class Consumers:
         self._lock = threading.Lock()
         if settings.keys.recipient is not None:
             selftest()
-            self._recipient = load_recipient(settings.keys.recipient)
+            self._recipient = HeldKeys(load_recipients(settings.keys.recipient_files))
         self._metrics = Metrics(version=metadata.version("data-embassy"), component="promote", site=settings.site)
 
     def close(self) -> None:
@@ -63,6 +64,7 @@ class Consumers:
                 name,
                 topic=stream.topic,
                 enrolment=enrolment,
+                verified=RecordVerifier(enrolment).verified,
                 foreign=self._cluster,
                 replica=replica,
                 reader=self._shared_reader(),

@@ -75,7 +75,7 @@ def make_plan(options: Options, intention: Intention) -> tuple[PlanFile, list[Ou
     keys = settings.keys
     operators = options.need(keys.operators, "keys.operators")
     roster = load_roster(operators, keys.threshold)
-    identity = load_identity(options.need(keys.identity, "keys.identity"))
+    identity = load_identity(options.identity_file(settings))
     outlooks = list(_outlooks(options, settings, intention))
     plan = Plan(
         mode=intention.mode,

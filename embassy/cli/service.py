@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,7 @@ import click
 import structlog
 
 from embassy.cli.options import Options
+from embassy.model.errors import EmbassyError
 from embassy.runtime import metrics as catalogue
 from embassy.runtime.config import Settings, Stream
 from embassy.runtime.exit_codes import ExitCode
@@ -29,6 +31,7 @@ from embassy.runtime.metrics import Metric, Metrics
 from embassy.runtime.supervised_stream import Assignment
 from embassy.runtime.systemd import Systemd
 from embassy.wire.enrolment import Enrolment, load_enrolment
+from embassy.wire.verifying import RecordVerifier
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -60,6 +63,8 @@ class Service:
         self.closing = ExitStack()
         self.supervisor: Supervisor | None = None
         self._links: list[ClusterLink] = []
+        self._verifiers: dict[str, RecordVerifier] = {}
+        self._reloads: list[Callable[[], None]] = []
         self._listen = Listen.parse(self.settings.metrics.listen)
         self._address_file = address_file
         self._log = structlog.get_logger(component=component)
@@ -84,6 +89,42 @@ class Service:
             stream.enrolment, operators=operators, threshold=keys.threshold, stream=stream.stream
         )
 
+    def verifier(self, name: str, enrolment: Enrolment) -> RecordVerifier:
+        """What tells the stream's records from others; a reload gives it the successors signed meanwhile."""
+        verifier = self._verifiers[name] = RecordVerifier(enrolment)
+        return verifier
+
+    def reloaded_by(self, reload: Callable[[], None]) -> None:
+        """Have something called at each reload, once ``settings`` has the present keys; its errors are told."""
+        self._reloads.append(reload)
+
+    def reload(self) -> None:
+        """Read the configuration's section ``keys`` and the enrolments again, as SIGHUP asks for.
+
+        What cannot be used is told and changes nothing; the rest is taken.
+        """
+        self.attempt(self._reload_settings)
+        for name in self._verifiers:
+            self.attempt(partial(self._reload_enrolment, name))
+        for reload in self._reloads:
+            self.attempt(reload)
+
+    def _reload_settings(self) -> None:
+        self.settings = self.settings.model_copy(update={"keys": self.options.settings().keys})
+        self._log.info("reloading keys and enrolments")
+
+    def _reload_enrolment(self, name: str) -> None:
+        more = self._verifiers[name].adopt(self.enrolment(self.streams[name]))
+        if more:
+            self._log.info("a successor of the stream's producer is known now", stream=name)
+
+    def attempt(self, step: Callable[[], None]) -> None:
+        """Do a part of a reload; what cannot be used is told."""
+        try:
+            step()
+        except EmbassyError as error:
+            self._log.error("reload refused; what was in use stays", error=str(error))
+
     def link(self, metric: Metric, site: str) -> ClusterLink:
         """A cluster that the service depends on; /readyz tells whether it answers."""
         link = ClusterLink(self.metrics, metric, component=self.component, site=site)
@@ -104,7 +145,7 @@ class Service:
         systemd = Systemd()
         self.closing.callback(systemd.close)
         supervisor = self.supervisor = Supervisor(
-            assignments, component=self.component, observer=observer, systemd=systemd
+            assignments, component=self.component, observer=observer, systemd=systemd, reload=self.reload
         )
         answers = Answers(
             self.metrics.exposition,

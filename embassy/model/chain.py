@@ -30,7 +30,7 @@ class Standing(Enum):
     UNSIGNED = auto()
     """Not signed by the enrolled producer: as good as absent."""
     STRAY = auto()
-    """Signed, but it does not name the head."""
+    """Signed, but it does not name the head, or by a producer that was succeeded."""
 
 
 class Follower:
@@ -43,7 +43,7 @@ class Follower:
         head: Head,
         *,
         topic: str,
-        verified: Callable[[SealedRecord], bool],
+        verified: Callable[[SealedRecord], int],
         clock: Callable[[], float],
         hold_seconds: float,
     ) -> None:
@@ -62,9 +62,10 @@ class Follower:
             IntegrityError: the hold ran out, or the producer was cloned. The head is unchanged.
         """
         header = record.header
-        if not self._verified(record):
+        generation = self._verified(record)
+        if not generation:
             return Standing.UNSIGNED
-        head = self.head.link(header, record.hash)
+        head = self.head.link(header, record.hash, generation)
         if head is not None:
             self.head = head
             self._missing_since = None
@@ -75,6 +76,8 @@ class Follower:
         incarnation, known = self._counted.get(header.sequence, (b"", b""))
         if known == record.hash:
             return Standing.REPEATED
+        if generation < self.head.generation:
+            return Standing.STRAY  # of a producer that was succeeded: whoever has its key can do no harm with it
         if incarnation == header.incarnation:
             raise IntegrityError(
                 f"two different signed records of one incarnation have sequence {header.sequence}: "

@@ -64,22 +64,31 @@ class Head(NamedTuple):
     epoch: int
     incarnation: bytes
     resume_lsn: Lsn
+    generation: int = 1
+    """Which of the stream's enrolled producers signed the KEY of the incarnation, counted from 1. Those before it count
+    no more."""
 
     @classmethod
     def genesis(cls, enrolment_hash: bytes, epoch: int, start_lsn: Lsn) -> Head:
         """The head before any record: the operators' signed enrolment stands for record 0."""
         return cls(enrolment_hash, 0, epoch, bytes(ID_BYTES), start_lsn)
 
-    def link(self, header: Header, record_hash: bytes) -> Head | None:
+    def link(self, header: Header, record_hash: bytes, generation: int) -> Head | None:
         """The new head if the record counts, else None.
 
         A record counts if it names this head: its hash and the next sequence, in the same epoch, and either
-        begins an incarnation (KEY) or continues the present one. The signature must have been verified.
+        begins an incarnation (KEY) or continues the present one. The signature must have been verified, and tells
+        the generation: that of a KEY is not below the head's, that of a DATA is the head's.
         """
         if header.previous != self.hash or header.sequence != self.sequence + 1 or header.epoch != self.epoch:
             return None
-        if header.kind is RecordKind.DATA and header.incarnation != self.incarnation:
+        if generation < self.generation:
+            return None
+        if header.kind is RecordKind.DATA and (header.incarnation, generation) != (
+            self.incarnation,
+            self.generation,
+        ):
             return None
         if header.resume_lsn < self.resume_lsn:
             return None
-        return Head(record_hash, header.sequence, header.epoch, header.incarnation, header.resume_lsn)
+        return Head(record_hash, header.sequence, header.epoch, header.incarnation, header.resume_lsn, generation)

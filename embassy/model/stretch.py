@@ -50,9 +50,9 @@ class Chain:
     """Whether it is certain that its records count."""
     _ends_in_key: bool = False
 
-    def add(self, record: SealedRecord, offset: int, timestamp_ms: int) -> bool:
+    def add(self, record: SealedRecord, generation: int, offset: int, timestamp_ms: int) -> bool:
         """Take the record as the new head, if it links."""
-        head = self.head.link(record.header, record.hash)
+        head = self.head.link(record.header, record.hash, generation)
         if head is None:
             return False
         is_key = record.header.kind is RecordKind.KEY
@@ -84,11 +84,11 @@ class Entry:
 class Stretch:
     """Takes records in the order of the topic, without leaving any out, and remembers the last few thousand."""
 
-    def __init__(self, verified: Callable[[SealedRecord], bool], genesis: Head | None = None) -> None:
+    def __init__(self, verified: Callable[[SealedRecord], int], genesis: Head | None = None) -> None:
         """Begin.
 
         Args:
-            verified: whether a record is signed by the enrolled producer.
+            verified: which of the enrolled producers signed a record, from 1; 0 is none.
             genesis: the head before the first record, where the stretch may begin with that.
         """
         self._verified = verified
@@ -106,7 +106,11 @@ class Stretch:
 
     def newest(self) -> Chain | None:
         """The chain that goes on, by all that is known: a proven one, else the longest, else the highest number."""
-        return max(self._chains, key=lambda chain: (chain.proven, chain.length, chain.head.sequence), default=None)
+        return max(
+            self._chains,
+            key=lambda chain: (chain.head.generation if chain.proven else 0, chain.length, chain.head.sequence),
+            default=None,
+        )
 
     def counts(self, entry: Entry) -> bool | None:
         """Whether a record counts; None: this stretch does not tell."""
@@ -125,7 +129,8 @@ class Stretch:
     def _judge(self, offset: int, timestamp_ms: int, record: SealedRecord | None) -> tuple[Mark, Chain | None]:
         if record is None:
             return Mark.MALFORMED, None
-        if not self._verified(record):
+        generation = self._verified(record)
+        if not generation:
             return Mark.UNSIGNED, None
         if record.hash in self._seen:
             return Mark.REPEATED, None
@@ -133,7 +138,7 @@ class Stretch:
         known = previous in self._seen
         self._remember(record.hash)
         chain = self._ends.get(previous)
-        if chain is not None and chain.add(record, offset, timestamp_ms):
+        if chain is not None and chain.add(record, generation, offset, timestamp_ms):
             del self._ends[previous]
             self._ends[record.hash] = chain
             if chain.length == 1:  # the first behind genesis
@@ -141,11 +146,11 @@ class Stretch:
             return Mark.LINKS, chain
         if known or chain is not None:
             return Mark.STRAY, None
-        return Mark.BEGINS, self._begin(record, offset, timestamp_ms)
+        return Mark.BEGINS, self._begin(record, generation, offset, timestamp_ms)
 
-    def _begin(self, record: SealedRecord, offset: int, timestamp_ms: int) -> Chain:
+    def _begin(self, record: SealedRecord, generation: int, offset: int, timestamp_ms: int) -> Chain:
         header = record.header
-        head = Head(record.hash, header.sequence, header.epoch, header.incarnation, header.resume_lsn)
+        head = Head(record.hash, header.sequence, header.epoch, header.incarnation, header.resume_lsn, generation)
         is_key = header.kind is RecordKind.KEY
         chain = Chain(head, header.sequence, offset, timestamp_ms, _ends_in_key=is_key)
         self._ends[record.hash] = chain

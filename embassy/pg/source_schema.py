@@ -13,7 +13,14 @@ from psycopg.errors import LockNotAvailable
 
 from embassy.model.lsn import Lsn
 
-_SCRIPTS = ("source.sql", "source_copy.sql", "source_ddl.sql", "source_sequences.sql", "source_fence.sql")
+_SCRIPTS = (
+    "source.sql",
+    "source_copy.sql",
+    "source_ddl.sql",
+    "source_sequences.sql",
+    "source_fence.sql",
+    "source_keys.sql",
+)
 """Executed in this order."""
 _GRANTS = """
 GRANT USAGE ON SCHEMA embassy TO {role};
@@ -93,6 +100,25 @@ def genesis_at(connection: psycopg.Connection[Any], stream: bytes) -> datetime |
 def mark_genesis(connection: psycopg.Connection[Any], stream: bytes) -> None:
     """Note that the stream has begun; repeating it changes nothing."""
     connection.execute("SELECT embassy.mark_genesis(%s)", (stream,))
+
+
+def request_rotation(connection: psycopg.Connection[Any], stream: bytes) -> datetime:
+    """Ask the stream's producer for a fresh data key; returns when, by the source's clock."""
+    row = connection.execute("SELECT embassy.request_rotation(%s)", (stream,)).fetchone()
+    assert row is not None, "the function returns the time it wrote"
+    requested: datetime = row[0]
+    return requested
+
+
+def rotation_requested_at(connection: psycopg.Connection[Any], stream: bytes) -> datetime | None:
+    """When a fresh data key was last asked for; None if never, or if the schema is of an older version."""
+    there = connection.execute("SELECT pg_catalog.to_regclass('embassy.rotation_request') IS NOT NULL").fetchone()
+    if there != (True,):
+        return None
+    row = connection.execute(
+        "SELECT requested_at FROM embassy.rotation_request WHERE stream = %s", (stream,)
+    ).fetchone()
+    return None if row is None else row[0]
 
 
 def beat(

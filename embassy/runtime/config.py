@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from embassy.model.errors import ConfigurationError
+from embassy.runtime.key_files import public_files, secret_files
 
 MIB = 1 << 20
 
@@ -56,16 +57,36 @@ class Kafka(_Section):
 class Keys(_Section):
     """Key files; see docs/wire-format.md for their roles."""
 
-    identity: FilePath | None = None
-    """The producer's secret signing identity."""
-    recipient: FilePath | None = None
-    """The consumer's secret recipient key."""
+    identity: FilePath | tuple[FilePath, ...] | None = None
+    """The producer's secret signing identity. While it is being replaced: both, or a folder of them."""
+    recipient: FilePath | tuple[FilePath, ...] | None = None
+    """The consumer's secret recipient key. While it is being replaced: both, or a folder of them."""
     recipients: tuple[FilePath, ...] = ()
-    """Public recipient keys for whom the producer wraps each data key."""
+    """Public recipient keys for whom the producer wraps each data key; a folder stands for those in it."""
     operators: tuple[FilePath, ...] = ()
     """The operators' public keys: the roster that signs enrolments."""
     threshold: int = Field(default=2, ge=1)
     """Distinct persons who must have signed an enrolment."""
+
+    @staticmethod
+    def named(paths: Path | tuple[Path, ...] | None) -> tuple[Path, ...]:
+        """What one of the values names, as a list: files, and folders of them."""
+        return (paths,) if isinstance(paths, Path) else paths or ()
+
+    @property
+    def identity_files(self) -> tuple[Path, ...]:
+        """The producer's secret files."""
+        return secret_files(self.named(self.identity))
+
+    @property
+    def recipient_files(self) -> tuple[Path, ...]:
+        """The consumer's secret files."""
+        return secret_files(self.named(self.recipient))
+
+    @property
+    def recipients_files(self) -> tuple[Path, ...]:
+        """The public files of those for whom data keys are wrapped."""
+        return public_files(self.recipients)
 
 
 class Audit(_Section):

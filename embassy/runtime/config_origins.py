@@ -105,6 +105,8 @@ def _shown(value: Any) -> Any:
 def _complaint(file: Path, *, secret: bool) -> str:
     try:
         mode = file.stat().st_mode
+        if stat.S_ISDIR(mode):  # of key files, each of which is looked at when it is read
+            return "others may write to it" if mode & stat.S_IWOTH else ""
         with file.open("rb"):
             pass
     except FileNotFoundError:

@@ -44,7 +44,19 @@ class Supervisor:
         systemd: Systemd,
         clocks: Clocks = REAL_CLOCKS,
         drain_seconds: float = _DRAIN_SECONDS,
+        reload: Callable[[], None] | None = None,
     ) -> None:
+        """Take the streams.
+
+        Args:
+            assignments: what runs.
+            component: for the log.
+            observer: told what becomes of the streams.
+            systemd: told how the service is.
+            clocks: the time, and what spreads retries.
+            drain_seconds: how long streams may take to end.
+            reload: called in the main thread on SIGHUP; it must not raise. None leaves SIGHUP as it is.
+        """
         self._streams = [
             SupervisedStream(assignment, component=component, observer=observer, clocks=clocks)
             for assignment in assignments
@@ -55,6 +67,8 @@ class Supervisor:
         self._drain_seconds = drain_seconds
         self._stop = threading.Event()
         self._signals: list[int] = []
+        self._reload = reload
+        self._reload_asked = False
         self._asked = False
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.stuck: tuple[str, ...] = ()
@@ -117,6 +131,9 @@ class Supervisor:
             select.select([self._wake_fd], [], [], _TICK_SECONDS)
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self._wake_fd)
+            if self._reload_asked and self._reload is not None:
+                self._reload_asked = False
+                self._reload()
             if self._signals or self._asked:
                 self._log.info("stopping: the streams drain", signals=self._signals)
                 self._systemd.stopping()
@@ -143,11 +160,17 @@ class Supervisor:
         before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {
             number: signal.signal(number, self._on_signal) for number in _SIGNALS
         }
+        if self._reload is not None:
+            before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._on_hangup)
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def _on_hangup(self, _number: int, _frame: FrameType | None) -> None:
+        self._reload_asked = True
+        self._wake()
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         """Nothing here may take a lock: the handler runs between any two steps of the main thread."""

@@ -50,14 +50,15 @@ class _Seen(NamedTuple):
 
     offset: int
     record: SealedRecord
+    generation: int
 
 
-def find_head(log: Log, verified: Callable[[SealedRecord], bool], genesis: Head) -> FoundHead | None:
+def find_head(log: Log, verified: Callable[[SealedRecord], int], genesis: Head) -> FoundHead | None:
     """The head of a topic, or None if the topic holds no record of the stream.
 
     Args:
         log: the topic.
-        verified: whether a record is signed by the enrolled producer.
+        verified: which of the enrolled producers signed a record, from 1; 0 is none.
         genesis: the head that the stream's enrolment defines.
 
     Raises:
@@ -86,7 +87,7 @@ def find_head(log: Log, verified: Callable[[SealedRecord], bool], genesis: Head)
     return found
 
 
-def locate(log: Log, head: Head, verified: Callable[[SealedRecord], bool], hint: int | None = None) -> int:
+def locate(log: Log, head: Head, verified: Callable[[SealedRecord], int], hint: int | None = None) -> int:
     """The offset from which reading on continues from a known head.
 
     ``hint`` is an offset just behind where the record counted, as the reader once noted it: one that points elsewhere is
@@ -109,6 +110,17 @@ def locate(log: Log, head: Head, verified: Callable[[SealedRecord], bool], hint:
     return low if found is None else found
 
 
+def with_generation(head: Head, key_record: bytes, verified: Callable[[SealedRecord], int]) -> Head:
+    """A replica's head with the generation of the producer whose KEY record the replica keeps beside it.
+
+    Raises:
+        IntegrityError: what it keeps is no record.
+    """
+    if not key_record:
+        return head
+    return head._replace(generation=verified(decode_record(key_record)) or head.generation)
+
+
 def read_records(log: Log, start: int, stop: int) -> Iterator[tuple[int, SealedRecord]]:
     """The well-formed records of a range; what is not even a record is passed over, as it cannot count."""
     for fetched in log.read(start, stop):
@@ -118,36 +130,43 @@ def read_records(log: Log, start: int, stop: int) -> Iterator[tuple[int, SealedR
             continue
 
 
-def _skeleton(log: Log, start: int, stop: int) -> Iterator[_Seen]:
+def _skeleton(log: Log, start: int, stop: int) -> Iterator[tuple[int, SealedRecord]]:
     for offset, record in read_records(log, start, stop):
         keep = record if record.header.kind is RecordKind.KEY else record._replace(body=b"")
-        yield _Seen(offset, keep)
+        yield offset, keep
 
 
-def _verified(log: Log, start: int, stop: int, verified: Callable[[SealedRecord], bool]) -> list[_Seen]:
-    return [entry for entry in _skeleton(log, start, stop) if verified(entry.record)]
+def _verified(log: Log, start: int, stop: int, verified: Callable[[SealedRecord], int]) -> list[_Seen]:
+    seen = (_Seen(offset, record, verified(record)) for offset, record in _skeleton(log, start, stop))
+    return [entry for entry in seen if entry.generation]
 
 
 def _from_proven_key(seen: list[_Seen]) -> FoundHead | None:
     """The head that the newest proven KEY leads to; None if there is none, or if the range may be an older one's copy."""
     named = {
-        (entry.record.header.previous, entry.record.header.incarnation)
+        (entry.record.header.previous, entry.record.header.incarnation, entry.generation)
         for entry in seen
         if entry.record.header.kind is RecordKind.DATA
     }
     anchor = -1
     for index, entry in enumerate(seen):
         header = entry.record.header
-        # Sequence numbers of what has counted only rise: of copies behind it, the first is where the KEY counted.
-        newest = anchor < 0 or header.sequence > seen[anchor].record.header.sequence
-        if newest and header.kind is RecordKind.KEY and (entry.record.hash, header.incarnation) in named:
+        # Generations and sequence numbers of what has counted only rise, the latter whatever a producer that was
+        # succeeded still writes: of copies behind it, the first is where the KEY counted.
+        newest = anchor < 0 or _rank(entry) > _rank(seen[anchor])
+        proof = (entry.record.hash, header.incarnation, entry.generation)
+        if newest and header.kind is RecordKind.KEY and proof in named:
             anchor = index
     if anchor < 0:
         return None
-    offset, record = seen[anchor]
+    offset, record, generation = seen[anchor]
     header = record.header
-    head = Head(record.hash, header.sequence, header.epoch, header.incarnation, header.resume_lsn)
+    head = Head(record.hash, header.sequence, header.epoch, header.incarnation, header.resume_lsn, generation)
     return _walk(seen[anchor + 1 :], FoundHead(head, offset + 1, record)).unless_outrun(seen)
+
+
+def _rank(entry: _Seen) -> tuple[int, int]:
+    return entry.generation, entry.record.header.sequence
 
 
 class _Walk(NamedTuple):
@@ -161,22 +180,27 @@ class _Walk(NamedTuple):
         """What was found; None if a higher record is not explained by the walk.
 
         A carrier that starts over repeats records from some older one on; a range of such copies leads to an older
-        head. It shows by higher sequence numbers. Those of a replaced producer's late words are explained: they
-        branch off from what counted, or are of an incarnation whose KEY is older than the head's.
+        head. It shows by higher sequence numbers, or by a later producer's records. Those of a replaced producer's late
+        words are explained: they branch off from what counted, or are of an incarnation whose KEY is older than the
+        head's, or are signed by a producer that was succeeded.
         """
         head, _, key_record = self.found
         newest = 0 if key_record is None else key_record.header.sequence
         replaced = {
             record.header.incarnation
-            for _, record in seen
+            for _, record, _ in seen
             if record.header.kind is RecordKind.KEY and record.header.sequence < newest
         } - {head.incarnation}
         branches: set[bytes] = set()
-        for _, record in seen:
+        for _, record, generation in seen:
             header = record.header
+            if generation < head.generation:
+                continue
             if record.hash in self.counted or header.previous in branches:  # in this order: behind what it names
                 branches.add(record.hash)
-            elif header.sequence > head.sequence and header.incarnation not in replaced:
+            elif generation > head.generation or (
+                header.sequence > head.sequence and header.incarnation not in replaced
+            ):
                 return None
         return self.found
 
@@ -184,8 +208,8 @@ class _Walk(NamedTuple):
 def _walk(seen: list[_Seen], found: FoundHead) -> _Walk:
     head, next_offset, key_record = found
     counted = {head.hash}
-    for offset, record in seen:
-        linked = head.link(record.header, record.hash)
+    for offset, record, generation in seen:
+        linked = head.link(record.header, record.hash, generation)
         if linked is not None:
             head, next_offset = linked, offset + 1
             counted.add(head.hash)
@@ -194,7 +218,7 @@ def _walk(seen: list[_Seen], found: FoundHead) -> _Walk:
     return _Walk(FoundHead(head, next_offset, key_record), frozenset(counted))
 
 
-def _scan(log: Log, head: Head, verified: Callable[[SealedRecord], bool], start: int, stop: int) -> int | None:
+def _scan(log: Log, head: Head, verified: Callable[[SealedRecord], int], start: int, stop: int) -> int | None:
     for offset, record in read_records(log, start, stop):
         if record.hash == head.hash:
             return offset + 1

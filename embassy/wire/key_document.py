@@ -151,15 +151,25 @@ def load_object(text: bytes, what: str, place: Path) -> dict[str, Any]:
         ConfigurationError: it is none.
     """
     try:
+        return parse_object(text)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"the {what} is {error}", place=str(place), hint=f"restore the {what} from its backup"
+        ) from error
+
+
+def parse_object(text: bytes) -> dict[str, Any]:
+    """Parse a JSON object in which no name stands twice.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
         value = json.loads(text.decode("utf-8"), object_pairs_hook=_distinct)
     except (ValueError, RecursionError) as error:
-        raise ConfigurationError(
-            f"the {what} is not JSON: {error}", place=str(place), hint=f"restore the {what} from its backup"
-        ) from error
+        raise ValueError(f"not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise ConfigurationError(
-            f"the {what} is not a JSON object", place=str(place), hint=f"restore the {what} from its backup"
-        )
+        raise ValueError("not a JSON object")  # noqa: TRY004 - the bytes are wrong, not a caller's type
     return value
 
 

@@ -113,6 +113,14 @@ class RecipientKey:
         """What data keys are wrapped with."""
         return PublicRecipient(self.half.id, self.half.keys["xwing"])
 
+    def holds(self) -> tuple[bytes, ...]:
+        """Its own id: one key alone is `RecipientKeys` too."""
+        return (self.half.id,)
+
+    def unwrap_for(self, recipient: bytes, sealed: bytes, info: bytes) -> bytes | None:
+        """As `unwrap`, if the recipient is this one."""
+        return self.unwrap(sealed, info) if recipient == self.half.id else None
+
     def unwrap(self, sealed: bytes, info: bytes) -> bytes | None:
         """What was sealed for this key under this info; None if it was not, or was altered."""
         try:

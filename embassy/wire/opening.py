@@ -17,7 +17,7 @@ from embassy.model.record import SealedRecord
 from embassy.wire.data_key import DataKey, wrap_info
 from embassy.wire.enrolment import Enrolment
 from embassy.wire.key_record import decode_key_body
-from embassy.wire.keyring import RecipientKey
+from embassy.wire.recipient_keys import RecipientKeys
 
 BATCH_BYTES_MOST = 2 << 30
 """No batch is larger when decompressed: a value is at most 1 GB, and a batch is little more than one."""
@@ -27,9 +27,8 @@ _WINDOW_BYTES_MOST = 8 << 20
 class Opener:
     """Opens one stream's records, in the order in which they count; used by one loop."""
 
-    def __init__(self, recipient: RecipientKey, enrolment: Enrolment) -> None:
-        self._recipient = recipient
-        self._recipient_id = recipient.public.id
+    def __init__(self, keys: RecipientKeys, enrolment: Enrolment) -> None:
+        self._keys = keys
         self._enrolment = enrolment
         self._incarnation = b""
         self._key: DataKey | None = None
@@ -38,8 +37,9 @@ class Opener:
         """Take the data key of a KEY record that counts; DATA records under it can be opened from now on.
 
         Raises:
-            IntegrityError: it is not wrapped for this recipient, the wrap was altered, or it is another key than
-                the one the record commits to. The key held before stays.
+            IntegrityError: it is not wrapped for a recipient that is held, the wrap was altered, or it is another
+                key than the one the record commits to. The key held before stays.
+            TransientError: the holder of the recipients' keys does not answer.
         """
         body = decode_key_body(record.body)
         place = self._place(record)
@@ -49,16 +49,18 @@ class Opener:
                 place=place,
                 hint="find out who changed the producer; the enrolment pins the suite",
             )
-        sealed = next((wrap.sealed for wrap in body.wraps if wrap.recipient == self._recipient_id), None)
-        if sealed is None:
+        held = self._keys.holds()
+        wrap = next((wrap for wrap in body.wraps if wrap.recipient in held), None)
+        if wrap is None:
             found = ", ".join(wrap.recipient.hex() for wrap in body.wraps) or "nobody"
+            own = ", ".join(recipient.hex() for recipient in held) or "nobody"
             raise IntegrityError(
-                f"the data key is not wrapped for this recipient, {self._recipient_id.hex()}, but for {found}",
+                f"the data key is not wrapped for this recipient, {own}, but for {found}",
                 place=place,
                 hint="add this embassy's public key file to the producer's keys.recipients, or correct keys.recipient",
             )
-        info = wrap_info(record.header_bytes, self._enrolment.hash, self._recipient_id)
-        secret = self._recipient.unwrap(sealed, info)
+        info = wrap_info(record.header_bytes, self._enrolment.hash, wrap.recipient)
+        secret = self._keys.unwrap_for(wrap.recipient, wrap.sealed, info)
         key = DataKey(secret, record.header.incarnation) if secret is not None else None
         if key is None or not hmac.compare_digest(key.commitment, body.commitment):
             what = "cannot be unwrapped" if key is None else "is another one than the record commits to"

@@ -10,6 +10,8 @@ from embassy.wire.key_document import KeyKind, PublicHalf, parse_key
 
 SIZE_MOST = 64 << 10
 """No key file is larger."""
+DOCUMENT_BYTES_MOST = 1 << 20
+"""Nor is a document that operators sign."""
 
 
 class PublicIdentity(NamedTuple):

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, MLKEM768X25519PublicKey, Suite
 
-from embassy.model.errors import ConfigurationError, IntegrityError
+from embassy.model.errors import ConfigurationError, IntegrityError, RefusedError
 from embassy.model.lsn import Lsn
 from embassy.model.record import ID_BYTES, VERSION, Head, Header, RecordKind
 from embassy.wire.data_key import DataKey, wrap_info
@@ -43,6 +43,12 @@ class _Incarnation(NamedTuple):
     key: DataKey
 
 
+class _KeysInUse(NamedTuple):
+    identity: Identity
+    generation: int
+    recipients: tuple[tuple[bytes, MLKEM768X25519PublicKey], ...]
+
+
 class Sealer:
     """Seals one stream's batches; used by one loop."""
 
@@ -53,8 +59,39 @@ class Sealer:
             ConfigurationError: the identity is not the enrolled one, there is no recipient, one stands twice, or
                 a key cannot be used.
         """
+        self._enrolment = enrolment
+        self._compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL)
+        self._incarnation: _Incarnation | None = None
+        self._sequence = 0
+        self._next = self._use = self._checked(identity, enrolment, recipients)
+
+    @property
+    def generation(self) -> int:
+        """The number of the producer that the next KEY record will be signed by."""
+        return self._next.generation
+
+    def adopt(self, identity: Identity, enrolment: Enrolment, recipients: Sequence[PublicRecipient]) -> None:
+        """Take other keys, from the next KEY record on; may be called from any thread.
+
+        Raises:
+            ConfigurationError: as the constructor; the keys so far stay.
+            RefusedError: the enrolment is another one, or the identity one that has been succeeded.
+        """
+        found = self._checked(identity, enrolment, recipients)
+        if enrolment.hash != self._enrolment.hash or found.generation < self._use.generation:
+            raise RefusedError(
+                "the keys are of another enrolment, or of a producer that was succeeded",
+                place=f"stream {enrolment.stream.hex()}",
+                hint="restart the producer if another enrolment is meant; a succeeded identity never comes back",
+            )
+        self._next = found
+
+    def _checked(
+        self, identity: Identity, enrolment: Enrolment, recipients: Sequence[PublicRecipient]
+    ) -> _KeysInUse:
         place = f"stream {enrolment.stream.hex()}"
-        if identity.public != enrolment.producer:
+        generation = enrolment.generation_of(identity.public)
+        if not generation:
             raise ConfigurationError(
                 "the enrolment is for another producer than keys.identity",
                 place=place,
@@ -70,22 +107,20 @@ class Sealer:
             raise ConfigurationError(
                 "a recipient is listed twice", place=place, hint="keys.recipients names each embassy once"
             )
-        self._identity = identity
-        self._enrolment = enrolment
-        self._recipients = [(recipient.id, _public_key(recipient)) for recipient in recipients]
-        self._compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL)
-        self._incarnation: _Incarnation | None = None
-        self._sequence = 0
+        return _KeysInUse(
+            identity, generation, tuple((recipient.id, _public_key(recipient)) for recipient in recipients)
+        )
 
     def key_record(self, head: Head, *, system_identifier: int, timeline: int) -> Sealed:
         """Begin an incarnation with a fresh data key; `data_records` uses it from now on."""
+        self._use = self._next
         incarnation, secret = os.urandom(ID_BYTES), os.urandom(DATA_KEY_BYTES)
         key = DataKey(secret, incarnation)
         header = self._header(RecordKind.KEY, head, incarnation, 0, head.resume_lsn, last=True)
         header_bytes = encode_header(header)
         wraps = tuple(
             Wrap(id_, _HPKE.encrypt(secret, public, info=wrap_info(header_bytes, self._enrolment.hash, id_)))
-            for id_, public in self._recipients
+            for id_, public in self._use.recipients
         )
         body = KeyBody(system_identifier, timeline, self._enrolment.suite, key.commitment, wraps)
         self._incarnation = _Incarnation(incarnation, key)
@@ -161,9 +196,13 @@ class Sealer:
 
     def _signed(self, header: Header, header_bytes: bytes, body: bytes) -> Sealed:
         digest = record_hash(header_bytes, body)
-        sign = self._identity.sign_twice if header.kind is RecordKind.KEY else self._identity.sign
+        identity = self._use.identity
+        sign = identity.sign_twice if header.kind is RecordKind.KEY else identity.sign
         value = encode_record(header_bytes, body, sign(record_message(digest)))
-        return Sealed(value, Head(digest, header.sequence, header.epoch, header.incarnation, header.resume_lsn))
+        head = Head(
+            digest, header.sequence, header.epoch, header.incarnation, header.resume_lsn, self._use.generation
+        )
+        return Sealed(value, head)
 
 
 def _drained(chunker: zstandard.ZstdCompressionChunker, encoded: bytes) -> Iterator[bytes]:

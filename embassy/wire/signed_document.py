@@ -13,14 +13,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from embassy.model.errors import RefusedError
 from embassy.wire.key_document import damaged, load_object
-from embassy.wire.public_keys import PublicOperator, read_text
+from embassy.wire.public_keys import SIZE_MOST, PublicOperator, read_text
 
 
 class Signer(Protocol):
@@ -47,6 +47,8 @@ class SignedDocument:
 
     what: ClassVar[str] = "document"
     """For messages."""
+    size_most: ClassVar[int] = SIZE_MOST
+    """No file is larger."""
 
     payload: bytes
     signatures: tuple[Signature, ...] = ()
@@ -67,7 +69,7 @@ class SignedDocument:
         Raises:
             ConfigurationError: it cannot be read, or has another form.
         """
-        return cls.parse(read_text(path, cls.what), path)
+        return cls.parse(read_text(path, cls.what, cls.size_most), path)
 
     @classmethod
     def parse(cls, text: bytes, place: Path) -> Self:
@@ -76,7 +78,15 @@ class SignedDocument:
         Raises:
             ConfigurationError: it has another form.
         """
-        document = load_object(text, cls.what, place)
+        return cls.from_object(load_object(text, cls.what, place), place)
+
+    @classmethod
+    def from_object(cls, document: Any, place: Path) -> Self:
+        """Read the JSON object of a document.
+
+        Raises:
+            ConfigurationError: it has another form.
+        """
         try:
             if document.keys() != {"payload", "signatures"}:
                 raise ValueError  # noqa: TRY301 - one way out for every defect
@@ -85,17 +95,24 @@ class SignedDocument:
                 Signature(bytes.fromhex(entry["key"]), bytes.fromhex(entry["signature"]))
                 for entry in document["signatures"]
             )
-        except (LookupError, ValueError, TypeError, binascii.Error) as error:
+        except (AttributeError, LookupError, ValueError, TypeError, binascii.Error) as error:
             raise damaged(cls.what, place) from error
         return cls(payload, signatures)
 
     def render(self) -> str:
         """The file's content."""
-        document = {
+        return json.dumps(self.as_object(), indent=2) + "\n"
+
+    def as_object(self) -> dict[str, Any]:
+        """The JSON object of the document."""
+        return {
             "payload": base64.b64encode(self.payload).decode("ascii"),
             "signatures": [{"key": s.key.hex(), "signature": s.signature.hex()} for s in self.signatures],
         }
-        return json.dumps(document, indent=2) + "\n"
+
+    def has(self, operator: Signer) -> bool:
+        """Whether it carries a signature of this key, valid or not."""
+        return any(known.key == operator.ed25519 for known in self.signatures)
 
     def signed(self, operator: Signer) -> Self:
         """The same with an operator's signature added.
@@ -103,7 +120,7 @@ class SignedDocument:
         Raises:
             RefusedError: the operator has signed it already.
         """
-        if any(known.key == operator.ed25519 for known in self.signatures):
+        if self.has(operator):
             raise RefusedError(f"this key has signed the {self.what} already", hint="let another person sign it")
         made = Signature(operator.ed25519, operator.sign(self.message()))
         return replace(self, signatures=(*self.signatures, made))

@@ -27,6 +27,8 @@ KEY_ID_DOMAIN = b"data-embassy key id 1\0"
 
 _RECORD_TYPE = "application/vnd.data-embassy.record.v1"
 _ENROLMENT_TYPE = "application/vnd.data-embassy.enrolment.v1"
+_SUCCESSION_TYPE = "application/vnd.data-embassy.succession.v1"
+_ROSTER_TYPE = "application/vnd.data-embassy.roster.v1"
 _PROMOTION_TYPE = "application/vnd.data-embassy.promotion.v1"
 _REPORT_TYPE = "application/vnd.data-embassy.promotion-report.v1"
 _APPROVAL_TYPE = "application/vnd.data-embassy.approval.v1"
@@ -45,6 +47,16 @@ def record_message(record_hash: bytes) -> bytes:
 def enrolment_message(payload: bytes) -> bytes:
     """What an operator signs of an enrolment."""
     return _pae(_ENROLMENT_TYPE, payload)
+
+
+def succession_message(payload: bytes) -> bytes:
+    """What an operator signs of a succession."""
+    return _pae(_SUCCESSION_TYPE, payload)
+
+
+def roster_message(payload: bytes) -> bytes:
+    """What an operator signs of a version of the roster."""
+    return _pae(_ROSTER_TYPE, payload)
 
 
 def promotion_message(payload: bytes) -> bytes:

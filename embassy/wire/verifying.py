@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, MLDSA65PublicKey
 
-from embassy.model.errors import ConfigurationError
+from embassy.model.errors import ConfigurationError, RefusedError
 from embassy.model.record import RecordKind, SealedRecord
 from embassy.wire.enrolment import Enrolment
 from embassy.wire.public_keys import PublicIdentity
@@ -23,17 +25,57 @@ _KNOWN_SIGNATURE = (
 )
 
 
-class RecordVerifier:
-    """Tells the records of an enrolled producer from all others."""
+class _Keys(NamedTuple):
+    generation: int
+    producer: PublicIdentity
+    ed25519: Ed25519PublicKey
+    mldsa65: MLDSA65PublicKey
 
-    __slots__ = ("_ed25519", "_epoch", "_mldsa65", "_stream")
+
+class RecordVerifier:
+    """Tells the records of a stream's producers from all others."""
+
+    __slots__ = ("_epoch", "_hash", "_keys", "_latest", "_stream")
 
     def __init__(self, enrolment: Enrolment) -> None:
         self._stream = enrolment.stream
         self._epoch = enrolment.epoch
+        self._hash = enrolment.hash
+        self._keys = self._keys_of(enrolment)
+        self._latest = 1
+
+    def adopt(self, enrolment: Enrolment) -> int:
+        """Take successors that the operators have signed meanwhile; may be called from any thread.
+
+        Returns:
+            How many there are now more.
+
+        Raises:
+            RefusedError: it is another enrolment, or one with other producers than those known: nothing has changed.
+        """
+        keys = self._keys_of(enrolment)
+        known = [key.producer for key in self._keys]
+        if enrolment.hash != self._hash or list(enrolment.producers[: len(known)]) != known:
+            raise RefusedError(
+                "the enrolment's file is of another enrolment now, or takes back a successor",
+                place=f"stream {enrolment.stream.hex()}",
+                hint="if that is meant, restart the service; else take the file from the operators again",
+            )
+        self._keys = keys
+        return len(keys) - len(known)
+
+    @staticmethod
+    def _keys_of(enrolment: Enrolment) -> tuple[_Keys, ...]:
         try:
-            self._ed25519 = Ed25519PublicKey.from_public_bytes(enrolment.producer.ed25519)
-            self._mldsa65 = MLDSA65PublicKey.from_public_bytes(enrolment.producer.mldsa65)
+            return tuple(
+                _Keys(
+                    generation,
+                    producer,
+                    Ed25519PublicKey.from_public_bytes(producer.ed25519),
+                    MLDSA65PublicKey.from_public_bytes(producer.mldsa65),
+                )
+                for generation, producer in enumerate(enrolment.producers, 1)
+            )
         except (ValueError, UnsupportedAlgorithm) as error:
             raise ConfigurationError(
                 f"the enrolled producer's keys cannot be used: {error}",
@@ -41,25 +83,33 @@ class RecordVerifier:
                 hint="enrol the stream anew; if the message names ML-DSA, install the pinned cryptography wheel",
             ) from error
 
-    def verified(self, record: SealedRecord) -> bool:
-        """Whether the enrolled producer signed it, for this stream and epoch.
+    def verified(self, record: SealedRecord) -> int:
+        """Which of the producers signed it, for this stream and epoch: its generation, from 1; 0 if none did.
 
-        A KEY record must bear both signatures, never either. Bad input is simply not verified.
+        A KEY record must bear both signatures of one producer, never either. Bad input is simply not verified.
         """
         header, signature = record.header, record.signature
         if header.stream != self._stream or header.epoch != self._epoch:
-            return False
+            return 0
         is_key = header.kind is RecordKind.KEY
         if len(signature) != ED25519_SIGNATURE_BYTES + (MLDSA65_SIGNATURE_BYTES if is_key else 0):
-            return False
+            return 0
         message = record_message(record.hash)
-        try:
-            self._ed25519.verify(signature[:ED25519_SIGNATURE_BYTES], message)
-            if is_key:
-                self._mldsa65.verify(signature[ED25519_SIGNATURE_BYTES:], message)
-        except InvalidSignature:
-            return False
-        return True
+        keys = self._keys
+        likely = keys[self._latest - 1]  # whose the last one was
+        for key in (likely, *(other for other in keys if other is not likely)):
+            try:
+                key.ed25519.verify(signature[:ED25519_SIGNATURE_BYTES], message)
+            except InvalidSignature:
+                continue
+            try:
+                if is_key:
+                    key.mldsa65.verify(signature[ED25519_SIGNATURE_BYTES:], message)
+            except InvalidSignature:
+                return 0
+            self._latest = key.generation
+            return key.generation
+        return 0
 
 
 def selftest() -> None:

@@ -85,7 +85,8 @@ class Reader:
             record = decode_record(value)
         except IntegrityError:
             return False
-        head = self.head.link(record.header, record.hash) if self.verified(record) else None
+        generation = self.verified(record)
+        head = self.head.link(record.header, record.hash, generation) if generation else None
         if head is None:
             return False
         if record.header.kind is RecordKind.KEY:

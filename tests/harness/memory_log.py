@@ -23,11 +23,13 @@ def seal(
     incarnation: bytes,
     body: bytes = b"",
     resume_lsn: int | None = None,
-    signature: bytes = SIGNED,
+    signature: bytes | None = None,
     part: int = 0,
     last: bool = True,
+    generation: int | None = None,
 ) -> tuple[bytes, Head]:
-    """A record that links to the head, and the head once it counts."""
+    """A record that links to the head, and the head once it counts; by the head's producer if no other is named."""
+    generation = generation or head.generation
     header = Header(
         VERSION,
         kind,
@@ -41,13 +43,15 @@ def seal(
         head.resume_lsn if resume_lsn is None else Lsn(resume_lsn),
     )
     header_bytes = encode_header(header)
-    after = Head(record_hash(header_bytes, body), header.sequence, header.epoch, incarnation, header.resume_lsn)
-    return encode_record(header_bytes, body, signature), after
+    after = Head(
+        record_hash(header_bytes, body), header.sequence, header.epoch, incarnation, header.resume_lsn, generation
+    )
+    return encode_record(header_bytes, body, signature or SIGNED + bytes([generation])), after
 
 
-def verified(record: SealedRecord) -> bool:
-    """The memory log's stand-in for a signature check."""
-    return record.signature == SIGNED
+def verified(record: SealedRecord) -> int:
+    """The memory log's stand-in for a signature check: the producer's number, or 0."""
+    return record.signature[-1] if record.signature[:-1] == SIGNED else 0
 
 
 @dataclass

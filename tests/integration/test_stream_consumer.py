@@ -33,6 +33,7 @@ from embassy.wire.keyring import load_identity, load_recipient
 from embassy.wire.opening import Opener
 from embassy.wire.public_keys import load_public_recipient
 from embassy.wire.sealing import Sealer
+from embassy.wire.verifying import RecordVerifier
 from tests.harness.kafka import MakeTopic
 from tests.harness.pipeline import poll_until
 from tests.harness.two_databases import MakePair, TwoDatabases
@@ -149,6 +150,7 @@ class Stream:
             "test",
             topic=self.topic,
             enrolment=self.enrolment,
+            verified=RecordVerifier(self.enrolment).verified,
             foreign=self.cluster(),
             replica=Replica(dsn=dsn, apply_delay_seconds=delay_seconds),
             reader=reader,

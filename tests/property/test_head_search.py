@@ -24,8 +24,10 @@ class Writer:
         self.queue: list[bytes] = []
         self.head: Head | None = None
 
-    def start(self) -> None:
-        value, after = seal(true_head(self.log), RecordKind.KEY, incarnation=self.incarnation)
+    def start(self, generation: int) -> None:
+        value, after = seal(
+            true_head(self.log), RecordKind.KEY, incarnation=self.incarnation, generation=generation
+        )
         self.log.append(value)
         self.head = after
 
@@ -52,8 +54,9 @@ def fold(log: MemoryLog, head: Head, start: int) -> Head:
             record = decode_record(fetched.value)
         except IntegrityError:
             continue
-        if verified(record):
-            head = head.link(record.header, record.hash) or head
+        generation = verified(record)
+        if generation:
+            head = head.link(record.header, record.hash, generation) or head
     return head
 
 
@@ -80,17 +83,34 @@ def first_key(log: MemoryLog, head: Head) -> int | None:
     )
 
 
-def random_log(rng: random.Random, steps: int) -> tuple[MemoryLog, list[Head]]:
+def steal(rng: random.Random, log: MemoryLog) -> None:
+    """Whoever has the key of a producer that was succeeded pretends to have taken over."""
+    head = true_head(log)
+    if head.generation == 1:
+        return
+    ahead = head._replace(sequence=head.sequence + rng.randrange(50))
+    incarnation = rng.randbytes(16)
+    value, after = seal(
+        ahead, RecordKind.KEY, incarnation=incarnation, generation=rng.randint(1, head.generation - 1)
+    )
+    log.append(value)
+    value, _ = seal(after, RecordKind.DATA, incarnation=incarnation)
+    log.append(value)
+
+
+def random_log(rng: random.Random, steps: int) -> tuple[MemoryLog, list[Head]]:  # noqa: C901 - whatever may happen
     log = MemoryLog()
     writers = [Writer(log, rng.randbytes(16))]
-    writers[0].start()
+    generation = 1
+    writers[0].start(generation)
     heads = [GENESIS]
     for _ in range(steps):
         choice = rng.random()
         writer = rng.choice(writers[-3:])
         if choice < 0.08:
             writers.append(Writer(log, rng.randbytes(16)))
-            writers[-1].start()
+            generation = min(4, generation + (rng.random() < 0.2))
+            writers[-1].start(generation)
         elif choice < 0.5:
             writer.send(rng)
         elif choice < 0.85:
@@ -100,9 +120,17 @@ def random_log(rng: random.Random, steps: int) -> tuple[MemoryLog, list[Head]]:
         elif choice < 0.92:
             log.append(rng.choice(log.values))
         elif choice < 0.94:  # a KEY that a slipped-in record outran: its producer sends nothing more
-            outrun, _ = seal(rng.choice(heads), RecordKind.KEY, incarnation=rng.randbytes(16))
+            behind = rng.choice(heads)
+            outrun, _ = seal(
+                behind,
+                RecordKind.KEY,
+                incarnation=rng.randbytes(16),
+                generation=max(behind.generation, generation),
+            )
             if decode_record(outrun).header.previous != heads[-1].hash:
                 log.append(outrun)
+        elif choice < 0.955:
+            steal(rng, log)
         elif choice < 0.97:
             forged, _ = seal(true_head(log), RecordKind.KEY, incarnation=rng.randbytes(16), signature=b"forged")
             log.append(forged)

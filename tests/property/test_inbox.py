@@ -1,8 +1,9 @@
 """Random schedules of everything that may happen between a source and a replica: each transaction once, whole, in order.
 
 Producers that are replaced while appends are in flight; appends lost singly, or with all that follow; carriers that copy
-again from earlier; batches cut into records and transactions cut into batches; new incarnations in between; a consumer
-that dies at any point and starts again from what it had committed.
+again from earlier; batches cut into records and transactions cut into batches; new incarnations in between; producers
+with a new identity, while those with the old one go on and thieves have its key; a consumer that dies at any point and
+starts again from what it had committed.
 """
 
 from __future__ import annotations
@@ -42,12 +43,17 @@ class Writer:
     head: Head = GENESIS
     waiting_for: bytes = b""
     queue: list[bytes] = field(default_factory=list)
+    generation: int = 1
 
     def start(self, rng: random.Random) -> None:
         found = find_head(self.log, verified, GENESIS)
         self.head = GENESIS if found is None else found.head
+        if self.head.generation > self.generation:
+            return  # succeeded: it refuses to start
         self.incarnation = rng.randbytes(16)
-        self.waiting_for, self.head = seal(self.head, RecordKind.KEY, incarnation=self.incarnation)
+        self.waiting_for, self.head = seal(
+            self.head, RecordKind.KEY, incarnation=self.incarnation, generation=self.generation
+        )
         self.queue.append(self.waiting_for)
 
     def step(self, rng: random.Random, source: int) -> None:
@@ -95,8 +101,7 @@ class Replica:
 
     def restart(self, *, hinted: bool) -> None:
         opener = MemoryOpener()
-        head = self.progress.head
-        resume(opener, head, self.progress.key_record, verified, "memory")
+        head = resume(opener, self.progress.head, self.progress.key_record, verified, "memory")
         self.offset = locate(self.log, head, verified, self.progress.next_offset if hinted else None)
         follower = Follower(head, topic="s-memory", verified=verified, clock=lambda: 0.0, hold_seconds=60)
         self.inbox = Inbox(follower, opener, Ignored())
@@ -144,14 +149,24 @@ class World:
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
         self.source = 0
+        self.generation = 1
         self.home, self.foreign = MemoryLog(), MemoryLog()
         self.writers: list[Writer] = []
         self.carriers: list[int] = []
         self.replica = Replica(self.foreign)
 
     def run(self, steps: int) -> None:
-        acts = (self.commit, self.replace_writer, self.write, self.append, self.carry, self.consume)
-        for act in self.rng.choices(acts, (20, 4, 31, 20, 15, 10), k=steps):
+        acts = (
+            self.commit,
+            self.replace_writer,
+            self.write,
+            self.append,
+            self.carry,
+            self.consume,
+            self.succeed,
+            self.steal,
+        )
+        for act in self.rng.choices(acts, (20, 4, 31, 20, 15, 10, 1, 3), k=steps):
             act()
         assert self.replica.applied == list(range(1, len(self.replica.applied) + 1))
 
@@ -160,7 +175,37 @@ class World:
 
     def replace_writer(self) -> None:
         if len(self.writers) < 4:
-            self.writers.append(Writer(self.home, b""))
+            self.writers.append(Writer(self.home, b"", generation=self.generation))
+
+    def succeed(self) -> None:
+        """The operators name a new producer; what is on its way from the old ones stays so."""
+        if self.generation < 5:
+            self.generation += 1
+
+    def steal(self) -> None:
+        """Whoever has the key of a producer that was succeeded writes whatever may look right."""
+        found = find_head(self.home, verified, GENESIS)
+        if found is None or found.head.generation == 1:
+            return
+        rng, head = self.rng, found.head
+        generation = rng.randint(1, head.generation - 1)
+        if rng.random() < 0.5:
+            head = head._replace(sequence=head.sequence + rng.randint(0, 1000))
+        if rng.random() < 0.5:
+            value, _ = seal(
+                head,
+                RecordKind.DATA,
+                incarnation=head.incarnation,
+                resume_lsn=head.resume_lsn + 1,
+                generation=generation,
+            )
+            self.home.append(value)
+            return
+        incarnation = rng.choice([head.incarnation, rng.randbytes(16)])
+        key, after = seal(head, RecordKind.KEY, incarnation=incarnation, generation=generation)
+        self.home.append(key)
+        for value, _ in batch_records(after, incarnation, numbered([after.resume_lsn + 1]), after.resume_lsn + 1):
+            self.home.append(value)
 
     def write(self) -> None:
         if self.writers:
@@ -198,7 +243,7 @@ class World:
 
     def end_quietly(self) -> None:
         """One producer, one carrier, one consumer, no faults."""
-        writer = Writer(self.home, b"")
+        writer = Writer(self.home, b"", generation=self.generation)
         while writer.waiting_for or not writer.incarnation or writer.head.resume_lsn < self.source:
             writer.step(self.rng, self.source)
             self.home.values += writer.queue
@@ -219,4 +264,5 @@ def test_each_transaction_is_applied_once_whole_and_in_order(seed: int, steps: i
     replica = world.replica
     assert replica.applied == list(range(1, world.source + 1))
     assert replica.progress.head.resume_lsn == world.source
-    resume(MemoryOpener(), replica.progress.head, replica.progress.key_record, verified, "memory")
+    resumed = resume(MemoryOpener(), replica.progress.head, replica.progress.key_record, verified, "memory")
+    assert resumed.generation == world.generation

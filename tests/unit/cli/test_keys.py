@@ -81,6 +81,7 @@ def test_two_operators_enrol_a_producer_one_after_the_other(
         "start_lsn": "0/0",
         "producer": enrolment.producer.id.hex(),
         "signers": ["Anna", "Bert"],
+        "successors": [],
         "problem": "",
     }
     assert {key["setting"]: key["kind"] for key in after["keys"]} == {
