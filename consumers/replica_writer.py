@@ -16,6 +16,7 @@ import psycopg
 from consumers.applier import Applier
 from consumers.ddl import holds_ddl
 from consumers.inbox import BatchOpened, KeyTaken
+from consumers.verifier import Verifier
 from embassy.model.lsn import Lsn
 from embassy.model.record import Head
 from embassy.pg import progress_store
@@ -58,6 +59,7 @@ class ReplicaWriter:
         clock: Callable[[], float],
         bounds: Bounds | None = None,
         control_version: int = 0,
+        verifier: Verifier | None = None,
     ) -> None:
         """Begin where the replica stands.
 
@@ -70,6 +72,7 @@ class ReplicaWriter:
             clock: monotonic.
             bounds: when to commit although more is here.
             control_version: of the `embassy.control` row that was read; nothing is committed under another.
+            verifier: compares the replica where home tells of its rows; None: nobody does.
         """
         self.progress = progress
         """What is committed."""
@@ -80,6 +83,7 @@ class ReplicaWriter:
         self._clock = clock
         self._bounds = bounds or Bounds()
         self._control_version = control_version
+        self._verifier = verifier
         self._next = progress
         self._open = False
         self.parts_open = False
@@ -177,6 +181,8 @@ class ReplicaWriter:
             self._applier.apply_exactly(batch, range(sum(changes[:done]), sum(changes)))
         else:
             self._applier.apply(batch)
+        if self._verifier is not None:
+            self._verifier.applied(batch)
         failpoint(failpoints.CONSUMER_AFTER_APPLY)
         self._changes += sum(changes[done:])
         if self.parts_open:

@@ -22,13 +22,14 @@ from typing import Protocol
 
 import structlog
 
-from consumers import inbox, replica_writer
+from consumers import inbox, replica_writer, verifier
 from consumers.admission import Admission
 from consumers.applier import SETTINGS, Applier
 from consumers.follow import Clocks, Ended, Following
 from consumers.gate import Gate
 from consumers.inbox import Inbox, Opener, resume
 from consumers.replica_writer import ReplicaWriter
+from consumers.verifier import Verifier
 from embassy.model.chain import Follower
 from embassy.model.control import Control, Freeze, Point
 from embassy.model.errors import IntegrityError, RefusedError
@@ -52,7 +53,7 @@ _TAIL_RECORDS = 2_000
 _ROLLBACK = Call(Query("ROLLBACK"))
 
 
-class Gauges(inbox.Gauges, replica_writer.Gauges, Protocol):
+class Gauges(inbox.Gauges, replica_writer.Gauges, verifier.Gauges, Protocol):
     """What the loop tells of itself."""
 
     def replayed(self, reason: str) -> None:
@@ -186,6 +187,7 @@ class StreamConsumer:
             gauges=self._gauges,
             clock=self._clock,
             control_version=control.version,
+            verifier=Verifier(session, stream=self._enrolment.stream, gauges=self._gauges),
         )
         subscription = self._reader.subscribe(self._topic, offset, self._tuning.queue_bytes)
         try:

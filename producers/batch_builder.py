@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from embassy.model.batch import Batch, Transaction
 from embassy.model.errors import IntegrityError
 from embassy.model.lsn import ZERO
+from embassy.model.own_tables import VERIFY_MESSAGES
 from producers import pgoutput_decoder as pgoutput
+from producers.last_of_batch import LastOfBatch
 from producers.open_batch import OpenBatch
 from producers.open_segment import OpenTruncate
 from producers.pgoutput_decoder import SHORT_VALUE, SPLITTABLE_BYTES, Begin, Commit, TypeName
@@ -56,7 +58,8 @@ class Relations:
                 self.takers.pop(header, None)
         # Rows cannot be told apart by their keys across a change of the table, or of which table has its name.
         self._batch.barrier()
-        table = self._tables[oid] = TableChanges(relation, self._batch)
+        kind = LastOfBatch if (relation.schema, relation.name) == VERIFY_MESSAGES else TableChanges
+        table = self._tables[oid] = kind(relation, self._batch)
         self.ddl.discard(oid)
         if relation.is_ddl:
             self.ddl.add(oid)
@@ -97,7 +100,7 @@ class BatchBuilder:
         DDL ends a batch with its transaction, which the replica then commits: a new value of an enum can be used only
         after that, and locks are held no longer than at the source.
         """
-        return self._has_ddl or len(self._batch.order) >= PART_MESSAGES
+        return self._has_ddl or self._batch.ends or len(self._batch.order) >= PART_MESSAGES
 
     def add_transaction(self, begin: Begin, commit: Commit, messages: Sequence[bytes]) -> None:
         """Add a whole transaction; at most `PART_MESSAGES` messages.

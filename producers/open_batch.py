@@ -28,7 +28,7 @@ class Table(Protocol):
 class OpenBatch:
     """Shared by the tables of a stream, which append to ``order`` and ``superseded`` themselves: the hot path."""
 
-    __slots__ = ("_segments", "_tables", "floor", "highest_wave", "order", "superseded")
+    __slots__ = ("_segments", "_tables", "ends", "floor", "highest_wave", "order", "superseded")
 
     def __init__(self) -> None:
         self.order: list[OpenSegment] = []
@@ -39,6 +39,8 @@ class OpenBatch:
         """The wave of the last barrier: whatever comes has a higher one."""
         self.highest_wave = 0
         """Of all that was given out so far."""
+        self.ends = False
+        """Whether nothing may follow in this batch."""
         self._segments: list[OpenSegment] = []
         self._tables: list[Table] = []
 
@@ -86,6 +88,7 @@ class OpenBatch:
         self.order.clear()
         self.superseded.clear()
         self.floor = self.highest_wave = 0
+        self.ends = False
         self._segments.clear()
         self._tables.clear()
 

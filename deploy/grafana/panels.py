@@ -217,6 +217,39 @@ ROWS = (
         "Integrity",
         (
             Panel(
+                "Rows that are not as at home",
+                (
+                    Query(
+                        'max by (registry, result) (embassy_verify_rows{result!="matched",registry=~"$registry"})',
+                        "{{registry}} {{result}}",
+                    ),
+                ),
+                description="As each table was compared last; in flight: changed each time it was looked at.",
+            ),
+            Panel(
+                "Since all rows were last proven alike",
+                (
+                    Query(
+                        f"time() - max by (registry) (embassy_verify_last_success_timestamp_seconds{_OF})",
+                        "{{registry}}",
+                    ),
+                ),
+                unit="s",
+                kind="stat",
+                description="No value: never.",
+                red_from=86_400,
+            ),
+            Panel(
+                "Rows compared",
+                (
+                    Query(
+                        "sum by (registry) (max by (registry, result) "
+                        '(embassy_verify_rows{result!="extra",registry=~"$registry"}))',
+                        "{{registry}}",
+                    ),
+                ),
+            ),
+            Panel(
                 "Halts for doubt",
                 (Query(f"sum by (registry) (increase(embassy_gaps_total{_OF}[$__range]))", "{{registry}}"),),
                 kind="stat",

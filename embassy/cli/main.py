@@ -43,6 +43,7 @@ COMMANDS = (
     Command("promote", "Make replicas the registries, by a plan that two persons have approved."),
     Command("home", "Shut home, once the embassy has the registries."),
     Command("status", "State, lag and age of each stream."),
+    Command("verify", "Compare the replicas with home, row by row."),
     Command("watch", "What status shows, again and again."),
     Command("events", "Look at the records of a topic."),
     Command("audit", "What operators did; prove that the record of it is whole."),

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from embassy.cli.observing import Look, Observed, Problem
 from embassy.model.health import Finding
 from embassy.model.measures import Behind, replica_seen, source_seen, tail_of
-from embassy.model.observation import Side, TailSeen
+from embassy.model.observation import Side, TailSeen, verified_seen
 from embassy.model.wording import iso
 from embassy.runtime.exit_codes import ExitCode, exit_code, worst
 
@@ -73,6 +73,7 @@ def _registry(entry: Observed, thresholds: Thresholds) -> dict[str, Any]:
         "committed_at": _iso(measures.committed_at),
         **_control(entry),
         "skew_seconds": _rounded(measures.skew_seconds),
+        "verified": _verified(entry),
         "slot": _slot(entry),
         "topics": {"home": _tail(tail_of(seen.home)), "foreign": _tail(tail_of(seen.foreign))},
         "exceeded": thresholds.exceeded(entry),
@@ -105,6 +106,17 @@ def _control(entry: Observed) -> dict[str, Any]:
     return {
         "frozen_at": _iso(control.frozen_at) if control is not None else None,
         "apply_delay_seconds": control.delay_seconds if control is not None else None,
+    }
+
+
+def _verified(entry: Observed) -> dict[str, Any] | None:
+    found = verified_seen(entry.observation)
+    if found is None:
+        return None
+    return {
+        "ended_at": _iso(found.ended_at),
+        "outcome": found.outcome,
+        "differing_rows": found.differing_rows,
     }
 
 

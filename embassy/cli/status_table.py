@@ -10,10 +10,10 @@ from embassy.cli.observing import Look, Observed, Problem
 from embassy.cli.status_report import Thresholds
 from embassy.model.health import Condition, Finding, State
 from embassy.model.measures import Behind
-from embassy.model.observation import Side
+from embassy.model.observation import Side, verified_seen
 from embassy.model.wording import instant, size, span
 
-_TITLES = ("REGISTRY", "STATE", "EPOCH", "WAL-LAG", "BRIDGE-LAG", "APPLY-LAG", "LAG", "RPO≤")
+_TITLES = ("REGISTRY", "STATE", "EPOCH", "WAL-LAG", "BRIDGE-LAG", "APPLY-LAG", "LAG", "RPO≤", "VERIFIED")
 _COLOURS = {
     State.FOLLOWING: "green",
     State.CARRYING: "green",
@@ -27,6 +27,7 @@ _COLOURS = {
     State.UNKNOWN: "magenta",
 }
 _UNKNOWN = "?"
+_VERIFIED_FRESH_SECONDS = 86_400
 _GAP = "  "
 
 
@@ -56,7 +57,7 @@ def _table(look: Look) -> Iterator[Text]:
     for row, entry in zip(rows, (None, *look.streams), strict=True):
         line = Text()
         for column, (cell, width) in enumerate(zip(row, widths, strict=True)):
-            style = _COLOURS[entry.health.state] if entry is not None and column == 1 else ""
+            style = "" if entry is None else _style(entry, column)
             line.append(cell.ljust(width) if column < len(row) - 1 else cell, style=style)
             line.append(_GAP if column < len(row) - 1 else "")
         if entry is None:
@@ -75,7 +76,29 @@ def _row(entry: Observed) -> tuple[str, ...]:
         _behind(measures.apply),
         _seconds(measures.lag_seconds),
         _seconds(measures.rpo_seconds),
+        _verified(entry)[0],
     )
+
+
+def _style(entry: Observed, column: int) -> str:
+    if column == 1:
+        return _COLOURS[entry.health.state]
+    return _verified(entry)[1] if _TITLES[column] == "VERIFIED" else ""
+
+
+def _verified(entry: Observed) -> tuple[str, str]:
+    """What is known of the replica's rows, and its colour: green only while it is proven, and not for long."""
+    seen = verified_seen(entry.observation)
+    if seen is None:
+        return _UNKNOWN, ""
+    if seen.differing_rows:
+        return f"{seen.differing_rows} DIFFER", "bold red"
+    if seen.ended_at is None:
+        return "never", "yellow"
+    age = max(0.0, entry.observation.observed_at - seen.ended_at)
+    if seen.outcome != "match":
+        return f"{span(age)} ?", "yellow"
+    return f"{span(age)} OK", "green" if age < _VERIFIED_FRESH_SECONDS else "yellow"
 
 
 def _notes(look: Look, thresholds: Thresholds, config: str) -> Iterator[Text]:

@@ -135,6 +135,17 @@ class ControlSeen(NamedTuple):
     """How far the consumer keeps the replica behind on purpose."""
 
 
+class VerifiedSeen(NamedTuple):
+    """What verifications have found of a replica."""
+
+    ended_at: float | None
+    """When the newest verification of everything ended, by the replica's clock; None: there was none."""
+    outcome: str | None
+    """How it ended: match, differs, or undecided."""
+    differing_rows: int
+    """Of all tables, each as it was compared last."""
+
+
 class ReplicaSeen(NamedTuple):
     """The stream's replica in the embassy."""
 
@@ -147,6 +158,8 @@ class ReplicaSeen(NamedTuple):
     """Processes of the replica's server for whose locks the holder waits; empty: none."""
     control: ControlSeen | None = None
     """None: nothing was ever said."""
+    verified: VerifiedSeen | None = None
+    """None: the replica cannot tell."""
 
 
 class Observation(NamedTuple):
@@ -163,3 +176,8 @@ class Observation(NamedTuple):
     home: TopicSeen | Absent | None = None
     unsent_since: float | None = None
     """When home appended the oldest record that the embassy's topic lacks (or one before it); None: not known."""
+
+
+def verified_seen(observation: Observation) -> VerifiedSeen | None:
+    """What verifications have found of the replica; None: not known from here."""
+    return observation.replica.verified if isinstance(observation.replica, ReplicaSeen) else None

@@ -3,5 +3,7 @@
 from __future__ import annotations
 
 OWN_SCHEMA = "embassy"
-PUBLISHED = ("heartbeat", "stream", "table_copy", "ddl", "ddl_rows", "sequence_state", "fence")
+PUBLISHED = ("heartbeat", "stream", "table_copy", "ddl", "ddl_rows", "sequence_state", "fence", "verify_message")
 """Same name and columns on both sides; the others say what one side is."""
+VERIFY_MESSAGES = (OWN_SCHEMA, "verify_message")
+"""What home says of its rows."""

@@ -18,6 +18,7 @@ from embassy.model.observation import (
     ReplicaSeen,
     SlotSeen,
     SourceSeen,
+    VerifiedSeen,
 )
 from embassy.pg import lease
 from embassy.pg.connection import connect, place_of
@@ -48,6 +49,13 @@ _PROGRESS = """SELECT epoch, sequence, resume_lsn::text, next_offset, extract(ep
 _CONTROL = """SELECT extract(epoch FROM frozen_at)::float8, coalesce(frozen_by, ''), coalesce(freeze_reason, ''),
                      apply_delay_seconds
               FROM embassy.control WHERE stream = %s"""
+_VERIFIED = """SELECT extract(epoch FROM r.ended_at)::float8, r.outcome,
+                      (SELECT coalesce(sum(mismatched + missing + extra), 0)::bigint FROM embassy.verification
+                       WHERE stream = %(stream)s)
+               FROM (SELECT) AS one LEFT JOIN LATERAL (
+                   SELECT ended_at, outcome FROM embassy.verify_run
+                   WHERE stream = %(stream)s AND whole AND ended_at IS NOT NULL ORDER BY ended_at DESC
+                   LIMIT 1) r ON true"""
 # A holder of the lease that waits for another session's lock.
 _BLOCKED = """SELECT string_agg(DISTINCT blocker::text, ', ')
               FROM pg_catalog.pg_stat_activity a, pg_catalog.unnest(pg_catalog.pg_blocking_pids(a.pid)) AS blocker
@@ -104,7 +112,8 @@ class Databases:
                 control = _control(connection, stream)
             holder = lease.held_by(connection, stream)
             blocked_by = (_one(connection, _BLOCKED) or "") if holder else ""
-            return ReplicaSeen(self._clock(connection), beat, progress, holder, blocked_by, control)
+            verified = _verified(connection, stream)
+            return ReplicaSeen(self._clock(connection), beat, progress, holder, blocked_by, control, verified)
 
     def _connection(self, dsn: str, stream: bytes) -> _Connection:
         connection = self._connections.get((dsn, stream))
@@ -149,6 +158,13 @@ def _control(connection: _Connection, stream: bytes) -> ControlSeen | None:
         return None  # the replica was provisioned by an earlier version
     row = connection.execute(_CONTROL, (stream,)).fetchone()
     return None if row is None else ControlSeen(*row)
+
+
+def _verified(connection: _Connection, stream: bytes) -> VerifiedSeen | None:
+    if not _has(connection, "embassy.verification", "embassy.verify_run"):
+        return None
+    row = connection.execute(_VERIFIED.encode(), {"stream": stream}).fetchone()
+    return None if row is None else VerifiedSeen(*row)
 
 
 def _progress(connection: _Connection, stream: bytes) -> ProgressSeen | None:

@@ -60,7 +60,8 @@ def _schema(connection: psycopg.Connection[Any], place: str, role: str) -> Remar
         """SELECT pg_catalog.has_schema_privilege(%(role)s, 'embassy', 'USAGE')
               AND (SELECT bool_and(pg_catalog.has_function_privilege(%(role)s, oid, 'EXECUTE'))
                    FROM pg_catalog.pg_proc
-                   WHERE pronamespace = 'embassy'::regnamespace AND proname IN ('beat', 'mark_genesis', 'request_copy'))
+                   WHERE pronamespace = 'embassy'::regnamespace
+                     AND proname IN ('beat', 'mark_genesis', 'request_copy', 'verify_say'))
               AND pg_catalog.has_table_privilege(%(role)s, 'embassy.stream', 'SELECT')""",
         {"role": role},
     ).fetchone()

@@ -38,7 +38,8 @@ ORDER BY 1"""
 _UNWRITABLE = """
 SELECT n.nspname || '.' || c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
-  AND (n.nspname <> 'embassy' OR c.relname IN ('control', 'progress') OR c.relname = ANY (%(own_tables)s))
+  AND (n.nspname <> 'embassy' OR c.relname IN ('control', 'progress', 'verification', 'verify_finding', 'verify_run')
+       OR c.relname = ANY (%(own_tables)s))
   AND NOT (pg_catalog.has_schema_privilege(%(role)s, n.oid, 'USAGE')
            AND pg_catalog.has_table_privilege(%(role)s, c.oid, 'SELECT')
            AND pg_catalog.has_table_privilege(%(role)s, c.oid, 'INSERT')

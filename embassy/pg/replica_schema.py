@@ -17,6 +17,7 @@ _SCRIPTS = (
     "replica_sequences.sql",
     "replica_control.sql",
     "replica_promotion.sql",
+    "replica_verify.sql",
 )
 """Executed in this order."""
 

@@ -20,6 +20,7 @@ _SCRIPTS = (
     "source_sequences.sql",
     "source_fence.sql",
     "source_keys.sql",
+    "source_verify.sql",
 )
 """Executed in this order."""
 _GRANTS = """

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Protocol
 
@@ -221,6 +221,11 @@ class ConsumerGauges:
         metrics.gauge(catalogue.APPLY_DELAY, registry=registry).set(delay_seconds)
         self._replayed: dict[str, Counter] = {}
         self._bind_replayed = partial(metrics.counter, catalogue.REPLAYED, registry=registry)
+        self._verified = {
+            result: metrics.late_gauge(catalogue.VERIFY_ROWS, registry=registry, result=result)
+            for result in catalogue.VERIFY_RESULTS
+        }
+        self._verify_success = metrics.late_gauge(catalogue.VERIFY_SUCCESS, registry=registry)
 
     def newest_seconds(self) -> float:
         """Time of the newest transaction applied, seconds since 1970; 0: none yet."""
@@ -255,6 +260,13 @@ class ConsumerGauges:
         if counter is None:
             counter = self._replayed[reason] = self._bind_replayed(reason=reason)
         counter.inc()
+
+    def verified(self, rows: Mapping[str, int], succeeded_at: float | None) -> None:
+        """What the newest comparison of each table found, and when everything was last found alike."""
+        for result, count in rows.items():
+            self._verified[result].set(count)
+        if succeeded_at is not None:
+            self._verify_success.set(succeeded_at)
 
 
 class _Ignored:

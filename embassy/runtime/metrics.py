@@ -97,12 +97,22 @@ FROZEN = _gauge(
 )
 APPLY_DELAY = _gauge("apply_delay_seconds", "registry", "How far the replica is kept behind on purpose.")
 REPLAYED = _counter("replayed_total", "registry reason", "Batches applied change by change, in exact order.")
+VERIFY_RESULTS = ("matched", "mismatched", "missing", "extra", "in_flight")
+VERIFY_ROWS = _gauge(
+    "verify_rows", "registry result", "Rows of all tables by what the newest comparison with home found of them."
+)
+VERIFY_SUCCESS = _gauge(
+    "verify_last_success_timestamp_seconds",
+    "registry",
+    "When everything was last compared with home and found alike.",
+)
 
 CATALOGUE: tuple[Metric, ...] = (
     *(BUILD_INFO, REGISTRY_INFO, RPO_TARGET, HEARTBEAT, POSITION, EVENTS, TRANSACTIONS, RECORDS, BYTES),
     *(STAGE_DURATION, ERRORS, STREAM_RUNNING, STREAM_HALTED, KAFKA_CONNECTED),
     *(SLOT_RETAINED, SLOT_SAFE, SLOT_LIMIT, SLOT_ACTIVE, SLOT_LOST),
     *(BRIDGE_CONNECTED, IGNORED, DUPLICATES, GAPS, APPLY_HALTED, FROZEN, APPLY_DELAY, REPLAYED),
+    *(VERIFY_ROWS, VERIFY_SUCCESS),
 )
 
 

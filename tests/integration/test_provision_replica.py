@@ -203,12 +203,13 @@ def test_the_published_tables_of_the_product_are_there_with_the_sources_columns(
     embassy(replica.config("home-admin"), "provision", "apply")
     query: LiteralString = """
         SELECT attrelid::regclass::text, attname::text, atttypid::regtype::text, attnotnull FROM pg_attribute
-        WHERE attrelid IN ('embassy.heartbeat'::regclass, 'embassy.stream'::regclass, 'embassy.table_copy'::regclass)
+        WHERE attrelid IN ('embassy.heartbeat'::regclass, 'embassy.stream'::regclass, 'embassy.table_copy'::regclass,
+                           'embassy.verify_message'::regclass)
           AND attnum > 0 ORDER BY 1, attnum"""
     with replica.source(databases.ADMIN) as source:
         at_home = source.execute(query).fetchall()
     assert rows(replica, query) == at_home
-    assert len(at_home) == 20
+    assert len(at_home) == 23
 
 
 def test_a_plan_shows_what_is_missing_as_json(replica: Pipeline) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,6 +66,9 @@ class Recorded:
 
     def frozen(self, *, frozen: bool) -> None:
         self.freezes.append(frozen)
+
+    def verified(self, rows: Mapping[str, int], succeeded_at: float | None) -> None:
+        assert (rows, succeeded_at) == ({}, None)
 
 
 @dataclass

@@ -14,7 +14,7 @@ from embassy.cli.status_table import lines
 from embassy.cli.watch import Changes
 from embassy.model.errors import ConfigurationError, TransientError
 from embassy.model.health import assess
-from embassy.model.observation import Absent, Observation, Side
+from embassy.model.observation import Absent, Observation, Side, VerifiedSeen
 from embassy.runtime.exit_codes import ExitCode
 from tests.harness.observations import EMBASSY, HOME, LIMITS, NOW, PROGRESS, REPLICA, topic, well
 
@@ -44,9 +44,10 @@ def _printed(look: Look, thresholds: Thresholds | None = None, config: str = "ad
 def test_the_table_says_what_is_known_and_marks_what_is_not() -> None:
     heading, titles, land, people, *notes = _printed(_look(land=well(EMBASSY), people=_STALLED))
     assert heading == "OBSERVED 08:00:00Z at embassy-1 · sees foreign Kafka, replica · skew +0.00s"
-    assert titles.split() == ["REGISTRY", "STATE", "EPOCH", "WAL-LAG", "BRIDGE-LAG", "APPLY-LAG", "LAG", "RPO≤"]
-    assert land.split() == ["land", "following", "1", "?", "?", "100B", "600ms", "1.9s"]
-    assert people.split() == ["people", "stalled", "1", "?", "?", "0B", "?", "19m05s"]
+    assert titles.split()[:6] == ["REGISTRY", "STATE", "EPOCH", "WAL-LAG", "BRIDGE-LAG", "APPLY-LAG"]
+    assert titles.split()[6:] == ["LAG", "RPO≤", "VERIFIED"]
+    assert land.split() == ["land", "following", "1", "?", "?", "100B", "600ms", "1.9s", "?"]
+    assert people.split() == ["people", "stalled", "1", "?", "?", "0B", "?", "19m05s", "?"]
     assert {line.index("1 ") for line in (land, people)} == {titles.index("EPOCH")}
     (note,) = notes
     assert note.startswith(
@@ -55,9 +56,30 @@ def test_the_table_says_what_is_known_and_marks_what_is_not() -> None:
     assert " → " in note
 
 
+@pytest.mark.parametrize(
+    ("seen", "told", "style"),
+    [
+        (None, "?", ""),
+        (VerifiedSeen(None, None, 0), "never", "yellow"),
+        (VerifiedSeen(NOW - 840, "match", 0), "14m00s OK", "green"),
+        (VerifiedSeen(NOW - 90_000, "match", 0), "1d01h OK", "yellow"),
+        (VerifiedSeen(NOW - 840, "undecided", 0), "14m00s ?", "yellow"),
+        (VerifiedSeen(NOW - 840, "match", 3), "3 DIFFER", "bold red"),
+    ],
+)
+def test_verified_is_green_only_while_it_is_proven(seen: VerifiedSeen | None, told: str, style: str) -> None:
+    look = _look(land=well(EMBASSY)._replace(replica=REPLICA._replace(verified=seen)))
+    _, titles, land = lines(look, Thresholds())
+    start = titles.plain.index("VERIFIED")
+    assert land.plain[start:] == told
+    assert [span.style for span in land.spans if span.start == start] == ([style] if style else [])
+    found = as_json(look, Thresholds())["registries"]["land"]["verified"]
+    assert (found is None) is (seen is None)
+
+
 def test_what_could_not_be_seen_is_told_once_with_its_place_and_the_way_out() -> None:
     printed = _printed(_look(_DOWN, land=well(EMBASSY), people=_NOTHING))
-    assert printed[3].split() == ["people", "unknown", "1", "?", "?", "?", "?", "?"]
+    assert printed[3].split() == ["people", "unknown", "1", "?", "?", "?", "?", "?", "?"]
     assert printed[4:] == ["? replica of people not seen: refused [admin@localhost:1/people] → is it up?"]
 
 

@@ -278,6 +278,26 @@ def test_the_parts_of_a_large_transaction_are_numbered_and_the_last_one_is_marke
     assert first.segments == last.segments  # each part's waves begin anew
 
 
+def test_what_a_verification_says_is_the_last_of_its_batch() -> None:
+    builder = BatchBuilder()
+    said = pgoutput.table("verify_message", "run body")._replace(schema="embassy")
+    builder.relations.take(pgoutput.relation(1, ACCOUNT))
+    builder.relations.take(pgoutput.relation(9, said))
+    begin, commit = decode_begin(pgoutput.begin(100)), decode_commit(pgoutput.commit(100, 148))
+    builder.add_transaction(begin, commit, [pgoutput.insert(1, [b"1", b"", b""])])
+    assert not builder.full
+    builder.add_transaction(
+        begin, commit, [pgoutput.insert(9, [b"r", b"x"]), pgoutput.delete(9, key=[b"r", None])]
+    )
+    assert builder.full
+    assert [segment.operation for segment in builder.build_whole().segments] == [
+        Operation.INSERT,
+        Operation.INSERT,
+        Operation.DELETE,
+    ]
+    assert not builder.full
+
+
 def test_a_batch_is_full_long_before_its_segments_cannot_be_numbered() -> None:
     builder = BatchBuilder()
     builder.relations.take(pgoutput.relation(1, ACCOUNT))

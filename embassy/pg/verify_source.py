@@ -1,0 +1,78 @@
+"""What a verification needs of a database at home, beside the rows."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from embassy.model.errors import RefusedError
+from embassy.model.verification import Message, TableName, encode
+from embassy.pg.connection import connect, place_of
+
+_APPLICATION = "embassy-verify"
+# Whoever may have changed rows of the table holds one of these until it is no longer in progress, commit included.
+_WRITERS = """
+SELECT w.virtualtransaction, x.transactionid::text::bigint
+FROM pg_catalog.pg_locks w
+LEFT JOIN pg_catalog.pg_locks x ON x.locktype = 'transactionid' AND x.mode = 'ExclusiveLock' AND x.granted
+     AND x.virtualtransaction = w.virtualtransaction
+WHERE w.locktype = 'relation' AND w.granted
+  AND w.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+  AND w.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+  AND w.relation = (SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                    WHERE n.nspname = %s AND c.relname = %s)"""
+_COPYING = """SELECT EXISTS (SELECT FROM embassy.table_copy
+                             WHERE schema_name = %s AND table_name = %s AND state <> 'done')"""
+
+
+def open_source(dsn: str) -> psycopg.Connection[Any]:
+    """Open a session for a verification.
+
+    Raises:
+        TransientError, ConfigurationError: as for `connect`.
+        RefusedError: the database is not provisioned for it.
+    """
+    connection = connect(dsn, application_name=_APPLICATION, autocommit=True)
+    found = connection.execute("SELECT pg_catalog.to_regclass('embassy.verify_message') IS NOT NULL").fetchone()
+    if found != (True,):
+        connection.close()
+        raise RefusedError(
+            "the database has no table embassy.verify_message",
+            place=place_of(dsn),
+            hint="embassy provision apply makes it, at home and in the embassy; check streams.NAME.source.dsn",
+        )
+    return connection
+
+
+def say(connection: psycopg.Connection[Any], run: UUID, ordinal: int, message: Message) -> int:
+    """Write a message into the stream; returns the transaction that did."""
+    row = connection.execute("SELECT embassy.verify_say(%s, %s, %s)", (run, ordinal, encode(message))).fetchone()
+    assert row is not None, "the function returns its transaction"
+    return int(row[0])
+
+
+def writers(connection: psycopg.Connection[Any], table: TableName) -> dict[str, list[int]]:
+    """Transactions that hold a lock for writing on a table, and their numbers: none if nothing was written yet."""
+    found: dict[str, list[int]] = {}
+    for transaction, xid in connection.execute(_WRITERS, tuple(table)):
+        found.setdefault(transaction, []).extend([] if xid is None else [xid])
+    return found
+
+
+def is_copying(connection: psycopg.Connection[Any], table: TableName) -> bool:
+    """Whether the table's rows, or some of them, are still on their way to the replica."""
+    there = connection.execute("SELECT pg_catalog.to_regclass('embassy.table_copy') IS NOT NULL").fetchone()
+    return there == (True,) and connection.execute(_COPYING, tuple(table)).fetchone() == (True,)
+
+
+def estimated_rows(connection: psycopg.Connection[Any], tables: list[TableName]) -> dict[TableName, int]:
+    """How many rows the planner believes tables to have; 0 if it has no idea."""
+    found = connection.execute(
+        """SELECT n.nspname, c.relname, greatest(c.reltuples, 0)::bigint
+           FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+           WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest(%s::text[], %s::text[]))""",
+        ([table.schema for table in tables], [table.name for table in tables]),
+    )
+    return {TableName(schema, name): rows for schema, name, rows in found}

@@ -1,0 +1,100 @@
+"""A flipped bit, a missing row and an extra one are found under load, through the whole chain, by the commands."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from deploy.lab import databases
+from tests.harness.pipeline import MakePipeline, Pipeline
+
+SCHEMA = """
+    CREATE TABLE public."Lot 1" (district integer, "no ""1"" x" text, v text, PRIMARY KEY (district, "no ""1"" x"));
+    CREATE TABLE public.deed (id bigint PRIMARY KEY, v text);
+    CREATE TABLE public.note (id integer, v text);
+"""
+ROWS = """
+    INSERT INTO public."Lot 1" SELECT i % 10, 'lot ' || i, 'v' || i FROM generate_series(1, 3000) i;
+    INSERT INTO public.deed SELECT i, repeat('x', i % 50) FROM generate_series(1, 20000) i;
+    INSERT INTO public.note SELECT i % 100, 'n' || i % 7 FROM generate_series(1, 500) i;
+"""
+
+
+@contextmanager
+def load(pipeline: Pipeline) -> Iterator[None]:
+    """A client that changes rows all the time."""
+    stop = threading.Event()
+
+    def work() -> None:
+        with pipeline.source() as connection:
+            turn = 0
+            while not stop.is_set():
+                turn += 1
+                connection.execute("UPDATE deed SET v = v || 'y' WHERE id %% 997 = %s", (turn % 900 + 10,))
+                connection.execute("""UPDATE "Lot 1" SET v = %s WHERE district = %s""", (str(turn), turn % 3))
+                connection.execute("INSERT INTO deed VALUES (%s, 'new')", (100_000 + turn,))
+                connection.execute("INSERT INTO note VALUES (%s, 'new')", (turn,))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(30)
+
+
+def spoil(pipeline: Pipeline, *statements: str) -> None:
+    with pipeline.replica(databases.ADMIN) as connection, connection.transaction():
+        connection.execute("SET LOCAL session_replication_role = replica")
+        for statement in statements:
+            connection.execute(statement.encode())
+
+
+def verified(pipeline: Pipeline, *arguments: str, code: int) -> dict[str, Any]:
+    done = pipeline.embassy_command("home-admin", "verify", "--json", *arguments)
+    assert done.returncode == 0, done.stderr
+    run = json.loads(done.stdout)["registries"]["registry"]["run"]
+    done = pipeline.embassy_command(
+        "embassy-admin", "verify", "status", "--json", "--keys", "--wait", "60", "--run", run
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)["registries"]["registry"]
+    assert found["run"]["id"] == run
+    return found
+
+
+def test_what_differs_is_found_by_key_while_the_load_goes_on(make_pipeline: MakePipeline) -> None:
+    pipeline = make_pipeline(SCHEMA)
+    pipeline.start_all()
+    with pipeline.source() as connection:
+        connection.execute(ROWS.encode())
+    pipeline.wait_level()
+    with load(pipeline):
+        found = verified(pipeline, code=0)
+        assert found["run"]["outcome"] == "match"
+        assert {table["table"] for table in found["tables"]} == {"Lot 1", "deed", "note", "sentinel"}
+        assert sum(table["rows"] for table in found["tables"]) > 23_000
+        spoil(
+            pipeline,
+            "UPDATE deed SET v = v || '!' WHERE id = 4",
+            "DELETE FROM deed WHERE id = 19945",
+            "INSERT INTO deed VALUES (-1, 'alien')",
+            """UPDATE "Lot 1" SET v = '' WHERE district = 9 AND "no ""1"" x" = 'lot 19'""",
+        )
+        found = verified(pipeline, code=4)
+    assert found["run"]["outcome"] == "differs"
+    findings = {
+        (table["table"], finding["kind"], *finding["key"])
+        for table in found["tables"]
+        for finding in table["findings"]
+    }
+    assert findings == {
+        ("deed", "mismatched", "4"),
+        ("deed", "missing", "19945"),
+        ("deed", "extra", "-1"),
+        ("Lot 1", "mismatched", "9", "lot 19"),
+    }
