@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup check test unit integration faults demo bench bench-stages lock clean
+.PHONY: setup check test unit integration faults demo drill bench bench-stages lock clean
 
 setup: $(STAMP)
 
@@ -34,6 +34,10 @@ faults: setup
 
 demo: setup
 	$(BIN)/embassy demo
+
+# The worst day, rehearsed: all of home killed under load, every registry promoted by two persons, home's return.
+drill: setup
+	$(BIN)/embassy demo --promote --seconds 30
 
 # Beside native logical replication, in turn; BENCH_JSON names a file for the results, BENCH adds options (--help).
 bench: setup

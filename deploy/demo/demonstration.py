@@ -109,7 +109,7 @@ class Demonstration:
 
     def _take_down(self, lab: Lab, *, keep_logs: bool) -> None:
         self._phase = "taking everything down"
-        _together([role.stop for role in self._roles])
+        together([role.stop for role in self._roles])
         shutil.rmtree(self.logs, ignore_errors=True)
         if keep_logs:
             shutil.copytree(lab.layout.roles, self.logs)
@@ -191,7 +191,7 @@ class Demonstration:
     def _copy(self) -> bool:
         """Fill the registries and let the rows travel; returns whether all have arrived everywhere."""
         self._phase = "filling the registries"
-        _together([run.fill for run in self._runs], at_once=_TOGETHER)
+        together([run.fill for run in self._runs], at_once=_TOGETHER)
         self._phase = "the first rows travel"
         missing = await_replicas(self._runs, _COPY_SECONDS, self._patience, self._is_hopeless)
         self._role_complaints += [
@@ -272,7 +272,7 @@ class Demonstration:
     def _end_roles(self, *, keep: bool) -> None:
         if not keep:
             self._phase = "draining the roles"
-            _together([role.stop for role in self._roles])
+            together([role.stop for role in self._roles])
         for role in self._roles:
             for halt in role.halts:
                 about = f" ({halt.stream})" if halt.stream else ""
@@ -282,7 +282,7 @@ class Demonstration:
         return () if self._saboteur is None else self._saboteur.faults()
 
 
-def _together(steps: Iterable[Callable[[], None]], *, at_once: int = 8) -> None:
+def together(steps: Iterable[Callable[[], None]], *, at_once: int = 8) -> None:
     """Run all steps at once; the first failure is raised when all have ended."""
     with ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="demo") as pool:
         try:

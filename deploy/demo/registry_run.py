@@ -70,6 +70,11 @@ class RegistryRun:
             )
 
     @property
+    def told(self) -> Ledger:
+        """What its clients were told."""
+        return self._told
+
+    @property
     def embassies(self) -> tuple[str, ...]:
         """Where its replicas are."""
         return tuple(self._replicas)

@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from deploy.demo.drill_report import DrillReport
 from deploy.demo.faults import Fault
 from deploy.demo.report import ReplicaResult, Report
 from deploy.demo.snapshot import Row, Snapshot, State
@@ -176,3 +177,47 @@ def _figures(replica: ReplicaResult) -> list[str]:
 
 def _milliseconds(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f} ms"
+
+
+def print_drill(console: Console, report: DrillReport) -> None:
+    """The verdict of a promotion drill."""
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for title in (
+        "registry",
+        "committed at home",
+        "lost",
+        "over",
+        "bound",
+        "drained",
+        "verified",
+        "first write",
+        "written",
+    ):
+        table.add_column(title, justify="left" if title == "registry" else "right")
+    for registry in report.registries:
+        seconds = registry.step_seconds
+        table.add_row(
+            registry.name,
+            f"{registry.committed:,}",
+            str(registry.lost),
+            f"{registry.loss_seconds:.2f} s",
+            f"{registry.bound_seconds:.1f} s",
+            f"{seconds.get('drain', 0):.2f} s",
+            f"{seconds.get('verify', 0):.2f} s",
+            "-" if registry.first_write_seconds is None else f"{registry.first_write_seconds:.2f} s",
+            f"{registry.written_abroad:,}",
+        )
+    console.print(table)
+    console.print(
+        f"Home was killed after {report.load_seconds:.0f} s of load; planned and approved by "
+        f"{' and '.join(report.approvers)} in {report.approving_seconds:.1f} s; promoted in "
+        f"{report.promoting_seconds:.1f} s; {report.lost} of {sum(r.committed for r in report.registries):,} "
+        "transactions that clients were told are committed are lost, and home still has them."
+    )
+    for complaint in report.complaints:
+        console.print(f"✗ {complaint}", style="red", markup=False)
+    if report.is_true:
+        console.print(
+            "The loss is within the report's bound, the application writes abroad, and home, come back, is superseded "
+            "and shut."
+        )

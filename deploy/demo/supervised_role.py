@@ -121,6 +121,15 @@ class SupervisedRole:
             while self._running is running:
                 self._lock.wait(0.1)
 
+    def end(self) -> None:
+        """Kill it, and never start it again."""
+        with self._lock:
+            self._stopping.set()
+            running = self._running
+            if running is not None:
+                self._killed = running
+                running.kill()
+
     def pause(self) -> None:
         """Stop it where it is."""
         self._signal(signal.SIGSTOP)

@@ -14,7 +14,8 @@ import click
 from rich.console import Console
 
 from deploy.demo.demonstration import Demonstration
-from deploy.demo.screen import print_verdict, shown
+from deploy.demo.promotion_drill import PromotionDrill
+from deploy.demo.screen import print_drill, print_verdict, shown
 from deploy.demo.wish import Wish
 from deploy.lab.artifacts import POSTGRES_VERSIONS
 from deploy.lab.lab import Lab
@@ -51,6 +52,11 @@ _WIDTH = 120
     show_default=True,
     help="Transactions a second of each registry.",
 )
+@click.option(
+    "--promote",
+    is_flag=True,
+    help="Instead: kill all of home under load, promote every registry by two persons, and let home return.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--keep", is_flag=True, help="Leave the lab and the roles running at the end.")
 @click.option("--stop", is_flag=True, help="End what --keep has left running, and do nothing else.")
@@ -66,6 +72,7 @@ def demo(
     embassies: int | None,
     postgres: str | None,
     rate: float,
+    promote: bool,
     as_json: bool,
     keep: bool,
     stop: bool,
@@ -88,6 +95,10 @@ def demo(
         embassies=embassies,
         postgres=postgres,
     )
+    if promote:
+        if faults or pauses:
+            raise click.UsageError("--promote has a fault of its own: leave out --faults and --pauses")
+        return _drill(wish, keep=keep, as_json=as_json or options.as_json)
     return _demonstrate(wish, keep=keep, as_json=as_json or options.as_json)
 
 
@@ -110,6 +121,27 @@ def _demonstrate(wish: Wish, *, keep: bool, as_json: bool) -> ExitCode:
         progress.print("Everything is left running. embassy lab status shows where; embassy demo --stop ends it.")
     elif red:
         progress.print(f"The roles' logs are kept in {demonstration.logs}.", soft_wrap=True)
+    return ExitCode.OK if report.is_true else ExitCode.CHECK_FAILED
+
+
+def _drill(wish: Wish, *, keep: bool, as_json: bool) -> ExitCode:
+    """The worst day, rehearsed."""
+    progress = _console(stderr=True)
+    drill = PromotionDrill(wish)
+    red = True
+    with _terminable():
+        try:
+            with shown(progress, drill.snapshot):
+                report = drill.drill()
+            red = not report.is_true
+        finally:
+            with _uninterrupted():
+                drill.close(keep=keep, keep_logs=red)
+    if as_json:
+        click.echo(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
+    print_drill(progress if as_json else _console(), report)
+    if red:
+        progress.print(f"The roles' logs are kept in {drill.logs}.", soft_wrap=True)
     return ExitCode.OK if report.is_true else ExitCode.CHECK_FAILED
 
 

@@ -140,6 +140,19 @@ def test_a_demonstration_under_faults_is_true_and_a_changed_row_makes_the_next_o
     assert not (stage.home / "state.json").exists()
 
 
+def test_a_drill_promotes_all_within_the_bound_and_home_finds_out(stage: Stage) -> None:
+    registries = str(stage.registries("treasury", "land_register"))
+    code, shown, said = stage.run("--promote", "--seconds", "5", "--registries", registries)
+    assert (code, shown["verdict"], shown["complaints"]) == (0, True, []), said
+    assert shown["approvers"] == ["anna", "bert"]
+    assert set(shown["registries"]) == {"treasury", "land_register"}
+    for figures in shown["registries"].values():
+        assert figures["committed"] > 0
+        assert figures["written_abroad"] > 0
+        assert figures["loss_seconds"] <= figures["loss_seconds_upper_bound"]
+    assert shown["home"] == {"producer_exit_code": 5, "fence_exit_code": 0, "unshipped_kept": shown["lost"]}
+
+
 def test_a_consumer_with_a_wrong_key_makes_the_verdict_red_and_is_named(stage: Stage) -> None:
     lab = Lab.up(stage.home, registries=stage.registries("treasury"), purpose="demo")
     key = role_configs.recipient(lab.layout, "embassy-1")
