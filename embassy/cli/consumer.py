@@ -23,8 +23,9 @@ from embassy.runtime.gauges import ConsumerGauges
 from embassy.runtime.logs import failure
 from embassy.runtime.supervised_stream import Assignment
 from embassy.wire.kafka_reader import StreamsReader
+from embassy.wire.key_client import KeydKeys
 from embassy.wire.opening import Opener
-from embassy.wire.recipient_keys import HeldKeys, load_recipients
+from embassy.wire.recipient_keys import HeldKeys, RecipientKeys, load_recipients
 from embassy.wire.selftest import selftest
 
 
@@ -48,7 +49,8 @@ def run(options: Options, *, address_file: Path | None, stop_at: Point | None) -
     state, with the reason in the log and in /readyz; the others go on. A frozen stream waits until it is lifted. On
     SIGHUP it reads the recipient keys, keys.operators and the enrolments again.
 
-    Reads kafka.foreign, keys.recipient, keys.operators, streams.NAME.replica and streams.NAME.protection.
+    Reads kafka.foreign, keys.recipient (or keyd.socket), keys.operators, streams.NAME.replica and
+    streams.NAME.protection.
 
     \b
     embassy -c consumer.toml consumer run
@@ -72,15 +74,24 @@ class _Fleet:
         self._service = service
         self._cluster = need(settings.kafka.foreign, "kafka.foreign")
         need(settings.keys.operators, "keys.operators")
-        need(settings.keys.recipient, "keys.recipient")
-        self._recipients = HeldKeys(load_recipients(settings.keys.recipient_files))
-        service.reloaded_by(self._reload)
+        self._recipients = self._holder()
         link = service.link(catalogue.KAFKA_CONNECTED, settings.site)
         self._reader = StreamsReader(self._cluster, f"consumer-{settings.site}", link.heard)
         service.closing.callback(self._reader.close)
 
-    def _reload(self) -> None:
-        self._recipients.replace(load_recipients(self._service.settings.keys.recipient_files))
+    def _holder(self) -> RecipientKeys:
+        """A keyd, if the configuration names its socket and no key file; else the files, read anew at each reload."""
+        keys, keyd = self._service.settings.keys, self._service.settings.keyd
+        if keyd is not None and keys.recipient is None:
+            client = KeydKeys(keyd.socket)
+            self._service.closing.callback(client.close)
+            return client
+        self._service.options.need(keys.recipient, "keys.recipient")
+        held = HeldKeys(load_recipients(keys.recipient_files))
+        self._service.reloaded_by(
+            lambda: held.replace(load_recipients(self._service.settings.keys.recipient_files))
+        )
+        return held
 
     def assignment(self, name: str, stream: Stream) -> Assignment:
         replica = self._service.options.need(stream.replica, f"streams.{name}.replica")

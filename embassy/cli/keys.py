@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from embassy.cli.auditing import audited
+from embassy.cli.key_escrow import escrow
 from embassy.cli.key_prompts import new_passphrase, signed_by
 from embassy.cli.key_report import EnrolmentEntry, KeyEntry, described, enrolment_entries, key_entries, roster_of
 from embassy.cli.key_roster import roster
@@ -60,6 +61,7 @@ keys.add_command(rotate)
 keys.add_command(announce)
 keys.add_command(retire)
 keys.add_command(roster)
+keys.add_command(escrow)
 
 
 @keys.command()

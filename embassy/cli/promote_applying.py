@@ -16,8 +16,9 @@ from embassy.runtime.gauges import ConsumerGauges
 from embassy.runtime.metrics import Metrics
 from embassy.wire.enrolment import Enrolment
 from embassy.wire.kafka_reader import StreamsReader
+from embassy.wire.key_client import KeydKeys
 from embassy.wire.opening import Opener
-from embassy.wire.recipient_keys import HeldKeys, load_recipients
+from embassy.wire.recipient_keys import HeldKeys, RecipientKeys, load_recipients
 from embassy.wire.selftest import selftest
 from embassy.wire.verifying import RecordVerifier
 from failover.drain import Applying
@@ -30,19 +31,22 @@ class Consumers:
     """What the streams' consumers share; without a recipient's key there are none, and services have to apply."""
 
     def __init__(self, settings: Settings, cluster: KafkaCluster) -> None:
-        """Load the recipient's key, if the configuration names one.
+        """Load the recipient's key, if the configuration names one or a keyd.
 
         Raises:
             ConfigurationError: the key cannot be used.
         """
         self._settings = settings
         self._cluster = cluster
-        self._recipient = None
+        self._recipient: RecipientKeys | None = None
         self._reader: StreamsReader | None = None
         self._lock = threading.Lock()
         if settings.keys.recipient is not None:
             selftest()
             self._recipient = HeldKeys(load_recipients(settings.keys.recipient_files))
+        elif settings.keyd is not None:
+            selftest()
+            self._recipient = KeydKeys(settings.keyd.socket)
         self._metrics = Metrics(version=metadata.version("data-embassy"), component="promote", site=settings.site)
 
     def close(self) -> None:

@@ -89,6 +89,14 @@ class Keys(_Section):
         return public_files(self.recipients)
 
 
+class Keyd(_Section):
+    """The process that holds the recipient keys: where it listens, and where a consumer without keys.recipient asks."""
+
+    socket: FilePath
+    users: tuple[str, ...] = ()
+    """Who may ask, besides the user that keyd runs as."""
+
+
 class Audit(_Section):
     """Where operators' actions are recorded."""
 
@@ -217,6 +225,7 @@ class Settings(BaseSettings):
     """The name of this site in logs and metrics."""
     kafka: Kafka = Kafka()
     keys: Keys = Keys()
+    keyd: Keyd | None = None
     audit: Audit = Field(default_factory=Audit)
     metrics: Metrics = Metrics()
     producer: ProducerTuning = ProducerTuning()

@@ -23,7 +23,7 @@ _URI = re.compile(r"^(\w+://[^:/@\s]*:).*(?=@)")
 
 SECRET_KEYS = ("identity", "recipient", "key")
 """Names of keys whose files only their owner may read."""
-_MADE_WHEN_NEEDED = (("audit", "file"),)
+_MADE_WHEN_NEEDED = (("audit", "file"), ("keyd", "socket"))
 
 
 class Origin(Enum):

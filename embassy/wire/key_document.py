@@ -129,7 +129,13 @@ def checked_person(name: str) -> str:
     Raises:
         ValueError: it is empty, too long or not printable.
     """
-    if not name or name != name.strip() or not name.isprintable() or len(name) > _PERSON_MOST:
+    if (
+        not isinstance(name, str)
+        or not name
+        or name != name.strip()
+        or not name.isprintable()
+        or len(name) > _PERSON_MOST
+    ):
         raise ValueError(f"not a person's name: {name!r}")
     return name
 

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, MLKEM768X25519PrivateKey, Suite
 
 from embassy.model.errors import ConfigurationError, RefusedError
+from embassy.runtime.hardening import without_core_dumps
 from embassy.wire import passphrase
 from embassy.wire.key_document import KeyKind, PublicHalf, checked_person, damaged, parse_key, render_key, seeds
 from embassy.wire.public_keys import (
@@ -194,6 +195,32 @@ def load_operator(path: Path, ask: Passphrase | None = None) -> Operator:
     return _load(path, KeyKind.OPERATOR, ask, lambda person, *found: Operator.from_seeds(*found, person=person))
 
 
+def load_recipient_seed(path: Path, ask: Passphrase | None = None) -> tuple[bytes, bytes]:
+    """An embassy's key id and its seed, for those who put it into escrow.
+
+    Raises:
+        ConfigurationError: as `load_identity`.
+    """
+    seed = b""
+
+    def expand(_: str, found: bytes) -> RecipientKey:
+        nonlocal seed
+        seed = found
+        return RecipientKey.from_seeds(found)
+
+    return _load(path, KeyKind.RECIPIENT, ask, expand).public.id, seed
+
+
+def write_recipient(path: Path, seed: bytes, *, phrase: bytes | None = None) -> KeyFiles:
+    """Write the files of an embassy's key that came back from escrow.
+
+    Raises:
+        RefusedError: one of the files exists.
+        ConfigurationError: they cannot be written.
+    """
+    return _write(path, RecipientKey.from_seeds(seed).half, (seed,), phrase)
+
+
 def generate_identity(path: Path, *, phrase: bytes | None = None) -> KeyFiles:
     """Make a producer's key: the secret file, and its public one beside it.
 
@@ -254,6 +281,7 @@ def _write(path: Path, half: PublicHalf, found: tuple[bytes, ...], phrase: bytes
 
 
 def _load(path: Path, kind: KeyKind, ask: Passphrase | None, expand: Callable[..., K]) -> K:
+    without_core_dumps()
     document = parse_key(read_secret(path, f"secret {kind} key file"), kind, path)
     secret = document.secret
     if secret is None:

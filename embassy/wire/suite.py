@@ -24,6 +24,7 @@ WRAP_DOMAIN = b"data-embassy wrap 1\0"
 BODY_KEY_DOMAIN = b"data-embassy body key 1\0"
 COMMITMENT_DOMAIN = b"data-embassy commitment 1\0"
 KEY_ID_DOMAIN = b"data-embassy key id 1\0"
+ESCROW_DOMAIN = b"data-embassy escrow 1\0"
 
 _RECORD_TYPE = "application/vnd.data-embassy.record.v1"
 _ENROLMENT_TYPE = "application/vnd.data-embassy.enrolment.v1"

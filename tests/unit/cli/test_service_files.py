@@ -11,7 +11,7 @@ from embassy.cli.main import COMMANDS
 from embassy.runtime.exit_codes import ExitCode
 
 _FOLDER = Path(__file__).parents[3] / "deploy" / "systemd"
-_ROLES = ("producer", "bridge", "consumer")
+_ROLES = ("producer", "bridge", "consumer", "keyd")
 
 
 class _Unit(configparser.RawConfigParser):
@@ -47,3 +47,5 @@ def test_it_starts_its_own_role_and_hears_from_it(role: str) -> None:
     assert service["Type"] == "notify"
     assert int(service["WatchdogSec"]) >= 30
     assert int(service["TimeoutStopSec"]) >= 10, "streams drain within 5 s"
+    assert service["ExecReload"] == "/bin/kill -HUP $MAINPID"
+    assert service["LimitCORE"] == "0", "keys must not be in core dumps"
