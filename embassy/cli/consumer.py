@@ -24,6 +24,7 @@ from embassy.runtime.logs import failure
 from embassy.runtime.supervised_stream import Assignment
 from embassy.wire.kafka_reader import StreamsReader
 from embassy.wire.key_client import KeydKeys
+from embassy.wire.keyring import RecipientKey
 from embassy.wire.opening import Opener
 from embassy.wire.recipient_keys import HeldKeys, RecipientKeys, load_recipients
 from embassy.wire.selftest import selftest
@@ -87,11 +88,15 @@ class _Fleet:
             self._service.closing.callback(client.close)
             return client
         self._service.options.need(keys.recipient, "keys.recipient")
-        held = HeldKeys(load_recipients(keys.recipient_files))
-        self._service.reloaded_by(
-            lambda: held.replace(load_recipients(self._service.settings.keys.recipient_files))
-        )
+        held = HeldKeys(self._loaded())
+        self._service.reloaded_by(lambda: held.replace(self._loaded()))
         return held
+
+    def _loaded(self) -> tuple[RecipientKey, ...]:
+        found = load_recipients(self._service.settings.keys.recipient_files)
+        details = {"recipients": [key.public.id.hex() for key in found]}
+        self._service.record("key.load", outcome="ok", details=details)
+        return found
 
     def assignment(self, name: str, stream: Stream) -> Assignment:
         replica = self._service.options.need(stream.replica, f"streams.{name}.replica")

@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from embassy.cli.key_report import enrolment_entries, key_entries
+from embassy.cli.key_report import enrolment_entries, key_entries, keyd_entries
 from embassy.model.diagnosis import Level, Remark
 from embassy.model.errors import EmbassyError
 from embassy.runtime.config import Settings, Stream
@@ -19,7 +19,7 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 def key_remarks(settings: Settings, streams: Mapping[str, Stream], config: Path) -> Iterator[Remark]:
     """Everything that is found."""
-    for key in key_entries(settings.keys):
+    for key in (*key_entries(settings.keys), *keyd_entries(settings)):
         if key.problem:
             yield Remark("KY01", Level.FAIL, key.path, f"{key.setting}: {key.problem}", "embassy keys list")
         else:

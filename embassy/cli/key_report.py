@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from embassy.model.errors import ConfigurationError
+from embassy.model.errors import ConfigurationError, TransientError
 from embassy.runtime.config import Keys, Settings, Stream
 from embassy.wire import passphrase
 from embassy.wire.enrolment import EnrolmentFile, load_enrolment, load_roster
+from embassy.wire.key_client import KeydKeys
 from embassy.wire.key_document import KeyDocument, KeyKind, parse_key
 from embassy.wire.public_keys import PublicOperator, read_public
 from embassy.wire.roster import RosterFile, is_roster
@@ -75,6 +76,21 @@ def key_entries(keys: Keys) -> Iterator[KeyEntry]:
                 yield _roster_entry(setting, path, keys)
             else:
                 yield _entry(setting, kind, path, _read_public, secret=False)
+
+
+def keyd_entries(settings: Settings) -> Iterator[KeyEntry]:
+    """The recipient keys that a keyd holds for a consumer without key files."""
+    if settings.keyd is None or settings.keys.recipient is not None:
+        return
+    entry = KeyEntry("keyd.socket", KeyKind.RECIPIENT.value, str(settings.keyd.socket), secret=True)
+    client = KeydKeys(settings.keyd.socket)
+    try:
+        for recipient in client.holds():
+            yield entry._replace(id=recipient.hex())
+    except TransientError as error:
+        yield entry._replace(problem=error.args[0])
+    finally:
+        client.close()
 
 
 def enrolment_entries(settings: Settings, streams: dict[str, Stream]) -> Iterator[EnrolmentEntry]:

@@ -14,7 +14,15 @@ from rich.text import Text
 from embassy.cli.auditing import audited
 from embassy.cli.key_escrow import escrow
 from embassy.cli.key_prompts import new_passphrase, signed_by
-from embassy.cli.key_report import EnrolmentEntry, KeyEntry, described, enrolment_entries, key_entries, roster_of
+from embassy.cli.key_report import (
+    EnrolmentEntry,
+    KeyEntry,
+    described,
+    enrolment_entries,
+    key_entries,
+    keyd_entries,
+    roster_of,
+)
 from embassy.cli.key_roster import roster
 from embassy.cli.key_rotation import announce, retire, rotate
 from embassy.cli.key_states import in_topics
@@ -174,7 +182,7 @@ def list_(options: Options, *, topics: bool, as_json: bool) -> ExitCode:
     No passphrase is needed. The exit code is 4 if a file cannot be used or an enrolment does not hold.
     """
     settings = options.settings()
-    files = list(key_entries(settings.keys))
+    files = [*key_entries(settings.keys), *keyd_entries(settings)]
     streams = options.streams(settings) if settings.streams else {}
     enrolments = list(enrolment_entries(settings, streams))
     if topics:

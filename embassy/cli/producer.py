@@ -88,10 +88,16 @@ class _Fleet:
 
     def _load_keys(self) -> _Keys:
         keys = self._service.settings.keys
-        return _Keys(
+        found = _Keys(
             tuple(load_identity(path) for path in keys.identity_files),
             tuple(load_public_recipient(path) for path in keys.recipients_files),
         )
+        details = {
+            "identities": [identity.public.id.hex() for identity in found.identities],
+            "recipients": [recipient.id.hex() for recipient in found.recipients],
+        }
+        self._service.record("key.load", outcome="ok", details=details)
+        return found
 
     def _reload(self) -> None:
         """Take the present keys, and let each stream begin a new incarnation with them."""

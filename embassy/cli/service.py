@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from importlib import metadata
@@ -22,6 +22,7 @@ import structlog
 from embassy.cli.options import Options
 from embassy.model.errors import EmbassyError
 from embassy.runtime import metrics as catalogue
+from embassy.runtime.audit_log import JSON, AuditLog
 from embassy.runtime.config import Settings, Stream
 from embassy.runtime.exit_codes import ExitCode
 from embassy.runtime.gauges import ClusterLink, LifecycleGauges
@@ -48,6 +49,20 @@ def address_file_option(command: F) -> F:
         show_envvar=True,
         help="Write host:port of /metrics, /livez and /readyz to this file; it goes when the service ends.",
     )(command)
+
+
+class _Recorded(LifecycleGauges):
+    """Enters into the audit log that a stream has halted."""
+
+    def __init__(
+        self, metrics: Metrics, component: str, registries: Iterable[str], record: Callable[..., None]
+    ) -> None:
+        super().__init__(metrics, component, registries)
+        self._record = record
+
+    def halted(self, name: str, family: str) -> None:
+        super().halted(name, family)
+        self._record("stream.halt", outcome=family, details={"stream": name})
 
 
 class Service:
@@ -114,7 +129,9 @@ class Service:
         self._log.info("reloading keys and enrolments")
 
     def _reload_enrolment(self, name: str) -> None:
-        more = self._verifiers[name].adopt(self.enrolment(self.streams[name]))
+        # A producer reads nothing but its own topic's end; it need not go back.
+        read_again = self.component != "producer"
+        more = self._verifiers[name].adopt(self.enrolment(self.streams[name]), read_again=read_again)
         if more:
             self._log.info("a successor of the stream's producer is known now", stream=name)
 
@@ -124,6 +141,15 @@ class Service:
             step()
         except EmbassyError as error:
             self._log.error("reload refused; what was in use stays", error=str(error))
+
+    def record(self, action: str, *, outcome: str, details: Mapping[str, JSON]) -> None:
+        """Enter what the service did by itself into the audit log; it goes on whether that succeeds or not."""
+        try:
+            AuditLog(self.settings.audit.file).append(
+                action, actor=f"{self.component}@{self.settings.site}", outcome=outcome, details=details
+            )
+        except EmbassyError as error:
+            self._log.error("this could not be entered into the audit log", action=action, error=str(error))
 
     def link(self, metric: Metric, site: str) -> ClusterLink:
         """A cluster that the service depends on; /readyz tells whether it answers."""
@@ -139,7 +165,7 @@ class Service:
         """Run the streams until told to stop, or until all have halted."""
         for name, stream in self.streams.items():
             self.metrics.gauge(catalogue.RPO_TARGET, registry=name).set(stream.rpo_seconds)
-        observer = LifecycleGauges(self.metrics, self.component, self.streams)
+        observer = _Recorded(self.metrics, self.component, self.streams, self.record)
         threading.excepthook = self._on_dead_thread(observer)
         faulthandler.register(signal.SIGUSR1)  # kill -USR1 shows where each thread is, for one that hangs
         systemd = Systemd()

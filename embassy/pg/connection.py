@@ -87,11 +87,17 @@ def connect(
 
     Raises:
         TransientError: the server is unreachable, starting, stopping or out of connections.
-        ConfigurationError: the dsn is malformed, or the server will never let us in like this.
+        ConfigurationError: the dsn is malformed or gives TLS keys away, or the server will never let us in like this.
     """
     try:
         given = conninfo_to_dict(dsn)
         place = place_of(dsn)
+        if given.get("sslkeylogfile"):
+            raise ConfigurationError(
+                "the dsn would have the session's TLS keys written to a file",
+                place=place,
+                hint="take sslkeylogfile out of it",
+            )
         pinned = (f"-c {name}={_escaped(value)}" for name, value in {**_PINNED, **(settings or {})}.items())
         parameters: dict[str, Any] = {
             **_LIVENESS,

@@ -8,7 +8,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, MLDSA65PublicKey
 
-from embassy.model.errors import ConfigurationError, RefusedError
+from embassy.model.errors import ConfigurationError, RefusedError, TransientError
 from embassy.model.record import RecordKind, SealedRecord
 from embassy.wire.enrolment import Enrolment
 from embassy.wire.public_keys import PublicIdentity
@@ -35,7 +35,7 @@ class _Keys(NamedTuple):
 class RecordVerifier:
     """Tells the records of a stream's producers from all others."""
 
-    __slots__ = ("_epoch", "_hash", "_keys", "_latest", "_stream")
+    __slots__ = ("_again", "_epoch", "_hash", "_keys", "_latest", "_passed_over", "_stream")
 
     def __init__(self, enrolment: Enrolment) -> None:
         self._stream = enrolment.stream
@@ -43,9 +43,15 @@ class RecordVerifier:
         self._hash = enrolment.hash
         self._keys = self._keys_of(enrolment)
         self._latest = 1
+        self._passed_over = self._again = False
 
-    def adopt(self, enrolment: Enrolment) -> int:
+    def adopt(self, enrolment: Enrolment, *, read_again: bool = False) -> int:
         """Take successors that the operators have signed meanwhile; may be called from any thread.
+
+        Args:
+            enrolment: as its file is now.
+            read_again: whether a reader that has passed over records of nobody it knew must go back: they may have been a
+                successor's. The next call of `verified` then says so.
 
         Returns:
             How many there are now more.
@@ -61,8 +67,10 @@ class RecordVerifier:
                 place=f"stream {enrolment.stream.hex()}",
                 hint="if that is meant, restart the service; else take the file from the operators again",
             )
+        more = len(keys) - len(known)
         self._keys = keys
-        return len(keys) - len(known)
+        self._again = read_again and more > 0 and self._passed_over
+        return more
 
     @staticmethod
     def _keys_of(enrolment: Enrolment) -> tuple[_Keys, ...]:
@@ -87,7 +95,17 @@ class RecordVerifier:
         """Which of the producers signed it, for this stream and epoch: its generation, from 1; 0 if none did.
 
         A KEY record must bear both signatures of one producer, never either. Bad input is simply not verified.
+
+        Raises:
+            TransientError: once, after `adopt` was told to: the stream is to be read again from its last record.
         """
+        if self._again:
+            self._again = self._passed_over = False
+            raise TransientError(
+                "a successor of the stream's producer is known now, and records that may be its were passed over",
+                place=f"stream {self._stream.hex()}",
+                hint="nothing to do: the stream is read again from the last record that counts",
+            )
         header, signature = record.header, record.signature
         if header.stream != self._stream or header.epoch != self._epoch:
             return 0
@@ -109,6 +127,7 @@ class RecordVerifier:
                 return 0
             self._latest = key.generation
             return key.generation
+        self._passed_over = True
         return 0
 
 

@@ -145,10 +145,12 @@ def test_data_recipient_and_identity_keys_are_replaced_while_the_stream_runs(  #
         enrolment = str(role_configs.enrolment(pipeline.lab.layout, pipeline.stream))
         for operator in keys.operators:
             keys.command("home-admin", "sign", enrolment, "--key", operator, "--yes")
-        reload(bridge, consumer)
+        reload(bridge)
         assert keys.standing().generation == 1
         reload(producer)
         poll_until(lambda: keys.standing().generation == 2, "the successor writes")
+        reload(consumer)  # it was forgotten: it stayed where it was, and reads again from there
+        arrived(pipeline)
         keys.command("home-admin", "rotate", "data")
     pipeline.wait_level()
     assert [role.popen.poll() for role in (producer, bridge, consumer)] == [None, None, None], "none was restarted"
@@ -169,6 +171,7 @@ def test_data_recipient_and_identity_keys_are_replaced_while_the_stream_runs(  #
         connection.execute("INSERT INTO public.deed VALUES (-1, 'after')")
     pipeline.wait_level()
     outcomes = {(e.action, e.outcome) for e in read_entries(pipeline.folder / "audit.jsonl")}
+    assert {("key.load", "ok"), ("stream.halt", "refused")} <= outcomes, "what services did by themselves"
     assert {("keys.retire", "refused"), ("keys.retire", "ok"), ("keys.rotate-identity", "ok")} <= outcomes
 
 

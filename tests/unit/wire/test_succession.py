@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from embassy.model.errors import ConfigurationError, RefusedError
+from embassy.model.errors import ConfigurationError, RefusedError, TransientError
 from embassy.model.lsn import Lsn
 from embassy.wire.enrolment import Enrolment, EnrolmentFile
 from embassy.wire.key_document import PublicHalf
 from embassy.wire.keyring import Identity, Operator
 from embassy.wire.public_keys import PublicOperator
 from embassy.wire.recipient_keys import HeldKeys
+from embassy.wire.record_codec import decode_record
 from embassy.wire.sealing import Sealer
 from embassy.wire.signed_document import Signature
 from embassy.wire.succession import Succession
@@ -161,6 +162,21 @@ def test_a_reader_that_does_not_know_the_successor_stays_where_it_is_until_it_do
     assert reader.take(key)
     assert reader.take(data)
     assert verifier.adopt(proven(SIGNED)) == 0
+
+
+def test_a_reader_that_has_passed_over_the_successors_records_is_told_to_read_again() -> None:
+    old = Writer(enrolment=proven(BASE))
+    key = decode_record(old.key())
+    successors = decode_record(Writer(enrolment=proven(SIGNED), identity=NEXT, head=old.head).key())
+    early, late = RecordVerifier(proven(BASE)), RecordVerifier(proven(BASE))
+    assert (early.verified(key), late.verified(key)) == (1, 1)
+    assert early.adopt(proven(SIGNED), read_again=True) == 1
+    assert early.verified(successors) == 2, "it knew in time"
+    assert late.verified(successors) == 0
+    assert late.adopt(proven(SIGNED), read_again=True) == 1
+    with pytest.raises(TransientError, match="known now"):
+        late.verified(key)
+    assert late.verified(successors) == 2
 
 
 def test_a_verifier_takes_back_no_successor_and_no_other_enrolment() -> None:
