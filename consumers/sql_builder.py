@@ -148,7 +148,8 @@ def _by_key(destination: Target, columns: Sequence[int], key: Sequence[int]) -> 
     """Match by key columns.
 
     The keys are computed below an OFFSET 0, through which the planner does not look: an input function that is
-    declared volatile, as the default is, would otherwise keep it from using the index.
+    declared volatile, as the default is, would otherwise keep it from using the index. Rows that an index finds come
+    in the order of their keys' bytes: what lies side by side is then found in pages that were touched a moment ago.
     """
     found, indexed = found_by(destination, key or destination.relation.key)
     prefix = "o" if key else "c"
@@ -161,7 +162,8 @@ def _by_key(destination: Target, columns: Sequence[int], key: Sequence[int]) -> 
         f"t.{quoted(destination.columns[column.position].name)} {column.equals} v.k{i}"
         for i, column in enumerate(found)
     ]
-    source = f"(SELECT {selected} FROM {_arrays(names)} OFFSET 0) AS v"
+    order = ", ".join(f'{prefix}{column.position} COLLATE pg_catalog."C"' for column in found)
+    source = f"(SELECT {selected} FROM {_columns(names)}{f' ORDER BY {order}' if indexed else ''} OFFSET 0) AS v"
     return _Rows("", source, conditions, Access.BY_KEY if indexed else Access.BY_SCAN)
 
 
@@ -199,7 +201,7 @@ def _by_image(destination: Target, columns: Sequence[int], key: Sequence[int]) -
     carried = "".join(f", r.c{position}" for position in columns)
     before = (
         f"WITH r AS MATERIALIZED (SELECT *, pg_catalog.row_number() OVER (PARTITION BY image ORDER BY ord) AS n "
-        f"FROM (SELECT *, {image_of_texts(olds)} AS image FROM {_arrays(names, ordinality=True)}) AS u), "
+        f"FROM (SELECT *, {image_of_texts(olds)} AS image FROM {_numbered(names)}) AS u), "
         f"m AS MATERIALIZED ({matches}), "
         f"p AS MATERIALIZED (SELECT m.ctid AS tid, r.ord{carried} "
         f"FROM r FULL JOIN m ON m.image = r.image AND m.n = r.n) "
@@ -207,11 +209,16 @@ def _by_image(destination: Target, columns: Sequence[int], key: Sequence[int]) -
     return _Rows(before, "p AS v", ["t.ctid = v.tid", "v.ord IS NOT NULL"], access)
 
 
-def _arrays(names: Sequence[str], *, ordinality: bool = False) -> str:
-    """The parameters, unnested side by side, as ``u``."""
+def _columns(names: Sequence[str]) -> str:
+    """The parameters, unnested side by side, as ``u``: as rows pass, where ROWS FROM would store each column first."""
+    columns = ", ".join(f"pg_catalog.unnest(${i}) AS {name}" for i, name in enumerate(names, 1))
+    return f"(SELECT {columns}) AS u"
+
+
+def _numbered(names: Sequence[str]) -> str:
+    """The same with the rows' numbers, from 1, as ``ord``."""
     functions = ", ".join(f"pg_catalog.unnest(${i})" for i in range(1, len(names) + 1))
-    columns = ", ".join([*names, "ord"] if ordinality else names)
-    return f"ROWS FROM ({functions}){' WITH ORDINALITY' if ordinality else ''} AS u ({columns})"
+    return f"ROWS FROM ({functions}) WITH ORDINALITY AS u ({', '.join([*names, 'ord'])})"
 
 
 def _set(destination: Target, position: int, text: str) -> str | None:

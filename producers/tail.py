@@ -4,9 +4,8 @@ Order of the loop, each turn: take acknowledgements, confirm to the slot, receiv
 confirmed is only ever what the cluster has acknowledged.
 
 Shipping follows Nagle: while something is unacknowledged, what is whole gathers until the acknowledgement or a full
-batch. Behind a backlog that alone would make small batches, for acknowledgements come quickly. So transactions that
-are late already wait for company a little longer, an eighth of their age at most, unless the source says that it has
-sent everything. Idle, a transaction ships at once; under load batches fill, with no knob.
+batch. Idle, a transaction ships at once. What is late already waits a little longer for company, unless the source says
+that it has sent everything; see `producers.patience`. So batches fill under load, with no knob.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ from embassy.wire.batch_codec import BatchEncoder
 from embassy.wire.head_search import Log
 from embassy.wire.kafka_writer import Appender
 from embassy.wire.sealing import Sealer
+from producers import patience
 from producers.batch_builder import PART_MESSAGES, BatchBuilder
 from producers.heartbeat import Stages
 from producers.incarnation import Standing, begin_incarnation
@@ -37,10 +37,9 @@ from producers.pgoutput_decoder import Begin, decode_begin, decode_commit
 _BEGIN, _COMMIT, _RELATION, _TYPE = b"BCRY"
 _RECEIVE_MESSAGES = 20_000
 _RECEIVE_BYTES = 8 << 20
-_PATIENCE_SECONDS = 0.1
-_AGES_A_PATIENCE = 8
 _STATUS_SECONDS = 1.0
 _WAIT_SECONDS = 0.25
+_TICK_SECONDS = 0.0002
 _DRAIN_SECONDS = 3.0
 _ASKED_AGAIN_SECONDS = 5.0
 
@@ -112,6 +111,7 @@ class Tail:
         self._open: list[bytes] = []
         self._open_bytes = 0
         self._part = 0
+        self._newest_at = 0
         self._ripe_at = 0.0
         # shipped, acknowledged, confirmed
         self._unacknowledged: deque[_Unacknowledged] = deque()
@@ -122,8 +122,12 @@ class Tail:
         self._asked_first = self._asked_last = float("-inf")
         self._rotate_at = 0.0
         self._sealed_bytes = 0
-        self.stages = Stages(0, 0)
-        """How far this producer has come; replaced whole, read by the heartbeat's thread."""
+        self._captured_at = self._published_at = 0
+
+    @property
+    def stages(self) -> Stages:
+        """How far this producer has come; read by the heartbeat's thread."""
+        return Stages(self._captured_at, self._published_at)
 
     def begin(self) -> None:
         """Append a KEY that counts; from then on the topic is this producer's."""
@@ -168,6 +172,7 @@ class Tail:
             kind = message[0]
             if kind == _BEGIN:
                 self._begin = decode_begin(message)
+                self._newest_at = self._begin.committed_at
                 self._skipping = self._begin.final_lsn < self._resume_lsn
             elif kind == _COMMIT:
                 self._commit(message)
@@ -191,11 +196,10 @@ class Tail:
             return
         messages, self._open, self._open_bytes = self._open, [], 0
         self._resume_lsn = commit.end_lsn
-        self.stages = self.stages._replace(captured=begin.committed_at)
+        self._captured_at = begin.committed_at
         if self._part == 0:
             if not self._builder.transactions:
-                age_seconds = (self._session.sent_at - begin.committed_at) / 1e6  # both by the source's clock
-                self._ripe_at = self._clock() + min(age_seconds / _AGES_A_PATIENCE, _PATIENCE_SECONDS)
+                self._ripe_at = self._clock() + patience.to_ship(self._age_seconds())
             self._builder.add_transaction(begin, commit, messages)
             if self._builder.value_bytes >= self._tuning.batch_bytes or self._builder.full:
                 self._ship_whole(must=True)
@@ -210,15 +214,9 @@ class Tail:
         """Ship the whole transactions gathered, if it is time."""
         if not self._builder.transactions:
             return
-        if must or (self._appender.inflight == 0 and self._ripe_in() <= 0):
+        if must or (self._appender.inflight == 0 and (self._level or self._clock() >= self._ripe_at)):
             batch = self._builder.build_whole()
             self._ship(batch, batch.transactions[-1].end_lsn)
-
-    def _ripe_in(self) -> float:
-        """Seconds for which the transactions gathered should still wait for more."""
-        if self._session.keepalive.wal_end >= self._resume_lsn:  # there is no more
-            return 0.0
-        return self._ripe_at - self._clock()
 
     def _ship_part(self) -> None:
         """Ship what has come of a transaction that is larger than a batch; whole ones before it go first."""
@@ -260,7 +258,7 @@ class Tail:
                 _, resume_lsn, committed_at = waiting.popleft()
                 self._acknowledged.append((self._clock(), resume_lsn))
                 if committed_at:
-                    self.stages = self.stages._replace(published=committed_at)
+                    self._published_at = committed_at
                 self._gauges.published(resume_lsn, committed_at, self._acked_bytes)
                 self._acked_bytes = 0
                 failpoint(failpoints.PRODUCER_AFTER_ACK)
@@ -315,14 +313,25 @@ class Tail:
 
     # ------------------------------------------------------------------ waiting
 
+    @property
+    def _level(self) -> bool:
+        """Whether the source has sent everything that it had a moment ago."""
+        return self._begin is None and self._session.keepalive.wal_end >= self._resume_lsn
+
+    def _age_seconds(self) -> float:
+        """How long the newest transaction had been committed when it came, by the source's clock."""
+        return (self._session.sent_at - self._newest_at) / 1e6
+
     def _wait(self) -> None:
         readable = [self._appender.wake_fd]
-        if self._appender.inflight_bytes <= self._tuning.inflight_bytes:
-            readable.append(self._session.fileno)
-        patience = _WAIT_SECONDS
-        if self._builder.transactions and self._appender.inflight == 0:
-            patience = min(patience, max(0.0, self._ripe_in()))
-        select.select(readable, [], [], patience)
+        seconds = 0.0 if self._level else patience.to_receive(self._age_seconds())
+        if seconds < _TICK_SECONDS:
+            seconds = _WAIT_SECONDS
+            if self._appender.inflight_bytes <= self._tuning.inflight_bytes:
+                readable.append(self._session.fileno)
+            if self._builder.transactions and self._appender.inflight == 0:
+                seconds = max(0.0, min(seconds, self._ripe_at - self._clock()))
+        select.select(readable, [], [], seconds)
 
     def _wait_for_acks(self) -> None:
         select.select([self._appender.wake_fd], [], [], _WAIT_SECONDS)

@@ -91,7 +91,10 @@ class BatchEncoder:
             _END,
             _long(len(batch.order)),
             batch.order,
-            _by_library("transactions", [transaction._asdict() for transaction in batch.transactions]),
+            _by_library(
+                "transactions",
+                [dict(zip(Transaction._fields, transaction, strict=True)) for transaction in batch.transactions],
+            ),
             _long(batch.part),
             _BOOLEANS[batch.complete],
         )
@@ -189,9 +192,13 @@ def _segment(fields: dict[str, Any]) -> Segment:
 
 
 def _transaction(fields: dict[str, Any]) -> Transaction:
-    fields["commit_lsn"] = Lsn(fields["commit_lsn"])
-    fields["end_lsn"] = Lsn(fields["end_lsn"])
-    return Transaction(**fields)
+    return Transaction(
+        fields["xid"],
+        Lsn(fields["commit_lsn"]),
+        Lsn(fields["end_lsn"]),
+        fields["committed_at"],
+        fields["changes"],
+    )
 
 
 def _check(batch: Batch) -> None:

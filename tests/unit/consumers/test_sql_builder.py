@@ -43,8 +43,8 @@ def test_an_update_by_the_new_key_leaves_the_key_alone() -> None:
     assert built.access is Access.BY_KEY
     assert built.sql == (
         'UPDATE ONLY "s"."t" AS t SET "a ""b""" = v.c1, "n" = v.c2::numeric FROM (SELECT c0::integer AS k0, c0, c1, c2 '
-        "FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) AS u (c0, c1, c2) OFFSET 0)"
-        ' AS v WHERE t."id" OPERATOR("pg_catalog".=) v.k0'
+        "FROM (SELECT pg_catalog.unnest($1) AS c0, pg_catalog.unnest($2) AS c1, pg_catalog.unnest($3) AS c2) AS u "
+        'ORDER BY c0 COLLATE pg_catalog."C" OFFSET 0) AS v WHERE t."id" OPERATOR("pg_catalog".=) v.k0'
     )
 
 
@@ -53,7 +53,7 @@ def test_an_update_that_changes_the_key_is_matched_by_the_old_one() -> None:
     assert built is not None
     assert 'SET "id" = v.c0::integer, "n" = v.c2::numeric FROM' in built.sql
     assert "(SELECT o0::integer AS k0, c0, c2 FROM" in built.sql
-    assert "AS u (c0, c2, o0)" in built.sql
+    assert "pg_catalog.unnest($3) AS o0" in built.sql
 
 
 def test_an_update_that_changes_nothing_only_looks() -> None:
@@ -66,8 +66,8 @@ def test_a_delete_by_key() -> None:
     built = sql_builder.delete(keyed(), (0,))
     assert built is not None
     assert built.sql == (
-        'DELETE FROM ONLY "s"."t" AS t USING (SELECT o0::integer AS k0 FROM ROWS FROM (pg_catalog.unnest($1)) AS u (o0)'
-        ' OFFSET 0) AS v WHERE t."id" OPERATOR("pg_catalog".=) v.k0'
+        'DELETE FROM ONLY "s"."t" AS t USING (SELECT o0::integer AS k0 FROM (SELECT pg_catalog.unnest($1) AS o0) AS u '
+        'ORDER BY o0 COLLATE pg_catalog."C" OFFSET 0) AS v WHERE t."id" OPERATOR("pg_catalog".=) v.k0'
     )
 
 
