@@ -92,3 +92,31 @@ def test_one_person_freezes_and_two_lift_it(pipeline: Pipeline, tmp_path: Path) 
     assert "not in freeze 1 any more" in said(pipeline, "unfreeze", "run", str(order), code=7)
     assert pipeline.alive(consumer)
     assert said(pipeline, "audit", "log", "--verify")
+
+
+def test_a_mass_deletion_freezes_a_whole_stream_and_a_run_ends_at_a_point(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    with pipeline.config("consumer").open("a") as file:
+        file.write("\n[streams.registry.protection]\nmax_deletes_per_transaction = 100\n")
+    consumer = pipeline.start("consumer")
+    write(pipeline, 0, 150)
+    with pipeline.source(databases.ADMIN) as connection:
+        connection.execute("DELETE FROM public.deed WHERE id < 120")
+    poll_until(lambda: status(pipeline)["state"] == "frozen", "it freezes")
+    assert "deletes 120 rows or more (public.deed: 120)" in status(pipeline)["cause"]["text"]
+    assert count(pipeline) == 150
+    assert "protection" in said(pipeline, "audit", "log")
+    lift(pipeline, tmp_path / "order.json")
+    pipeline.wait_level()
+    assert pipeline.stop(consumer) == 0
+
+    write(pipeline, 200, 203)
+    with pipeline.source(databases.ADMIN) as connection:
+        (now,) = connection.execute("SELECT clock_timestamp()::text").fetchone() or ("",)
+    write(pipeline, 203, 206)
+    done = pipeline.embassy_command("consumer", "consumer", "run", "--stop-at", f"{now}:00")
+    assert done.returncode == 0, done.stderr
+    assert count(pipeline) == 33
+    pipeline.start("consumer")
+    pipeline.wait_level()
