@@ -45,7 +45,7 @@ class Ours(Contestant):
             self._running[role.stage] = (role, running)
         end = time.monotonic() + _READY_SECONDS
         for role, _ in self._running.values():
-            while not _ready(role):
+            while not is_ready(role):
                 self.check()
                 if time.monotonic() > end:
                     raise TransientError(f"{role.name} is not ready: {last_lines(role.log)}", place=str(role.log))
@@ -98,7 +98,8 @@ class Ours(Contestant):
         return self._lab.home.kafka, self._lab.site(self._lab.embassies[0]).kafka
 
 
-def _ready(role: Role) -> bool:
+def is_ready(role: Role) -> bool:
+    """Whether a role says that it serves all its streams."""
     try:
         address = role.address.read_text(encoding="ascii").strip()
         with urllib.request.urlopen(f"http://{address}/readyz", timeout=5) as answer:

@@ -32,11 +32,10 @@ SETTINGS = {
 
 
 @contextmanager
-def stand(announce: Announce, *, keep: bool) -> Iterator[Lab]:
+def stand(announce: Announce, *, keep: bool, registries: str = "registries.toml") -> Iterator[Lab]:
     """A lab, gone at the end unless it is to be kept; in EMBASSY_LAB_HOME or ``.lab/bench`` of the project."""
     home = Path(os.environ.get("EMBASSY_LAB_HOME") or _PROJECT / ".lab" / "bench")
-    registries = Path(__file__).with_name("registries.toml")
-    lab = Lab.up(home, registries=registries, embassies=1, announce=announce)
+    lab = Lab.up(home, registries=Path(__file__).with_name(registries), embassies=1, announce=announce)
     try:
         for server in (lab.home.postgres, lab.site(lab.embassies[0]).postgres):
             announce(f"{server.site} postgres", "restarting with the benchmark's settings")

@@ -1,0 +1,218 @@
+"""``python -m benchmarks.idle``: what many streams cost while nothing happens, and whether busy ones share fairly.
+
+One producer, one bridge and one consumer carry all streams. *Idle:* only heartbeats travel; the CPU time of each process
+is measured over a minute, its memory at the end. *Busy:* a backlog of the same size waits in each of some streams; all
+are let go at once, and for each the time is taken at which its replica is level.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from psycopg import sql
+from rich.console import Console
+
+from benchmarks.machine import cpu_seconds, family_cpu_seconds, peak_rss_mb
+from benchmarks.ours import is_ready
+from deploy.demo.provisioning import provision
+from deploy.lab.daemons import last_lines
+from deploy.lab.databases import ADMIN
+from deploy.lab.lab import Lab
+from deploy.lab.postgres_server import PostgresServer
+from deploy.lab.roles import Role, roles
+from embassy.model.errors import EmbassyError, TransientError
+from embassy.runtime.exit_codes import exit_code
+
+_PROJECT = Path(__file__).parents[1]
+_SCHEMA = "CREATE TABLE public.entry (id bigint PRIMARY KEY, text text NOT NULL);\n"
+_READY_SECONDS = 600.0
+_LEVEL_SECONDS = 900.0
+_SAMPLE_SECONDS = 0.2
+_SCHEMA_VERSION = "embassy.bench-idle/1"
+
+
+class _Fleet:
+    """The three roles."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self.roles = roles(lab.layout, lab.state)
+        self.running: dict[str, tuple[Role, subprocess.Popen[bytes]]] = {}
+
+    def start(self) -> float:
+        """Start all; returns the seconds until each was ready."""
+        self._lab.layout.roles.mkdir(parents=True, exist_ok=True)
+        begun = time.monotonic()
+        for role in self.roles:
+            role.address.unlink(missing_ok=True)
+            with role.log.open("wb") as log:
+                popen = subprocess.Popen(role.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.running[role.stage] = (role, popen)
+        for role, popen in self.running.values():
+            while not is_ready(role):
+                if popen.poll() is not None or time.monotonic() - begun > _READY_SECONDS:
+                    raise TransientError(f"{role.name} is not ready: {last_lines(role.log)}", place=str(role.log))
+                time.sleep(0.5)
+        return time.monotonic() - begun
+
+    def stop(self) -> None:
+        for _, popen in self.running.values():
+            popen.terminate()
+        for _, popen in self.running.values():
+            popen.wait(60)
+        self.running.clear()
+
+    def cpu(self) -> dict[str, float]:
+        """CPU seconds so far: each role's, and the servers'."""
+        found = {stage: cpu_seconds(popen.pid) for stage, (_, popen) in self.running.items()}
+        for site in (self._lab.home, self._lab.site(self._lab.embassies[0])):
+            found[f"kafka {site.name}"] = cpu_seconds(site.kafka.pid or 0)
+            found[f"postgres {site.name}"] = family_cpu_seconds(site.postgres.pid or 0)
+        return found
+
+
+@contextmanager
+def _lab(streams: int, home: Path, said: Console) -> Iterator[Lab]:
+    """A lab of so many registries, whose servers let so many sessions in."""
+    with tempfile.TemporaryDirectory(prefix="bench-idle-") as folder:
+        Path(folder, "entry.sql").write_text(_SCHEMA)
+        Path(folder).chmod(0o755)
+        tables = [
+            f'[registries.register_{i:03}]\ntitle = "Register {i}"\nschema = "entry.sql"\n' for i in range(streams)
+        ]
+        registries = Path(folder, "registries.toml")
+        registries.write_text("\n".join(tables))
+        lab = Lab.up(
+            home,
+            registries=registries,
+            embassies=1,
+            announce=lambda subject, stage: said.log(f"{subject}: {stage}"),
+        )
+    try:
+        for server in (lab.home.postgres, lab.site(lab.embassies[0]).postgres):
+            _widen(server, streams)
+        yield lab
+    finally:
+        lab.down(keep_data=False)
+
+
+def _widen(server: PostgresServer, streams: int) -> None:
+    wanted = {
+        "max_replication_slots": streams + 10,
+        "max_wal_senders": streams + 10,
+        "max_connections": 4 * streams + 50,
+        "autovacuum": "off",
+    }
+    with server.connect(ADMIN) as connection:
+        for name, value in wanted.items():
+            connection.execute(
+                sql.SQL("ALTER SYSTEM SET {} = {}").format(sql.Identifier(name), sql.Literal(str(value)))
+            )
+    server.stop()
+    server.start()
+
+
+def _idle(fleet: _Fleet, seconds: float) -> dict[str, Any]:
+    before, begun = fleet.cpu(), time.monotonic()
+    time.sleep(seconds)
+    lasted, after = time.monotonic() - begun, fleet.cpu()
+    return {
+        "seconds": round(lasted, 1),
+        "cpu_percent": {name: round(100 * (after[name] - before[name]) / lasted, 2) for name in after},
+        "peak_rss_mb": {stage: round(peak_rss_mb(popen.pid)) for stage, (_, popen) in fleet.running.items()},
+    }
+
+
+def _busy(lab: Lab, fleet: _Fleet, names: list[str], transactions: int) -> dict[str, Any]:
+    """All at once, from a backlog; the roles do not run when this is called, and run when it returns."""
+    home, abroad = lab.home.postgres, lab.site(lab.embassies[0]).postgres
+    for name in names:
+        with home.connect(ADMIN, name) as connection:
+            connection.execute(
+                sql.SQL(
+                    "DO $$BEGIN FOR i IN 1..{} LOOP INSERT INTO public.entry VALUES (i, md5(i::text)); COMMIT;"
+                    " END LOOP; END$$"
+                ).format(sql.Literal(transactions))
+            )
+    begun = time.monotonic()
+    fleet.start()
+    counts: dict[str, int] = dict.fromkeys(names, 0)
+    level: dict[str, float] = {}
+    at_first: dict[str, int] = {}
+    with ExitStack() as stack:
+        sessions = {name: stack.enter_context(abroad.connect(ADMIN, name)) for name in names}
+        while len(level) < len(names):
+            for name in names:
+                if name not in level:
+                    (counts[name],) = sessions[name].execute("SELECT count(*) FROM public.entry").fetchone() or (
+                        0,
+                    )
+                    if counts[name] >= transactions:
+                        level[name] = time.monotonic() - begun
+                        at_first = at_first or dict(counts)
+            if time.monotonic() - begun > _LEVEL_SECONDS:
+                raise TransientError(f"only {len(level)} of {len(names)} streams became level")
+            time.sleep(_SAMPLE_SECONDS)
+    shares = [at_first[name] / transactions for name in names]
+    return {
+        "transactions_each": transactions,
+        "level_seconds": {name: round(seconds, 1) for name, seconds in level.items()},
+        "last_to_first": round(max(level.values()) / min(level.values()), 2),
+        "done_when_the_first_was": round(min(shares), 2),
+        "jain_index": round(sum(shares) ** 2 / (len(shares) * sum(share**2 for share in shares)), 3),
+    }
+
+
+@click.command()
+@click.option("--streams", type=click.IntRange(1), default=100, show_default=True)
+@click.option(
+    "--seconds", type=click.FloatRange(5), default=60.0, show_default=True, help="How long idleness is measured."
+)
+@click.option(
+    "--busy", type=click.IntRange(0), default=10, show_default=True, help="Streams with a backlog; 0: none."
+)
+@click.option("--transactions", type=click.IntRange(1), default=20_000, show_default=True, help="In each backlog.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Where results go.")
+def main(*, streams: int, seconds: float, busy: int, transactions: int, json_file: Path | None) -> None:
+    """Measure many idle streams, and some busy ones, in one producer, one bridge and one consumer."""
+    said = Console(stderr=True, log_path=False, highlight=False)
+    home = Path(os.environ.get("EMBASSY_LAB_HOME") or _PROJECT / ".lab" / "bench-idle")
+    found: dict[str, Any] = {"schema": _SCHEMA_VERSION, "streams": streams}
+    try:
+        with _lab(streams, home, said) as lab:
+            said.log("provisioning")
+            provision(lab)
+            fleet = _Fleet(lab)
+            try:
+                said.log("starting the roles")
+                found["ready_seconds"] = round(fleet.start(), 1)
+                time.sleep(10)  # what only a start costs is over
+                said.log(f"{streams} idle streams for {seconds:g} s")
+                found["idle"] = _idle(fleet, seconds)
+                if busy:
+                    fleet.stop()
+                    said.log(f"{busy} streams, {transactions} transactions each")
+                    found["busy"] = _busy(lab, fleet, sorted(lab.registries)[:busy], transactions)
+            finally:
+                fleet.stop()
+    except EmbassyError as error:
+        said.print(f"error: {error}", highlight=False, markup=False)
+        sys.exit(exit_code(error))
+    text = json.dumps(found, indent=2)
+    if json_file is not None:
+        json_file.write_text(text + "\n", encoding="utf-8")
+    click.echo(text)
+
+
+if __name__ == "__main__":
+    main()
