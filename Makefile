@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup check test unit integration faults demo drill bench bench-stages lock clean
+.PHONY: setup check test unit integration faults demo drill bench bench-stages bench-idle bench-bridge lock clean
 
 setup: $(STAMP)
 
@@ -46,6 +46,14 @@ bench: setup
 # Where a change's CPU time goes, stage by stage, without servers.
 bench-stages: setup
 	$(BIN)/python -m benchmarks.stages
+
+# A hundred idle streams in one process of each role, and ten busy ones beside each other.
+bench-idle: setup
+	$(BIN)/python -m benchmarks.idle $(BENCH)
+
+# The bridge beside MirrorMaker 2, on the same records, with 0, 50 and 200 ms of round trip between the sites.
+bench-bridge: setup
+	$(BIN)/python -m benchmarks.bridging $(BENCH)
 
 lock: setup
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements/runtime.txt

@@ -25,7 +25,7 @@ from embassy.pg.slots import SlotState, slot_state
 
 _JOIN_SECONDS = 5.0
 SAMPLE_SECONDS = 3.0
-"""Between two looks at the source's sequences."""
+"""Between two looks at the source's sequences and at the slot."""
 
 
 class Stages(NamedTuple):
@@ -89,7 +89,7 @@ class Heartbeat:
         self._thread.join(timeout=_JOIN_SECONDS)
 
     def _run(self) -> None:
-        while not self._done.wait(self._every_seconds):
+        while not self._done.wait(until_next_beat(time.time(), self._every_seconds)):
             try:
                 with passing(self._slot):  # read-only for a while, a right revoked: the cause may pass
                     self._beat_until_done()
@@ -105,13 +105,22 @@ class Heartbeat:
                 captured, published = self._stages()
                 source_schema.beat(connection, _as_time(captured), _as_time(published))
                 self._failing = False
-                self._slot_seen(slot_state(connection, self._slot))
                 if time.monotonic() - sampled_at >= SAMPLE_SECONDS:
                     sampled_at = time.monotonic()
+                    self._slot_seen(slot_state(connection, self._slot))
                     source_schema.sample_sequences(connection)
                 self._rotations.look(connection)
-                if self._done.wait(self._every_seconds):
+                if self._done.wait(until_next_beat(time.time(), self._every_seconds)):
                     return
+
+
+def until_next_beat(now: float, every_seconds: float) -> float:
+    """Seconds until the clock shows a multiple of the interval, but half an interval at least.
+
+    So all streams beat together, and what carries them on is woken once for all of them, not once for each.
+    """
+    left = every_seconds - now % every_seconds
+    return left if left >= every_seconds / 2 else left + every_seconds
 
 
 def _as_time(microseconds: int) -> datetime | None:

@@ -1,6 +1,6 @@
 """Watching the slots of streams that do not run: the source keeps its log for them, and its disk is finite.
 
-A running stream reads its slot's state with each heartbeat. A halted one has no heartbeats, and just then someone has
+A running stream's heartbeat reads its slot's state. A halted one has no heartbeats, and just then someone has
 to know how long the source will hold out.
 """
 
