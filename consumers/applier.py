@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from consumers.ddl import DdlExecutor, commands
+from consumers.ddl import commands
+from consumers.ddl_executor import DdlExecutor
 from consumers.replay import Replay
 from consumers.sql_builder import Access, copy, truncate
 from consumers.targets import Targets

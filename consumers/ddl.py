@@ -1,8 +1,4 @@
-"""Statements of the source's DDL, executed at their place in the stream, in the transaction that is open.
-
-A statement means what it meant at the source: the same role is active, with the same search_path and settings. What of it
-cannot be read or executed here halts the stream; an operator may then do it by hand, and note that.
-"""
+"""The rows of embassy.ddl as commands, and the text of each; schemas/sql/source_ddl.sql says what the columns hold."""
 
 from __future__ import annotations
 
@@ -10,22 +6,22 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from consumers.sql_terms import quoted
-from consumers.text_rows import INT8_OID, TEXT_OID, copy_rows
+from consumers.text_rows import copy_rows
 from embassy.model.batch import Batch, Operation, Segment
-from embassy.model.errors import IntegrityError
 from embassy.model.relation import Relation
-from embassy.model.sql_text import Unreadable, innermost, pick, without_concurrently
-from embassy.pg import replica_schema
-from embassy.pg.apply_session import ApplySession, Call, Query, StatementFailed
-
-_SET = Query("SELECT pg_catalog.set_config($1, $2, true)", (TEXT_OID, TEXT_OID))
-_PLANNER = ("enable_nestloop", "enable_hashjoin", "enable_mergejoin", "enable_seqscan", "enable_bitmapscan")
-_NO_SUCH_ROLE = "22023"
+from embassy.model.sql_text import (
+    Unreadable,
+    innermost,
+    is_tagged,
+    of_extension,
+    pick,
+    statements,
+    without_concurrently,
+)
 
 
 class Command(NamedTuple):
-    """A row of embassy.ddl; schemas/sql/source_ddl.sql says what the columns hold."""
+    """A row of embassy.ddl."""
 
     ordinal: int
     tag: str
@@ -37,6 +33,8 @@ class Command(NamedTuple):
     nth: int
     objects: Sequence[Mapping[str, Any]]
     filled: Sequence[Mapping[str, Any]]
+    stored: Sequence[Mapping[str, str]]
+    shapes: Sequence[Mapping[str, Any]]
 
     def __str__(self) -> str:
         named = ", ".join([str(found["identity"]) for found in self.objects if found.get("identity")])
@@ -56,117 +54,30 @@ def commands(relation: Relation, segment: Segment) -> list[Command]:
     return [_command(dict(zip(names, row, strict=True))) for row in copy_rows(segment.copy_text)]
 
 
-class DdlExecutor:
-    """Executes them."""
+def text_of(command: Command, query: str) -> str | None:
+    """What to execute; None: another command of the stream brings it about.
 
-    def __init__(self, session: ApplySession) -> None:
-        self._session = session
+    Args:
+        command: whose.
+        query: its own or, if it has none, that of the row that it refers to.
 
-    def execute(self, command: Command) -> None:
-        """Execute one; its row is in the replica already.
-
-        Raises:
-            IntegrityError: it cannot be read, or not executed here.
-            TransientError: the session ended.
-        """
-        self._session.run()
-        connection = self._session.connection
-        if connection.execute("SELECT FROM embassy.ddl_by_hand WHERE ordinal = %s", (command.ordinal,)).fetchone():
-            return
-        statement = self._statement(command)
-        wanted = {**command.settings, **dict.fromkeys(_PLANNER, "on")}
-        before = connection.execute(
-            "SELECT name, setting FROM pg_catalog.pg_settings WHERE name = ANY (%s)", (list(wanted),)
-        ).fetchall()
-        known = {name for name, _ in before}
-        enter = [_set(name, value) for name, value in wanted.items() if name in known]
-        leave = [_set(name, value) for name, value in before]
-        try:
-            self._session.run(enter)
-            self._session.run([_set("role", command.role)])
-            self._session.run([Call(Query(statement))])
-            self._session.run([_set("role", "none"), *leave])
-            self._guard()
-            for filled in command.filled:
-                self._fill(command, filled)
-        except StatementFailed as failure:
-            raise self._failed(command, failure.reason, statement) from failure
-
-    def _statement(self, command: Command) -> str:
-        query = command.query
-        if query is None:
-            row = self._session.connection.execute(
-                "SELECT query FROM embassy.ddl WHERE ordinal = %s", (command.query_of,)
-            ).fetchone()
-            query = row[0] if row else ""
-        assert query is not None, "the row that is referred to has a text"
-        backslashes = command.settings.get("standard_conforming_strings") == "off"
-        try:
-            if command.how == "statement":
-                return query
-            if command.how == "string":
-                found = pick(query, command.tag, command.nth, backslashes=backslashes)
-            else:
-                found = innermost(query, command.tag, backslashes=backslashes)
-        except Unreadable as error:
-            raise self._failed(command, f"its text cannot be told: {error}", query) from error
-        return without_concurrently(found)
-
-    def _fill(self, command: Command, filled: Mapping[str, Any]) -> None:
-        """Give a table the rows that it had at the source after the statement, and no others."""
-        name, columns = filled["table"], filled["columns"]
-        here = self._session.connection.execute(
-            "SELECT attname FROM pg_catalog.pg_attribute"
-            " WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
-            (name,),
-        ).fetchall()
-        if [column for (column,) in here] != columns:
-            raise self._failed(
-                command, f"the columns of {name} stand in another order than at the source", "its rows"
-            )
-        written = [quoted(column) for column in columns if column not in filled["generated"]]
-        whose = [str(command.ordinal).encode(), name.encode()]
-        rows = f"SELECT content::{name} AS r FROM embassy.ddl_rows WHERE ordinal = $1 AND target = $2"
-        insert = (
-            f"INSERT INTO {name} ({', '.join(written)}) OVERRIDING SYSTEM VALUE"
-            f" SELECT {', '.join([f'(r).{column}' for column in written])} FROM ({rows} ORDER BY number OFFSET 0) x"
-        )
-        delete = Query("DELETE FROM embassy.ddl_rows WHERE ordinal = $1 AND target = $2", (INT8_OID, TEXT_OID))
-        self._session.run(
-            [
-                Call(Query(f"DELETE FROM ONLY {name}")),
-                Call(Query(insert, (INT8_OID, TEXT_OID)), whose),
-                Call(delete, whose),
-            ]
-        )
-
-    def _guard(self) -> None:
-        """New tables are written by nobody else; new triggers do not repeat what they did at the source."""
-        connection = self._session.connection
-        for schema, name in replica_schema.unguarded(connection):
-            replica_schema.guard(connection, schema, name)
-        for found in replica_schema.firing(connection):
-            replica_schema.silence(connection, found)
-        self._session.forget()
-
-    def _failed(self, command: Command, reason: str, text: str) -> IntegrityError:
-        role = command.role.replace('"', '""')
-        way_out = (
-            f'CREATE ROLE "{role}" on the replica'
-            if f'role "{command.role}" does not exist' in reason
-            else "let the replica have what it needs"
-        )
-        brief = " ".join(text.split())
-        return IntegrityError(
-            f"{command} cannot be executed as {command.role}: {reason}: {brief[:300]}",
-            place=self._session.place,
-            hint=f"{way_out} and start the consumer again; or do by hand what it does, then INSERT INTO "
-            f"embassy.ddl_by_hand VALUES ({command.ordinal}, 'why'); nothing of this transaction is in the replica",
-        )
-
-
-def _set(name: str, value: str) -> Call:
-    return Call(_SET, [name.encode(), value.encode()])
+    Raises:
+        Unreadable: the query does not tell.
+    """
+    if command.how == "statement":
+        return query
+    backslashes = command.settings.get("standard_conforming_strings") == "off"
+    if command.how == "context":
+        inner = innermost(query, command.tag, backslashes=backslashes)
+        return None if inner is None else without_concurrently(inner)
+    found = statements(query, backslashes=backslashes)
+    if command.how == "body":
+        if not 0 < command.nth <= len(found) or not is_tagged(found[command.nth - 1], command.tag):
+            raise Unreadable(f"the function's statement {command.nth} is not {command.tag}")
+        return without_concurrently(found[command.nth - 1])
+    if any(map(of_extension, found)) and not any(is_tagged(statement, command.tag) for statement in found):
+        return None  # a script dropped something, and the replica's script does so too
+    return without_concurrently(pick(query, command.tag, command.nth, backslashes=backslashes))
 
 
 def _command(row: Mapping[str, bytes | None]) -> Command:
@@ -185,4 +96,6 @@ def _command(row: Mapping[str, bytes | None]) -> Command:
         nth=int(text("nth") or 1),
         objects=json.loads(text("objects")),
         filled=json.loads(text("filled")),
+        stored=json.loads(text("stored")),
+        shapes=json.loads(text("shapes")),
     )

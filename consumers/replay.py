@@ -10,7 +10,8 @@ import sys
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 
-from consumers.ddl import DdlExecutor, commands
+from consumers.ddl import commands
+from consumers.ddl_executor import DdlExecutor
 from consumers.sql_builder import truncate
 from consumers.targets import Targets
 from consumers.text_rows import copy_rows, elements

@@ -12,18 +12,20 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any, NamedTuple, Self
 
 import psycopg
 import structlog
 
 from embassy.model.errors import EmbassyError
-from embassy.pg import source_schema
+from embassy.pg import ddl_capture, source_schema
 from embassy.pg.connection import connect
 from embassy.pg.lost_session import passing
 from embassy.pg.slots import SlotState, slot_state
 
 _JOIN_SECONDS = 5.0
+_CLEAR_EVERY_BEATS = 60
 SAMPLE_SECONDS = 3.0
 """Between two looks at the source's sequences and at the slot."""
 
@@ -101,7 +103,7 @@ class Heartbeat:
     def _beat_until_done(self) -> None:
         with connect(self._dsn, application_name="embassy-heartbeat", autocommit=True) as connection:
             sampled_at = -SAMPLE_SECONDS
-            while True:
+            for beats in count():
                 captured, published = self._stages()
                 source_schema.beat(connection, _as_time(captured), _as_time(published))
                 self._failing = False
@@ -109,6 +111,8 @@ class Heartbeat:
                     sampled_at = time.monotonic()
                     self._slot_seen(slot_state(connection, self._slot))
                     source_schema.sample_sequences(connection)
+                if beats % _CLEAR_EVERY_BEATS == 0:
+                    ddl_capture.clear_rows(connection)
                 self._rotations.look(connection)
                 if self._done.wait(until_next_beat(time.time(), self._every_seconds)):
                     return

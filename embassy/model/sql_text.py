@@ -132,11 +132,14 @@ def pick(text: str, tag: str, nth: int, *, backslashes: bool = False) -> Stateme
 
 
 _CONTEXT = 'SQL statement "'
+_SCRIPT = "\nextension script file "
 _CONTEXT_END = re.compile(r'"(?=\Z|\n(?:PL/|SQL |extension script |[\w/]+ function ))')
 
 
-def innermost(context: str, tag: str, *, backslashes: bool = False) -> Statement:
+def innermost(context: str, tag: str, *, backslashes: bool = False) -> Statement | None:
     """The statement that PostgreSQL's error context begins with: whole, in quotes, before whoever ran it.
+
+    None: an extension's script ran it.
 
     Raises:
         Unreadable: it does not begin with a statement of this tag.
@@ -148,10 +151,16 @@ def innermost(context: str, tag: str, *, backslashes: bool = False) -> Statement
             found = statements(context[len(_CONTEXT) : end.start()], backslashes=backslashes)
         except Unreadable:
             continue
-        tagged = [statement for statement in found if is_tagged(statement, tag)]
-        if len(found) == len(tagged) == 1:
-            return tagged[0]
+        if len(found) == 1 and is_tagged(found[0], tag):
+            return None if context.startswith(_SCRIPT, end.end()) else found[0]
+        if len(found) == 1 and of_extension(found[0]):
+            return None  # up to version 17 the context does not name the script
     raise Unreadable(f"its context has no statement that is {tag}")
+
+
+def of_extension(statement: Statement) -> bool:
+    """Whether a script may run behind it, whose commands fire event triggers, too."""
+    return statement.begins("CREATE", "EXTENSION") or statement.begins("ALTER", "EXTENSION")
 
 
 def is_tagged(statement: Statement, tag: str) -> bool:

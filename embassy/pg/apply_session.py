@@ -85,6 +85,8 @@ class ApplySession:
     """Wraps a connection in autocommit mode; its caller's statements begin and end transactions."""
 
     def __init__(self, connection: psycopg.Connection[Any], *, place: str, pulse: Callable[[], None]) -> None:
+        # psycopg's own prepared statements would go when this class drops its own, and it would not notice.
+        connection.prepare_threshold = None
         self.connection = connection
         self.place = place
         self._pgconn = connection.pgconn
@@ -105,7 +107,7 @@ class ApplySession:
         self.defer(_BEGIN)
 
     def forget(self) -> None:
-        """Prepare every statement anew: there are many, or tables were altered (psycopg, too, then drops them all)."""
+        """Prepare every statement anew: there are many, or the tables that they name were altered."""
         self._names.clear()
         self.connection.execute("DEALLOCATE ALL")
 

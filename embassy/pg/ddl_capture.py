@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 
-_TRIGGERS = 4
+_TRIGGERS = 5
 
 
 def is_captured(connection: psycopg.Connection[Any], publication: str) -> bool:
@@ -37,3 +37,12 @@ def capture(connection: psycopg.Connection[Any], publication: str) -> None:
         connection.execute(
             "INSERT INTO embassy.ddl_publication VALUES (%s) ON CONFLICT DO NOTHING", (publication,)
         )
+
+
+def clear_rows(connection: psycopg.Connection[Any]) -> None:
+    """Let go of rows that were copied for the stream, which has them; those of open transactions stay."""
+    row = connection.execute(
+        "SELECT pg_catalog.to_regprocedure('embassy.clear_ddl_rows()') IS NOT NULL"
+    ).fetchone()
+    if row == (True,):
+        connection.execute("SELECT embassy.clear_ddl_rows()")

@@ -13,6 +13,7 @@ GUARD = "embassy_guard"
 _SCRIPTS = (
     "replica.sql",
     "replica_copy.sql",
+    "shared_ddl.sql",
     "replica_ddl.sql",
     "replica_sequences.sql",
     "replica_control.sql",
@@ -105,3 +106,25 @@ def silence(connection: psycopg.Connection[Any], found: Firing) -> None:
             (table.as_string(connection), found.kind, found.name, found.enabled),
         )
         connection.execute(sql.SQL("ALTER TABLE {} DISABLE {} {}").format(table, kind, sql.Identifier(found.name)))
+
+
+def unsilence(connection: psycopg.Connection[Any]) -> None:
+    """Enable what was disabled, as it was: before DDL, which may rename or disable it itself; `silence` comes after."""
+    for relation, kind, name, enabled in connection.execute(
+        """DELETE FROM embassy.disabled_triggers d RETURNING relation, kind, name, enabled::text"""
+    ).fetchall():
+        there = connection.execute(
+            """SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = t.relation AND tgname = %(name)s)
+                   OR EXISTS (SELECT FROM pg_catalog.pg_rewrite WHERE ev_class = t.relation AND rulename = %(name)s)
+               FROM pg_catalog.to_regclass(%(relation)s) t (relation)""",
+            {"relation": relation, "name": name},
+        ).fetchone()
+        if there == (True,):
+            connection.execute(
+                sql.SQL("ALTER TABLE {} ENABLE {} {} {}").format(
+                    sql.SQL(relation),
+                    sql.SQL("ALWAYS" if enabled == "A" else "REPLICA"),
+                    sql.SQL("TRIGGER" if kind == "trigger" else "RULE"),
+                    sql.Identifier(name),
+                )
+            )

@@ -16,6 +16,7 @@ from embassy.model.lsn import Lsn
 _SCRIPTS = (
     "source.sql",
     "source_copy.sql",
+    "shared_ddl.sql",
     "source_ddl.sql",
     "source_sequences.sql",
     "source_fence.sql",

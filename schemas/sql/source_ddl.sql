@@ -1,35 +1,10 @@
 -- DDL in the stream: what an event trigger sees of each command becomes a row of embassy.ddl, in the transaction and at
--- the place of the command. Run by an administrator at home, after source.sql; may be run again at any time. Event triggers
--- only a superuser may create: source_ddl_triggers.sql.
+-- the place of the command. Run by an administrator at home, after shared_ddl.sql; may be run again at any time. Event
+-- triggers only a superuser may create: source_ddl_triggers.sql.
 --
 -- Nobody but these functions writes the rows: they run with their owner's rights, and PostgreSQL refuses to call a function
 -- that returns event_trigger in any other way. Whose command it is cannot be seen from there, so a first trigger, which
 -- runs as whoever is active, notes that; the second follows it at once, in order of their names.
-
-CREATE TABLE IF NOT EXISTS embassy.ddl (
-    ordinal bigint PRIMARY KEY,
-    made_at timestamptz NOT NULL,         -- clock of the source
-    tag text NOT NULL,                    -- the command, as PostgreSQL names it
-    role text NOT NULL,                   -- who was active
-    settings jsonb NOT NULL,              -- what the meaning of a statement depends on
-    how text NOT NULL,                    -- statement: query is it; string: one of query's; context: query begins with it
-    query text,                           -- NULL: the query of the row query_of
-    query_of bigint,
-    nth integer,                          -- string: which of its commands with this tag
-    objects jsonb NOT NULL,               -- what it made, altered or dropped; for people
-    filled jsonb NOT NULL,                -- tables whose rows are in embassy.ddl_rows, with their columns
-    stored jsonb NOT NULL,                -- values that rows of before have in new columns
-    shapes jsonb NOT NULL                 -- the tables' descriptions afterwards
-);
-
--- Rows that a command stored and that the log does not show as such, as text of the whole row.
-CREATE TABLE IF NOT EXISTS embassy.ddl_rows (
-    ordinal bigint NOT NULL,
-    number bigint NOT NULL,
-    target text NOT NULL,
-    content text NOT NULL,
-    PRIMARY KEY (ordinal, number)
-);
 
 CREATE SEQUENCE IF NOT EXISTS embassy.ddl_row_number;
 CREATE SEQUENCE IF NOT EXISTS embassy.ddl_ordinal;
@@ -140,6 +115,56 @@ BEGIN
 END
 $$;
 
+-- ALTER TABLE is about to write a table anew: noted until the command's end.
+CREATE OR REPLACE FUNCTION embassy.ddl_rewrite() RETURNS event_trigger
+LANGUAGE plpgsql SET search_path = '' AS $$
+BEGIN
+    PERFORM pg_catalog.set_config('embassy.ddl_rewritten', (
+        coalesce(nullif(pg_catalog.current_setting('embassy.ddl_rewritten', true), ''), '{}')::jsonb
+        || pg_catalog.jsonb_build_object(pg_catalog.pg_event_trigger_table_rewrite_oid(),
+                                         pg_catalog.pg_event_trigger_table_rewrite_reason()))::text, true);
+END
+$$;
+
+-- The tables whose rows must be copied because the log does not show what ALTER TABLE has stored in them, and another server
+-- might store something else: made logged (1), a new column that is not generated (2), a conversion that was given (4).
+CREATE OR REPLACE FUNCTION embassy.ddl_rewritten(query text) RETURNS SETOF oid
+LANGUAGE sql STABLE SET search_path = '' AS $$
+    SELECT c.oid
+    FROM pg_catalog.jsonb_each_text(
+        coalesce(nullif(pg_catalog.current_setting('embassy.ddl_rewritten', true), ''), '{}')::jsonb) r (relation, reason)
+    JOIN pg_catalog.pg_class c ON c.oid = r.relation::oid
+    WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND (
+        r.reason::integer & 1 <> 0
+        OR r.reason::integer & 2 <> 0 AND EXISTS (
+            SELECT FROM pg_catalog.pg_attribute a
+            WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+              AND (a.atthasdef OR a.attidentity <> '') AND pg_catalog.age(a.xmin) <= 0)
+        OR r.reason::integer & 4 <> 0 AND query ~* '\mUSING\M')
+$$;
+
+-- The tables that a command may have changed: those that it names, and what inherits from them.
+CREATE OR REPLACE FUNCTION embassy.ddl_tables(named oid[]) RETURNS SETOF oid
+LANGUAGE sql STABLE SET search_path = '' AS $$
+    WITH RECURSIVE below (relation) AS (
+        SELECT pg_catalog.unnest(named)
+        UNION SELECT i.indrelid FROM pg_catalog.pg_index i WHERE i.indexrelid = ANY (named)
+        UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN below b ON b.relation = i.inhparent
+    )
+    SELECT c.oid FROM below b JOIN pg_catalog.pg_class c ON c.oid = b.relation
+    WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+$$;
+
+-- Partitions that this transaction has detached: their root was published, they themselves were not.
+CREATE OR REPLACE FUNCTION embassy.ddl_detached(named oid[]) RETURNS SETOF oid
+LANGUAGE sql STABLE SET search_path = '' AS $$
+    SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND NOT c.relispartition AND pg_catalog.age(c.xmin) <= 0
+      AND NOT embassy.is_published(c.oid) AND c.oid <> ALL (named) AND n.nspname <> 'embassy' AND n.nspname !~ '^pg_'
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid)
+      AND EXISTS (SELECT FROM pg_catalog.pg_class r WHERE r.oid = ANY (named) AND r.relkind = 'p')
+$$;
+
 CREATE OR REPLACE FUNCTION embassy.ddl_capture() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lc_messages = 'C' AS $$
 DECLARE
@@ -152,11 +177,14 @@ DECLARE
     string_key text;
     commands integer;
     scripted boolean;                     -- by an extension's script, which the replica runs too
+    temporary boolean := false;           -- a DROP names temporary objects as well
     kept jsonb;
     relations oid[];
     relation oid;
     ordinal bigint;
     filled jsonb := '[]';
+    stored jsonb := '[]';
+    shapes jsonb := '[]';
     role text := pg_catalog.current_setting('embassy.ddl_role');                -- now: DDL below would overwrite it
     path text := pg_catalog.current_setting('embassy.ddl_search_path');
 BEGIN
@@ -167,15 +195,17 @@ BEGIN
         RETURN;
     END IF;
 
+    -- What was it about?
     IF TG_EVENT = 'sql_drop' THEN
         IF TG_TAG !~ '^DROP ' OR TG_TAG = 'DROP OWNED' THEN
             RETURN;
         END IF;
-        SELECT count(*), false,
+        SELECT count(*), false, bool_or(d.original AND d.is_temporary),
                coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('type', d.object_type, 'identity', d.object_identity))
-                        FILTER (WHERE d.original AND NOT d.is_temporary AND d.schema_name IS DISTINCT FROM 'embassy'), '[]'),
+                        FILTER (WHERE d.original AND NOT d.is_temporary AND d.schema_name IS DISTINCT FROM 'embassy'
+                                      AND (d.object_type, d.object_identity) <> ('schema', 'embassy')), '[]'),
                '{}'
-        INTO commands, scripted, kept, relations
+        INTO commands, scripted, temporary, kept, relations
         FROM pg_catalog.pg_event_trigger_dropped_objects() d;
     ELSE
         SELECT count(*), coalesce(bool_and(d.in_extension), false),
@@ -192,6 +222,7 @@ BEGIN
         END IF;
     END IF;
 
+    -- Where is its text?
     GET DIAGNOSTICS context = PG_CONTEXT;
     IF pg_catalog.strpos(context, E'\n') = 0 THEN
         how := 'string';
@@ -210,38 +241,69 @@ BEGIN
     ELSE
         how := 'context';
         query := pg_catalog.substr(context, pg_catalog.strpos(context, E'\n') + 1);
+        IF query ~ '^SQL function "' THEN     -- its context does not show the text, the catalogue does
+            SELECT 'body', max(p.prosrc), (pg_catalog.regexp_match(query, '" statement (\d+)'))[1]::integer
+            INTO how, context, nth
+            FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+            WHERE l.lanname = 'sql' AND p.proname = (pg_catalog.regexp_match(query, '^SQL function "([^\n]*)" statement'))[1]
+            HAVING count(*) = 1;
+            how := coalesce(how, 'context');
+            query := CASE how WHEN 'body' THEN context ELSE query END;
+        END IF;
     END IF;
 
-    -- What an extension's script drops, the replica's script drops too; what it makes was told apart above.
-    IF TG_TAG !~ ' EXTENSION$' AND (context ~ E'\nextension script file '
-        OR query ~* CASE how WHEN 'string' THEN '^\s*(CREATE|ALTER)\s+EXTENSION\M'
-                             ELSE '^SQL statement "\s*(CREATE|ALTER)\s+EXTENSION\M' END) THEN
-        RETURN;
-    END IF;
     IF (commands > 0 AND kept = '[]') OR (TG_EVENT = 'ddl_command_end' AND TG_TAG ~ '^DROP ' AND TG_TAG <> 'DROP OWNED') THEN
         RETURN;
     END IF;
 
+    -- What else does it take? Tables enter the stream; rows that the log does not show are copied.
+    ordinal := pg_catalog.nextval('embassy.ddl_ordinal');
+    IF temporary THEN
+        SELECT 'statement', NULL, pg_catalog.format('%s %s CASCADE', TG_TAG,
+                                                    pg_catalog.string_agg(k.object ->> 'identity', ', '))
+        INTO how, query_of, query
+        FROM pg_catalog.jsonb_array_elements(kept) k (object);
+    ELSIF TG_TAG IN ('CREATE TABLE AS', 'SELECT INTO') THEN
+        IF commands = 0 THEN
+            RETURN;                       -- IF NOT EXISTS, and it does
+        END IF;
+        how := 'statement';
+        query := embassy.empty_like(relations[1]);
+        query_of := NULL;
+        IF EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = relations[1] AND relpersistence = 'p') THEN
+            filled := pg_catalog.jsonb_build_array(embassy.store_rows(ordinal, relations[1]));
+        END IF;
+    ELSIF TG_TAG IN ('ALTER TABLE', 'ALTER TYPE') THEN
+        SELECT coalesce(pg_catalog.jsonb_agg(embassy.store_rows(ordinal, r.relation)), '[]')
+        INTO filled FROM embassy.ddl_rewritten(query) r (relation);
+        SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+                   'table', t.relation::regclass::text, 'column', m.name, 'value', m.value)), '[]')
+        INTO stored
+        FROM embassy.ddl_tables(relations) t (relation), embassy.missing_values(t.relation) m;
+        FOR relation IN SELECT r.relation FROM embassy.ddl_rewritten(query) r (relation)
+                        WHERE NOT embassy.is_published(r.relation)
+                        UNION SELECT d.relation FROM embassy.ddl_detached(relations) d (relation)
+                        UNION SELECT t.relation FROM embassy.ddl_tables(relations) t (relation)
+                        WHERE embassy.is_published(t.relation) AND embassy.lacks_identity(t.relation) LOOP
+            PERFORM embassy.publish(relation);
+        END LOOP;
+        PERFORM pg_catalog.set_config('embassy.ddl_rewritten', '', true);
+    ELSIF TG_EVENT = 'sql_drop' THEN
+        FOR relation IN SELECT c.oid FROM pg_catalog.pg_class c
+                        WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND c.relreplident <> 'f'
+                          AND embassy.lacks_identity(c.oid) AND embassy.is_published(c.oid) LOOP
+            PERFORM embassy.publish(relation);
+        END LOOP;
+    END IF;
     IF TG_TAG ~ '^CREATE (TABLE|SCHEMA)' OR TG_TAG = 'SELECT INTO' THEN
         FOR relation IN SELECT c.oid FROM pg_catalog.pg_class c
                         WHERE c.oid = ANY (relations) AND c.relkind IN ('r', 'p') AND c.relpersistence = 'p' LOOP
             PERFORM embassy.publish(relation);
         END LOOP;
     END IF;
+    SELECT coalesce(pg_catalog.jsonb_agg(embassy.table_shape(t.relation)), '[]')
+    INTO shapes FROM embassy.ddl_tables(relations) t (relation);
 
-    ordinal := pg_catalog.nextval('embassy.ddl_ordinal');
-    IF TG_TAG IN ('CREATE TABLE AS', 'SELECT INTO') THEN
-        IF commands = 0 THEN
-            RETURN;                       -- IF NOT EXISTS, and it does
-        END IF;
-        relation := relations[1];
-        how := 'statement';
-        query := embassy.empty_like(relation);
-        query_of := NULL;
-        IF EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = relation AND relpersistence = 'p') THEN
-            filled := pg_catalog.jsonb_build_array(embassy.store_rows(ordinal, relation));
-        END IF;
-    END IF;
     INSERT INTO embassy.ddl
     VALUES (ordinal, pg_catalog.clock_timestamp(), TG_TAG, role,
             (SELECT pg_catalog.jsonb_object_agg(s.name, s.setting) FROM pg_catalog.pg_settings s
@@ -249,7 +311,7 @@ BEGIN
                  default_table_access_method,default_toast_compression,standard_conforming_strings,xmloption,array_nulls,
                  transform_null_equals,default_text_search_config,lc_monetary}'))
             || pg_catalog.jsonb_build_object('search_path', path),
-            how, CASE WHEN query_of IS NULL THEN query END, query_of, nth, kept, filled, '[]', '[]');
+            how, CASE WHEN query_of IS NULL THEN query END, query_of, nth, kept, filled, stored, shapes);
     IF how = 'string' AND query_of IS NULL THEN
         string := pg_catalog.jsonb_set(string, '{query_of}', pg_catalog.to_jsonb(ordinal));
         PERFORM pg_catalog.set_config('embassy.ddl_string', string::text, false);
@@ -257,5 +319,19 @@ BEGIN
 END
 $$;
 
+-- Empties what has been copied for the stream once nobody is writing there: the log has it.
+CREATE OR REPLACE FUNCTION embassy.clear_ddl_rows() RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+BEGIN
+    IF EXISTS (SELECT FROM embassy.ddl_rows) THEN
+        LOCK TABLE embassy.ddl_rows IN ACCESS EXCLUSIVE MODE NOWAIT;
+        TRUNCATE embassy.ddl_rows;
+    END IF;
+EXCEPTION WHEN lock_not_available THEN
+    NULL;                                 -- a transaction is writing there; there will be another time
+END
+$$;
+
 REVOKE ALL ON FUNCTION embassy.lacks_identity(oid), embassy.is_published(oid), embassy.publish(oid), embassy.empty_like(oid),
-    embassy.store_rows(bigint, oid), embassy.ddl_session(), embassy.ddl_capture() FROM PUBLIC;
+    embassy.store_rows(bigint, oid), embassy.ddl_rewritten(text), embassy.ddl_tables(oid[]), embassy.ddl_detached(oid[]),
+    embassy.ddl_session(), embassy.ddl_rewrite(), embassy.ddl_capture(), embassy.clear_ddl_rows() FROM PUBLIC;

@@ -9,6 +9,7 @@ DECLARE
 BEGIN
     FOR name, event, function IN VALUES
         ('embassy_1_end', 'ddl_command_end', 'ddl_session'), ('embassy_2_end', 'ddl_command_end', 'ddl_capture'),
+        ('embassy_rewrite', 'table_rewrite', 'ddl_rewrite'),
         ('embassy_1_drop', 'sql_drop', 'ddl_session'), ('embassy_2_drop', 'sql_drop', 'ddl_capture')
     LOOP
         IF NOT EXISTS (SELECT FROM pg_catalog.pg_event_trigger WHERE evtname = name) THEN

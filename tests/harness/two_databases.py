@@ -11,14 +11,16 @@ import psycopg
 import pytest
 
 from consumers.applier import SETTINGS, Applier
-from consumers.ddl import DdlExecutor
+from consumers.ddl_executor import DdlExecutor
 from consumers.replay import Replay
 from consumers.targets import Targets
 from deploy.lab import databases
 from deploy.lab.lab import Lab
 from deploy.workload.comparison import compare_tables
 from embassy.model.batch import Batch
+from embassy.pg import ddl_capture, publication, replica_schema, source_schema
 from embassy.pg.apply_session import ApplySession, Call, Query
+from embassy.pg.catalog import source_tables
 from embassy.pg.connection import connect
 from embassy.wire.batch_codec import BatchEncoder, decode_batch
 from producers import pgoutput_decoder as pgoutput
@@ -54,6 +56,20 @@ class TwoDatabases:
         """Begin to capture the source's changes."""
         self.slot = f"test_{secrets.token_hex(6)}"
         self.source.execute("CREATE PUBLICATION embassy FOR ALL TABLES WITH (publish_via_partition_root = false)")
+        self.source.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (self.slot,))
+
+    def publish_with_ddl(self) -> None:
+        """Begin to capture the source's changes, DDL included, as provisioning would."""
+        self.slot = f"test_{secrets.token_hex(6)}"
+        replica_schema.ensure(self.replica)
+        with connect(self.source_dsn, application_name="embassy-provision", autocommit=True) as connection:
+            source_schema.ensure(connection, producer_role=databases.PRODUCER)
+            publication.create(connection, "embassy")
+            for table in source_tables(connection, "embassy"):
+                if table.needs_whole_row:
+                    publication.identify_by_whole_row(connection, table)
+                publication.add(connection, "embassy", table)
+            ddl_capture.capture(connection, "embassy")
         self.source.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (self.slot,))
 
     def batches(self, *, part_messages: int = PART_MESSAGES, together: bool = True) -> list[Batch]:

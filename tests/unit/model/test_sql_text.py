@@ -96,12 +96,24 @@ def test_the_innermost_statement_of_a_context_is_taken_whole() -> None:
         f'SQL statement "{statement}"\nPL/pgSQL function inline_code_block line 1 at EXECUTE\n'
         'SQL statement "SELECT public.f()"\nPL/pgSQL function public.g() line 2 at PERFORM'
     )
-    assert innermost(context, "CREATE TABLE").text == statement
-    assert innermost('SQL statement "DROP TABLE a"', "DROP TABLE").text == "DROP TABLE a"
+    found = innermost(context, "CREATE TABLE")
+    assert found is not None
+    assert found.text == statement
     with pytest.raises(Unreadable):
         innermost('SQL function "f" statement 1', "CREATE TABLE")
     with pytest.raises(Unreadable):
         innermost(context, "DROP TABLE")
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        'SQL statement "DROP OPERATOR @ (a, b)"\nextension script file "h--1--2.sql", near line 5',
+        'SQL statement "CREATE EXTENSION h"\nPL/pgSQL function inline_code_block line 1 at SQL statement',
+    ],
+)
+def test_what_an_extensions_script_runs_is_told_apart(context: str) -> None:
+    assert innermost(context, "DROP OPERATOR") is None
 
 
 def test_an_index_is_made_within_a_transaction_too() -> None:

@@ -1,0 +1,175 @@
+"""Statements of the source's DDL, executed at their place in the stream, in the transaction that is open.
+
+A statement means what it meant at the source: the same role is active, with the same search_path and settings. What
+another server would store differently (`now()`, a sequence's next value) is stored as the source did. Afterwards the
+tables must be what they are there. What cannot be read, executed or made equal halts the stream; an operator may then
+do it by hand, and note that.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from consumers.ddl import Command, text_of
+from consumers.sql_terms import quoted
+from consumers.text_rows import INT8_OID, TEXT_OID
+from embassy.model.errors import IntegrityError
+from embassy.model.sql_text import Unreadable
+from embassy.pg import replica_schema
+from embassy.pg.apply_session import ApplySession, Call, Query, StatementFailed
+
+_SET = Query("SELECT pg_catalog.set_config($1, $2, true)", (TEXT_OID, TEXT_OID))
+_PLANNER = ("enable_nestloop", "enable_hashjoin", "enable_mergejoin", "enable_seqscan", "enable_bitmapscan")
+_CLEAR = Query("DELETE FROM embassy.ddl_rows WHERE ordinal = $1", (INT8_OID,))
+_STATEMENT_BRIEF = 300
+_MISSING_ROLE = re.compile(r'role "(.*)" does not exist')
+
+
+class DdlExecutor:
+    """Executes commands whose rows are in the replica already."""
+
+    def __init__(self, session: ApplySession) -> None:
+        self._session = session
+
+    def execute(self, command: Command) -> None:
+        """Execute one.
+
+        Raises:
+            IntegrityError: it cannot be read, not be executed here, or a table is not the same afterwards.
+            TransientError: the session ended.
+        """
+        self._session.run()
+        if self._one("SELECT true FROM embassy.ddl_by_hand WHERE ordinal = %s", command.ordinal):
+            return
+        statement = self._statement(command)
+        if statement is None:
+            return
+        try:
+            replica_schema.unsilence(self._session.connection)
+            self._run(command, statement)
+            self._guard()
+            for filled in command.filled:
+                self._fill(command, filled)
+            if command.filled:
+                self._session.run([Call(_CLEAR, [str(command.ordinal).encode()])])
+            for stored in command.stored:
+                self._store(stored)
+        except StatementFailed as failure:
+            raise self._failed(command, failure.reason, statement) from failure
+        for shape in command.shapes:
+            self._compare(command, shape, statement)
+
+    def _statement(self, command: Command) -> str | None:
+        query = command.query
+        if query is None:
+            query = str(self._one("SELECT query FROM embassy.ddl WHERE ordinal = %s", command.query_of) or "")
+        try:
+            statement = text_of(command, query)
+        except Unreadable as error:
+            raise self._failed(command, f"its text cannot be told: {error}", query) from error
+        if not self._one("SELECT true FROM pg_catalog.pg_roles WHERE rolname = %s", command.role):
+            raise self._failed(command, f'role "{command.role}" does not exist', query)
+        return statement
+
+    def _run(self, command: Command, statement: str) -> None:
+        """As the role and with the settings of the source; the planner may do what it likes."""
+        wanted = {**command.settings, **dict.fromkeys(_PLANNER, "on")}
+        before = self._session.connection.execute(
+            "SELECT name, setting FROM pg_catalog.pg_settings WHERE name = ANY (%s)", (list(wanted),)
+        ).fetchall()
+        known = {name for name, _ in before}  # a setting may be newer than this server
+        enter = [_set(name, value) for name, value in wanted.items() if name in known]
+        leave = [_set(name, value) for name, value in before]
+        self._session.run([*enter, _set("role", command.role)])
+        self._session.run([Call(Query(statement))])
+        self._session.run([_set("role", "none"), *leave])
+
+    def _guard(self) -> None:
+        """New tables are written by nobody else; new triggers do not repeat what they did at the source."""
+        connection = self._session.connection
+        for schema, name in replica_schema.unguarded(connection):
+            replica_schema.guard(connection, schema, name)
+        for found in replica_schema.firing(connection):
+            replica_schema.silence(connection, found)
+        self._session.forget()
+
+    def _fill(self, command: Command, filled: Mapping[str, Any]) -> None:
+        """Give a table the rows that it had at the source after the statement, and no others."""
+        name, columns = filled["table"], filled["columns"]
+        here = self._session.connection.execute(
+            "SELECT attname FROM pg_catalog.pg_attribute"
+            " WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+            (name,),
+        ).fetchall()
+        if [column for (column,) in here] != columns:
+            why = f"the columns of {name} stand in another order than at the source"
+            raise self._failed(command, why, "its rows")
+        written = [quoted(column) for column in columns if column not in filled["generated"]]
+        rows = f"SELECT content::{name} AS r FROM embassy.ddl_rows WHERE ordinal = $1 AND target = $2"
+        insert = (
+            f"INSERT INTO {name} ({', '.join(written)}) OVERRIDING SYSTEM VALUE"
+            f" SELECT {', '.join([f'(r).{column}' for column in written])} FROM ({rows} ORDER BY number OFFSET 0) x"
+        )
+        whose = [str(command.ordinal).encode(), name.encode()]
+        calls = [Call(Query(f"DELETE FROM ONLY {name}"))]
+        if written:
+            calls.append(Call(Query(insert, (INT8_OID, TEXT_OID)), whose))
+        # A constraint that was added NOT VALID does not speak of rows that were there before.
+        unproven = self._session.connection.execute(
+            "SELECT pg_catalog.quote_ident(conname), pg_catalog.pg_get_constraintdef(oid) FROM pg_catalog.pg_constraint"
+            " WHERE conrelid = %s::regclass AND contype = 'c' AND NOT convalidated AND coninhcount = 0",
+            (name,),
+        ).fetchall()
+        self._session.run(
+            [
+                *[Call(Query(f"ALTER TABLE {name} DROP CONSTRAINT {constraint}")) for constraint, _ in unproven],
+                *calls,
+                *[
+                    Call(Query(f"ALTER TABLE {name} ADD CONSTRAINT {constraint} {what}"))
+                    for constraint, what in unproven
+                ],
+            ]
+        )
+
+    def _store(self, stored: Mapping[str, str]) -> None:
+        """Give the rows of before the value that a new column has at the source, if it is another one here."""
+        name, column, value = stored["table"], stored["column"], stored["value"]
+        here = self._one("SELECT value FROM embassy.missing_values(%s::regclass) WHERE name = %s", name, column)
+        if here != value:
+            update = f"UPDATE ONLY {name} SET {quoted(column)} = $1"
+            self._session.run([Call(Query(update), [value.encode()])])
+
+    def _compare(self, command: Command, theirs: Mapping[str, Any], statement: str) -> None:
+        """A table must have here what it has at the source; it may have more."""
+        name = theirs["table"]
+        ours = self._one("SELECT embassy.table_shape(pg_catalog.to_regclass(%s))", name)
+        if ours is None or ours["table"] is None:
+            raise self._failed(command, f"{name} is not there afterwards", statement)
+        kinds = ("columns", "constraints", "indexes") if ours["version"] == theirs["version"] else ("columns",)
+        for kind in kinds:
+            lacking = [what for what in theirs[kind] if what not in ours[kind]]
+            if lacking:
+                has = [what for what in ours[kind] if what not in theirs[kind]]
+                instead = f", and has {'; '.join(has)}" if has else ""
+                why = f"{name} differs from the source's: the replica lacks {'; '.join(lacking)}{instead}"
+                raise self._failed(command, why, statement)
+
+    def _one(self, query: str, *parameters: object) -> Any:
+        row = self._session.connection.execute(query.encode(), parameters).fetchone()
+        return None if row is None else row[0]
+
+    def _failed(self, command: Command, reason: str, text: str) -> IntegrityError:
+        missing = _MISSING_ROLE.search(reason)
+        way_out = f"CREATE ROLE {quoted(missing[1])} here" if missing else "let the replica have what it needs"
+        return IntegrityError(
+            f"{command} cannot be executed as {command.role}: {reason}: {' '.join(text.split())[:_STATEMENT_BRIEF]}",
+            place=self._session.place,
+            hint=f"{way_out} and start the consumer again; or do by hand what it does, then INSERT INTO "
+            f"embassy.ddl_by_hand VALUES ({command.ordinal}, 'why'); nothing of this transaction is in the replica",
+        )
+
+
+def _set(name: str, value: str) -> Call:
+    return Call(_SET, [name.encode(), value.encode()])

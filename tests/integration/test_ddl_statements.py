@@ -1,0 +1,332 @@
+"""Each kind of DDL, run at home as applications run it, has the same effect on the replica; see docs/ddl.md."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from typing import LiteralString
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from deploy.lab import databases
+from deploy.lab.lab import Lab
+from embassy.model.errors import IntegrityError
+from embassy.pg.apply_session import Call, Query
+from embassy.pg.connection import connect
+from tests.harness.catalog import catalog_differences, catalog_of
+from tests.harness.ddl_workload import START, DdlWorkload
+from tests.harness.lab import MakeDatabase
+from tests.harness.two_databases import Connection, TwoDatabases, new_pair
+
+_SEARCH_PATH = {"search_path": '"$user", public'}
+
+
+@pytest.fixture
+def captured(lab: Lab, make_database: MakeDatabase) -> Iterator[TwoDatabases]:
+    """Two empty databases; what happens in the first, DDL included, can be carried to the second."""
+    found = new_pair(lab, make_database("home"), make_database("embassy-1"))
+    found.publish_with_ddl()
+    yield found
+    for connection in (found.source, found.replica, found.session.connection):
+        connection.close()
+
+
+@pytest.fixture
+def owner(lab: Lab, captured: TwoDatabases) -> Iterator[Connection]:
+    """An ordinary role at home."""
+    dsn = lab.home.postgres.dsn(databases.OWNER, captured.source.info.dbname)
+    with connect(dsn, application_name="test", autocommit=True, settings=_SEARCH_PATH) as connection:
+        yield connection
+
+
+def carry(pair: TwoDatabases, *, exactly: bool = False) -> None:
+    """Apply what has come, as the consumer does, and compare everything."""
+    batches = pair.batches()
+    assert batches
+    for batch in batches:
+        if exactly:
+            pair.apply_exactly([batch])
+        else:
+            pair.apply([batch])
+    assert pair.replays == []
+    pair.compare()
+    assert catalog_differences(pair.source, pair.replica) == []
+
+
+def test_the_comparison_sees_something(captured: TwoDatabases, owner: Connection) -> None:
+    owner.execute("CREATE TABLE a (id int PRIMARY KEY); COMMENT ON TABLE a IS 'x'")
+    assert all(catalog_of(captured.source)[kind] for kind in ("relations", "columns", "indexes", "comments"))
+    assert catalog_differences(captured.source, captured.replica)
+
+
+TABLES: tuple[LiteralString, ...] = (
+    "CREATE TABLE a (id int PRIMARY KEY, t text); INSERT INTO a SELECT n, n FROM generate_series(1, 20) n",
+    """CREATE TABLE keyless (x text); INSERT INTO keyless VALUES ('a'), ('a'), ('b');
+    UPDATE keyless SET x = 'c' WHERE x = 'b'""",
+    "ALTER TABLE a RENAME TO b; ALTER TABLE b RENAME COLUMN t TO u; ALTER TABLE b ADD COLUMN t text; UPDATE b SET t = u",
+    "CREATE SCHEMA other; ALTER TABLE b SET SCHEMA other; INSERT INTO other.b VALUES (21, 'x', 'y')",
+    "CREATE INDEX ON other.b (t); ALTER TABLE other.b ADD CONSTRAINT positive CHECK (id > 0) NOT VALID",
+    "ALTER TABLE other.b VALIDATE CONSTRAINT positive, ALTER u SET NOT NULL, ALTER t SET DEFAULT 'z'",
+    "ALTER TABLE other.b DROP CONSTRAINT a_pkey; UPDATE other.b SET t = 'w' WHERE id = 3",
+    "CREATE TABLE child (b_id int REFERENCES keyless_key ON DELETE CASCADE)",
+    "DROP TABLE keyless; CREATE TABLE keyless (y int); INSERT INTO keyless VALUES (1)",
+)
+
+
+def test_tables_in_the_midst_of_their_rows(captured: TwoDatabases, owner: Connection) -> None:
+    for exactly in (False, True):
+        owner.execute("CREATE TABLE keyless_key (id int PRIMARY KEY)")
+        for statements in TABLES:
+            owner.execute(statements)
+            carry(captured, exactly=exactly)
+        owner.execute("DROP SCHEMA other CASCADE; DROP TABLE keyless, keyless_key, child CASCADE")
+
+
+STORED: tuple[LiteralString, ...] = (
+    "ALTER TABLE a ADD COLUMN at timestamptz DEFAULT now()",
+    "ALTER TABLE a ADD COLUMN random float8 DEFAULT random(), ADD COLUMN number serial",
+    "ALTER TABLE a ADD COLUMN uuid uuid DEFAULT gen_random_uuid(), ADD COLUMN ident int GENERATED ALWAYS AS IDENTITY",
+    """ALTER TABLE a ADD COLUMN arr int[] DEFAULT '{1,NULL}', ADD COLUMN odd text DEFAULT E'x\\'"\\\\,{}'""",
+    "ALTER TABLE a ALTER t TYPE int USING (t::int * random() * 1000)::int",
+    "ALTER TABLE a ALTER t TYPE numeric(20, 2), ADD COLUMN twice int GENERATED ALWAYS AS (id * 2) STORED",
+    "UPDATE a SET t = 5 WHERE id < 3; DELETE FROM a WHERE id = 4",
+    "ALTER TABLE keyless ADD COLUMN id serial PRIMARY KEY; UPDATE keyless SET x = 'z' WHERE id = 2",
+    "ALTER TABLE keyless DROP COLUMN id; DELETE FROM keyless WHERE x = 'z'",
+    "SELECT now() AS at, id, random() FROM a; CREATE TABLE made AS SELECT now() AS at, id, random() AS r FROM a",
+    "SELECT id, clock_timestamp() AS at INTO into_made FROM a; ALTER TABLE into_made ADD PRIMARY KEY (id)",
+    """UPDATE into_made SET id = id + 100; UPDATE made SET r = 1 WHERE id = 7;
+    CREATE TABLE none AS SELECT 1 AS x WITH NO DATA""",
+    "CREATE TABLE IF NOT EXISTS made AS SELECT 1; CREATE TABLE IF NOT EXISTS none (a int)",
+    "CREATE UNLOGGED TABLE fast (id int PRIMARY KEY); INSERT INTO fast VALUES (1), (2); ALTER TABLE fast SET LOGGED",
+    "INSERT INTO fast VALUES (3); DELETE FROM fast WHERE id = 1",
+    "ALTER TABLE root ADD COLUMN at timestamptz DEFAULT clock_timestamp(), ADD COLUMN day date DEFAULT current_date",
+)
+
+
+def test_what_home_has_stored_is_what_the_replica_stores(captured: TwoDatabases, owner: Connection) -> None:
+    owner.execute(
+        """CREATE TABLE a (id int PRIMARY KEY, t text); INSERT INTO a SELECT n, n FROM generate_series(1, 20) n;
+        CREATE TABLE keyless (x text); INSERT INTO keyless VALUES ('a'), ('a'), ('b');
+        CREATE TABLE root (id int PRIMARY KEY) PARTITION BY RANGE (id);
+        CREATE TABLE leaf PARTITION OF root FOR VALUES FROM (0) TO (10); CREATE TABLE rest PARTITION OF root DEFAULT;
+        INSERT INTO root SELECT generate_series(1, 20)"""
+    )
+    for statements in STORED:
+        owner.execute(statements)
+        carry(captured)
+    assert captured.replica.execute("SELECT count(*) FROM embassy.ddl_rows").fetchone() == (0,)
+    captured.source.execute("SELECT embassy.clear_ddl_rows()")
+    assert captured.source.execute("SELECT count(*) FROM embassy.ddl_rows").fetchone() == (0,)
+
+
+PARTITIONS: tuple[LiteralString, ...] = (
+    """CREATE TABLE root (id int PRIMARY KEY, t text) PARTITION BY RANGE (id);
+    CREATE TABLE low PARTITION OF root FOR VALUES FROM (0) TO (10);
+    CREATE TABLE high PARTITION OF root FOR VALUES FROM (10) TO (20) PARTITION BY LIST (id);
+    CREATE TABLE rest PARTITION OF high DEFAULT; INSERT INTO root SELECT n, n FROM generate_series(1, 19) n""",
+    "ALTER TABLE root DETACH PARTITION low; INSERT INTO low VALUES (100, 'x'); UPDATE root SET t = 'y' WHERE id = 15",
+    "ALTER TABLE low DROP CONSTRAINT low_pkey; UPDATE low SET t = 'z' WHERE id = 3; DELETE FROM low WHERE id = 100",
+    "CREATE TABLE fresh (LIKE root); INSERT INTO fresh VALUES (30, 'f')",
+    "ALTER TABLE root ATTACH PARTITION fresh FOR VALUES FROM (20) TO (40); INSERT INTO root VALUES (31, 'g')",
+    "ALTER TABLE root DETACH PARTITION high; UPDATE rest SET t = 'w' WHERE id = 12; TRUNCATE root; DROP TABLE high",
+    "CREATE TABLE parent (a int); CREATE TABLE heir () INHERITS (parent); INSERT INTO heir VALUES (1)",
+    "ALTER TABLE parent ADD COLUMN at timestamptz DEFAULT now(); INSERT INTO parent VALUES (2); DELETE FROM ONLY parent",
+    "ALTER TABLE heir NO INHERIT parent; UPDATE heir SET a = 5",
+)
+
+
+def test_partitions_come_and_go_with_their_rows(captured: TwoDatabases, owner: Connection) -> None:
+    for statements in PARTITIONS:
+        owner.execute(statements)
+        carry(captured)
+
+
+OBJECTS: tuple[LiteralString, ...] = (
+    """CREATE TYPE mood AS ENUM ('a', 'b'); CREATE DOMAIN code AS text CHECK (VALUE <> '');
+    CREATE TYPE pair AS (x int, y text)""",
+    "CREATE TABLE t (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, m mood, c code, p pair)",
+    "INSERT INTO t (m, c, p) VALUES ('a', 'x', '(1,z)'); ALTER TYPE mood RENAME VALUE 'a' TO 'calm'",
+    """ALTER TYPE pair ADD ATTRIBUTE z int CASCADE;
+    INSERT INTO t (p) VALUES ('(1,z,5)'); ALTER DOMAIN code SET DEFAULT 'd'""",
+    "CREATE VIEW v AS SELECT * FROM t; CREATE MATERIALIZED VIEW mv AS SELECT count(*) AS n FROM t",
+    "INSERT INTO t (c) VALUES ('q'); REFRESH MATERIALIZED VIEW mv; CREATE UNIQUE INDEX ON mv (n)",
+    "CREATE FUNCTION f(x int) RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT CASE x WHEN 1 THEN 2 END; SELECT x; END",
+    "CREATE OR REPLACE PROCEDURE p() LANGUAGE plpgsql AS $$ BEGIN PERFORM ';'; END $$; ALTER FUNCTION f(int) RENAME TO g",
+    """CREATE SEQUENCE s INCREMENT 5; ALTER SEQUENCE s RESTART 100;
+    ALTER SEQUENCE s OWNED BY t.id; ALTER TABLE t ADD u int""",
+    "GRANT SELECT ON t, v TO PUBLIC; GRANT INSERT (c) ON t TO registry_reader; REVOKE SELECT ON v FROM PUBLIC",
+    "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO registry_reader; CREATE TABLE granted (id int)",
+    "COMMENT ON TABLE t IS 'it''s; a table'; COMMENT ON COLUMN t.c IS $$;$$; ALTER TABLE t ENABLE ROW LEVEL SECURITY",
+    "CREATE POLICY mine ON t USING (c <> 'secret'); ALTER POLICY mine ON t USING (id > 0)",
+    "CREATE RULE r AS ON INSERT TO granted WHERE new.id < 0 DO INSTEAD (SELECT 1; SELECT 2)",
+    """CREATE FUNCTION trg() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN new.id := new.id + 1; RETURN new; END $$;
+    CREATE TRIGGER up BEFORE INSERT ON granted FOR EACH ROW EXECUTE FUNCTION trg(); INSERT INTO granted VALUES (1)""",
+    """CREATE STATISTICS st ON m, c FROM t; CREATE COLLATION coll FROM "C";
+    CREATE AGGREGATE agg (int) (SFUNC = int4pl, STYPE = int)""",
+    "CREATE OPERATOR === (LEFTARG = int, RIGHTARG = int, FUNCTION = int4eq); CREATE CAST (code AS int) WITH INOUT",
+    "DROP VIEW v; DROP MATERIALIZED VIEW mv; DROP FUNCTION g(int); DROP POLICY mine ON t; DROP TRIGGER up ON granted",
+    "DROP TYPE pair CASCADE; ALTER TABLE t DROP COLUMN m; DROP TYPE mood; INSERT INTO granted VALUES (5)",
+)
+
+
+def test_every_other_kind_of_object(captured: TwoDatabases, owner: Connection) -> None:
+    owner.execute("CREATE TABLE first (id int PRIMARY KEY)")
+    for statements in OBJECTS:
+        owner.execute(statements)
+        carry(captured)
+
+
+def test_however_a_statement_is_run(captured: TwoDatabases, owner: Connection) -> None:
+    owner.execute("CREATE TABLE a (id int PRIMARY KEY)")
+    owner.execute("BEGIN; CREATE TABLE gone (x int); ROLLBACK; CREATE INDEX by_id ON a (id)")
+    owner.execute(
+        """DO $$ BEGIN CREATE TABLE b (t text DEFAULT 'x"''y'); EXECUTE 'ALTER TABLE b ADD u int';
+        BEGIN CREATE TABLE c (); RAISE division_by_zero;
+        EXCEPTION WHEN division_by_zero THEN CREATE TABLE d (); END; END $$"""
+    )
+    owner.execute(
+        "CREATE FUNCTION of_sql() RETURNS void LANGUAGE sql AS 'CREATE TABLE e (); CREATE TABLE f (id int)'"
+    )
+    owner.execute("SELECT of_sql()")
+    owner.execute("CREATE TABLE g (id int PRIMARY KEY)", prepare=True)
+    with owner.transaction():
+        owner.execute(
+            "SET LOCAL search_path = pg_temp, public; CREATE TEMP TABLE a (x int); ALTER TABLE a ADD y int"
+        )
+        owner.execute(
+            "CREATE TABLE public.h (x int); CREATE INDEX ON a (x); DROP TABLE a, public.h; COMMENT ON TABLE a IS 'x'"
+        )
+        with owner.transaction(force_rollback=True):
+            owner.execute("DROP TABLE public.g")
+    for statement in ("CREATE INDEX CONCURRENTLY conc ON a (id)", "REINDEX INDEX CONCURRENTLY conc"):
+        owner.execute(statement)
+    carry(captured)
+    owner.execute("DROP INDEX CONCURRENTLY conc")
+    captured.source.execute("CREATE EXTENSION hstore SCHEMA public; CREATE EXTENSION citext SCHEMA public")
+    captured.source.execute(
+        "SET SESSION AUTHORIZATION registry_owner; CREATE TABLE public.i (h public.hstore); RESET SESSION AUTHORIZATION"
+    )
+    captured.source.execute(
+        "DROP EXTENSION citext; ALTER TABLE public.i OWNER TO embassy_admin; INSERT INTO public.i VALUES ('a=>1')"
+    )
+    carry(captured)
+
+
+def test_a_new_value_of_an_enum_can_be_used_at_once(captured: TwoDatabases, owner: Connection) -> None:
+    owner.execute("CREATE TYPE mood AS ENUM ('a')")
+    owner.execute("CREATE TABLE m (mood mood PRIMARY KEY)")
+    owner.execute("ALTER TYPE mood ADD VALUE 'b'")
+    owner.execute("INSERT INTO m VALUES ('b')")
+    carry(captured)
+
+
+def test_triggers_that_always_fire_are_followed_under_every_name(
+    captured: TwoDatabases, owner: Connection
+) -> None:
+    remembered = "SELECT relation, kind, name, enabled::text FROM embassy.disabled_triggers"
+    owner.execute(
+        """CREATE TABLE k (id int PRIMARY KEY, x text);
+        CREATE FUNCTION t() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN new.x := new.x || '!'; RETURN new; END $$;
+        CREATE TRIGGER t BEFORE INSERT ON k FOR EACH ROW EXECUTE FUNCTION t(); ALTER TABLE k ENABLE ALWAYS TRIGGER t;
+        INSERT INTO k VALUES (1, 'a'); ALTER TABLE k RENAME TO l;
+        ALTER TRIGGER t ON l RENAME TO u; INSERT INTO l VALUES (2, 'b')"""
+    )
+    captured.apply(captured.batches())
+    captured.compare()
+    assert captured.replica.execute(remembered).fetchall() == [('"public"."l"', "trigger", "u", "A")]
+    captured.source.execute(
+        """ALTER TABLE public.l DISABLE TRIGGER ALL;
+        ALTER TABLE public.l ENABLE TRIGGER USER; INSERT INTO public.l VALUES (3, 'c')"""
+    )
+    carry(captured)
+    assert captured.replica.execute(remembered).fetchall() == []
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        captured.replica.execute("INSERT INTO public.l VALUES (4, 'd')")
+
+
+def test_nobody_else_writes_what_the_consumer_executes(captured: TwoDatabases, owner: Connection) -> None:
+    forged = "INSERT INTO embassy.ddl SELECT * FROM embassy.ddl"
+    captured.source.execute(
+        "SET application_name = 'embassy-test'; GRANT USAGE ON SCHEMA embassy TO registry_owner"
+    )
+    for statement in (forged, "SELECT embassy.store_rows(1, 'pg_class'::regclass)", "DELETE FROM embassy.ddl_own"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            owner.execute(statement)
+    for function in ("ddl_capture", "ddl_session", "ddl_rewrite"):
+        with pytest.raises(psycopg.Error, match=r"can only be called as triggers|permission denied"):
+            owner.execute(sql.SQL("SELECT embassy.{}()").format(sql.Identifier(function)))
+    owner.execute(
+        "SET embassy.ddl_role = 'embassy_admin'; SET embassy.ddl_search_path = 'nowhere'; CREATE TABLE mine ()"
+    )
+    assert captured.source.execute("SELECT role FROM embassy.ddl").fetchall() == [("registry_owner",)]
+    carry(captured)
+
+
+def test_a_role_that_is_missing_halts_and_can_be_passed_over_by_hand(captured: TwoDatabases) -> None:
+    captured.source.execute("CREATE ROLE only_at_home; CREATE TABLE public.a (id int PRIMARY KEY)")
+    try:
+        captured.source.execute("GRANT CREATE ON SCHEMA public TO only_at_home")
+        captured.source.execute("SET ROLE only_at_home; CREATE TABLE public.b (id int); RESET ROLE")
+        batches = captured.batches()
+        captured.apply(batches[:1])
+        with pytest.raises(IntegrityError, match=r'GRANT .* role "only_at_home" does not exist'):
+            captured.apply(batches[1:2])
+        with pytest.raises(IntegrityError, match="cannot be executed as only_at_home") as caught:
+            captured.apply(batches[2:])
+        assert "CREATE ROLE" in caught.value.hint
+        captured.replica.execute("CREATE TABLE public.b (id int)")
+        captured.replica.execute(
+            "INSERT INTO embassy.ddl_by_hand SELECT n, 'no such role here' FROM generate_series(1, 9) n"
+        )
+        captured.apply(batches[1:])
+        captured.compare()
+    finally:
+        captured.source.execute("DROP TABLE public.b; DROP OWNED BY only_at_home; DROP ROLE only_at_home")
+
+
+def test_a_replica_that_was_altered_by_hand_is_told_from_the_source(
+    captured: TwoDatabases, owner: Connection
+) -> None:
+    owner.execute("CREATE TABLE a (id int PRIMARY KEY, x int)")
+    carry(captured)
+    captured.replica.execute("ALTER TABLE public.a ALTER x TYPE bigint")
+    owner.execute("CREATE INDEX ON a (x)")
+    with pytest.raises(IntegrityError, match=r"public\.a differs .* lacks x integer, and has x bigint"):
+        captured.apply(captured.batches())
+
+
+def test_a_string_that_does_not_tell_which_statement_it_was_halts(
+    captured: TwoDatabases, owner: Connection
+) -> None:
+    owner.execute("BEGIN; CREATE TABLE gone (a int); ROLLBACK; CREATE TABLE there (b int)")
+    with pytest.raises(IntegrityError, match=r"cannot be told: it has 2 .* and rolls back"):
+        captured.apply(captured.batches())
+
+
+_SEEDS = int(os.environ.get("EMBASSY_TEST_DDL_SEEDS", "1"))
+
+
+@pytest.mark.parametrize(
+    "seed", [os.environ.get("EMBASSY_TEST_SEED", secrets.randbelow(10**6)) for _ in range(_SEEDS)]
+)
+def test_whatever_is_done_at_home_is_done_abroad(
+    captured: TwoDatabases, owner: Connection, seed: int | str
+) -> None:
+    owner.execute(START)
+    carry(captured)
+    workload = DdlWorkload(owner, int(seed))
+    for round_number in range(6):
+        workload.run(12)
+        batches = captured.batches(part_messages=50 if round_number % 2 else 32_768)
+        for number, batch in enumerate(batches):
+            if number == 0 or batches[number - 1].complete:
+                captured.applier.begin()
+            captured.applier.apply(batch)
+            if batch.complete:
+                captured.session.run([Call(Query("COMMIT"))])
+        captured.compare()
+        assert catalog_differences(captured.source, captured.replica) == []
+    assert workload.done > 50
