@@ -50,6 +50,7 @@ CHECKS: Mapping[str, str] = {
     "PG16": "no transaction has been open for hours: home keeps log for it, and no slot can be made meanwhile",
     "PG17": "standbys of the source keep the slot too (17): the promotion of one must not end the stream",
     "PG18": "the server is a primary",
+    "PG19": "DDL goes into the stream: its event triggers are there, and fire in every session",
     "RP01": "the replica answers, lets this role in, over TLS, and its version is known (15 to 18)",
     "RP02": "the schema embassy is there",
     "RP03": "each table has its guard: nobody but the consumer writes before promotion",

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import psycopg
 
 from embassy.model.diagnosis import Level, Remark
-from embassy.pg import slots, source_schema
+from embassy.pg import ddl_capture, slots, source_schema
 from embassy.pg.connection import connect, place_of
 from embassy.pg.producer_role import role_remarks
 from embassy.pg.server_checks import ServerCodes, server_remarks
@@ -48,6 +48,7 @@ def source_remarks(subject: SourceSubject) -> Iterator[Remark]:
         yield from _slot(connection, place, subject)
         yield from role_remarks(connection, place, subject.producer_role)
         yield from table_remarks(connection, place, subject.publication, subject.stream)
+        yield _ddl(connection, place, subject.publication)
         yield from _keeping(connection, place, subject.slot)
         yield from _transactions(connection, place)
         yield from _standbys(connection, place, subject.slot)
@@ -150,6 +151,18 @@ def _slot(connection: psycopg.Connection[Any], place: str, subject: SourceSubjec
         )
     else:
         yield Remark("PG04", Level.OK, place, f"slot {name} is there, log {found.wal_status}")
+
+
+def _ddl(connection: psycopg.Connection[Any], place: str, publication: str) -> Remark:
+    if ddl_capture.is_captured(connection, publication):
+        return Remark("PG19", Level.OK, place, "DDL goes into the stream")
+    return Remark(
+        "PG19",
+        Level.WARN,
+        place,
+        "DDL does not go into the stream: whoever changes a table must change it on both sides",
+        f"{_APPLY}, as a superuser",
+    )
 
 
 def _keeping(connection: psycopg.Connection[Any], place: str, slot: str) -> Iterator[Remark]:

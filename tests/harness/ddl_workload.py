@@ -38,9 +38,10 @@ class DdlWorkload:
         self._random = random.Random(seed)
         self._names = 0
         self._steps: tuple[tuple[int, Callable[[], str]], ...] = (
-            (4, self._create), (1, self._create_as), (6, self._add_column), (3, self._drop_column), (3, self._rename_column),
-            (2, self._rename), (1, self._move), (3, self._retype), (3, self._constrain), (2, self._unconstrain),
-            (3, self._index), (1, self._unindex), (2, self._view), (2, self._function), (2, self._comment),
+            (4, self._create), (1, self._create_as), (6, self._add_column), (3, self._drop_column),
+            (3, self._rename_column), (2, self._rename), (1, self._move), (3, self._retype), (3, self._constrain),
+            (2, self._unconstrain), (3, self._index),
+            (1, self._unindex), (2, self._view), (2, self._function), (2, self._comment),
             (2, self._grant), (2, self._partition), (2, self._detach), (1, self._drop), (1, self._temporary),
             (2, self._identity), (14, self._insert), (10, self._update), (6, self._delete), (1, self._truncate),
         )  # fmt: skip
