@@ -18,7 +18,7 @@ from typing import NamedTuple
 from embassy.model.verification import Key
 from embassy.model.visibility import Visibility
 
-_ROWS_MOST = 1_000_000
+_ROWS_MOST = 300_000
 
 
 class InFlight(NamedTuple):

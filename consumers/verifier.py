@@ -10,7 +10,8 @@ A verification never stops a stream. What it cannot do it says: the table remain
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -43,6 +44,9 @@ from embassy.pg.apply_session import ApplySession
 from embassy.pg.replica_rows import ReplicaRows, Unreadable, aside
 from embassy.pg.verify_store import Finding, TableResult
 
+_SILENCE_SECONDS = 3600.0
+"""A table without a key may take so long to be read."""
+
 
 class Gauges(Protocol):
     """What is told of verifications."""
@@ -61,13 +65,34 @@ class _Open:
     touched: TouchedRows = field(default_factory=TouchedRows)
     tally: TableTally = field(default_factory=TableTally)
     unreadable: str = ""
+    heard_at: float = 0.0
+    """When something was said of it last."""
 
 
 class Verifier:
     """Follows one stream's verifications."""
 
-    def __init__(self, session: ApplySession, *, stream: bytes, gauges: Gauges) -> None:
+    def __init__(
+        self,
+        session: ApplySession,
+        *,
+        stream: bytes,
+        gauges: Gauges,
+        clock: Callable[[], float] = time.monotonic,
+        silence_seconds: float = _SILENCE_SECONDS,
+    ) -> None:
+        """Follow whatever begins from now on.
+
+        Args:
+            session: the replica's.
+            stream: whose replica it is.
+            gauges: told what was found.
+            clock: monotonic.
+            silence_seconds: how long a verification may say nothing before it is taken for stopped.
+        """
         self._session = session
+        self._clock = clock
+        self._silence_seconds = silence_seconds
         self._stream = stream
         self._gauges = gauges
         self._tables: dict[tuple[UUID, TableName], _Open] = {}
@@ -134,13 +159,17 @@ class Verifier:
         return [(run, message) for _, run, message in sorted(found, key=lambda told: (told[1], told[0]))]
 
     def _open(self, run: UUID, begin: TableBegin) -> None:
-        table = self._tables[run, begin.table] = _Open(begin, None)
+        table = self._tables[run, begin.table] = _Open(begin, None, heard_at=self._clock())
         try:
             table.rows = ReplicaRows(self._session, begin)
         except Unreadable as reason:
             table.unreadable = str(reason)
 
     def _touch(self, batch: Batch) -> None:
+        silent_since = self._clock() - self._silence_seconds
+        for place in [place for place, table in self._tables.items() if table.heard_at < silent_since]:
+            self._log.warning("a verification has stopped at home", run=str(place[0]), table=str(place[1]))
+            del self._tables[place]
         if not self._tables:
             return
         alters = holds_ddl(batch)
@@ -157,6 +186,7 @@ class Verifier:
         table = self._tables.get((run, chunk.table))
         if table is None or table.rows is None:
             return
+        table.heard_at = self._clock()
         in_flight = table.touched.in_flight(chunk.snapshot, chunk.doubtful)
         table.touched.forget(chunk.snapshot)
         try:

@@ -37,12 +37,14 @@ from embassy.pg.row_digests import (
     boundary,
     current_snapshot,
     digested_table,
+    listed_rows,
     page,
     range_rows,
 )
 
 _CHUNK_SECONDS = 0.2
 _CHUNK_ROWS_LEAST, _CHUNK_ROWS_MOST = 100, 5_000
+_PIECE_ROWS = 50
 _BAG_ROWS = 50_000
 _ATTEMPTS = 10
 _BAG_ATTEMPTS = 3
@@ -181,20 +183,30 @@ class _Table:
         snapshot, rows = self._read(lambda: page(self._connection, self._table, Range(after), limit))
         until = rows[-1].key if len(rows) == limit else None
         within = Range(after, until)
-        told = len(rows)
         mine = {self._say(self._said(snapshot, rows, within))}
+        told = {row.key: row for row in rows}
         for _ in range(_ATTEMPTS):
             if nothing_between(snapshot, current_snapshot(self._connection), mine):
                 break
-            before = {row.key: row for row in rows}
-            snapshot, rows = self._read(lambda: range_rows(self._connection, self._table, within))
-            now = {row.key: row for row in rows}
-            changed = [key for key in before.keys() | now.keys() if before.get(key) != now.get(key)]
+            snapshot, again = self._read(lambda: range_rows(self._connection, self._table, within))
+            now = {row.key: row for row in again}
+            changed = [key for key in told.keys() | now.keys() if told.get(key) != now.get(key)]
             if not changed or len(changed) > 2 * _CHUNK_ROWS_MOST:
                 break
-            again = [now.get(key, Row(key, b"", "")) for key in changed]
-            mine.add(self._say(self._said(snapshot, again, within, listed=True)))
-        return told, until
+            told = now
+            for at in range(0, len(changed), _PIECE_ROWS):
+                mine.add(self._tell_again(changed[at : at + _PIECE_ROWS], within, told))
+        return len(rows), until
+
+    def _tell_again(self, keys: Sequence[Key], within: Range, told: dict[Key, Row]) -> int:
+        """Tell of a few rows, as soon as they are read: the sooner, the fewer change in between."""
+        snapshot, rows = self._read(lambda: listed_rows(self._connection, self._table, keys))
+        found = {row.key: row for row in rows}
+        for key in keys:
+            told.pop(key, None)
+        told.update(found)
+        again = [found.get(key, Row(key, b"", "")) for key in keys]
+        return self._say(self._said(snapshot, again, within, listed=True))
 
     def _said(self, snapshot: Visibility, rows: Sequence[Row], within: Range, *, listed: bool = False) -> Chunk:
         return Chunk(

@@ -243,6 +243,12 @@ def test_a_truncated_or_sampled_table_and_a_consumer_that_began_anew(both: Verif
     assert "started anew" in both.results()["plain"][5]
 
 
+def test_a_verification_that_has_stopped_is_not_kept_in_mind(both: Verified) -> None:
+    both.verifier = Verifier(both.two.session, stream=STREAM, gauges=both, silence_seconds=-1)
+    both.run(tables=[PLAIN])
+    assert "started anew" in both.results()["plain"][5]
+
+
 def test_the_server_makes_the_same_text_of_a_row(both: Verified) -> None:
     both.home("CREATE TABLE public.wide (id integer PRIMARY KEY)")
     names = [f"c{i}" for i in range(200)]
