@@ -20,7 +20,7 @@ from embassy.pg.connection import connect, place_of
 from embassy.pg.constraint_checks import check_constraints
 from embassy.pg.lost_session import transient
 from embassy.pg.progress_store import Progress
-from embassy.pg.promotion_obstacles import obstacles
+from embassy.pg.promotion_obstacles import is_frozen, obstacles
 from embassy.pg.setup_errors import LOCK_SETTINGS, explained
 from embassy.runtime.failpoints import failpoint
 from embassy.wire.head_search import Log
@@ -264,6 +264,8 @@ class StreamPromotion:
         )
 
     def _drain(self) -> Mapping[str, Any]:
+        if self._wish.waivers.undrained and is_frozen(self._connection, self._stream):
+            return {"words": "the stream is frozen, and the plan promotes it where it stands"}
         drained = self._reach.drain()
         return {"words": drained.words, "applied_records": drained.records}
 

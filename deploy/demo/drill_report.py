@@ -91,6 +91,10 @@ class HomeReturn:
     """Registries that could still be written to after the fence."""
     unshipped_kept: int
     """Of the lost transactions, those that home still has."""
+    bundle_code: int
+    """4: a file of the conflict bundle cannot be whole, because the slot was confirmed beyond what the embassy has."""
+    bundled: int
+    """Of the lost transactions, those in the conflict bundle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,10 @@ class DrillReport:
             found.append(f"home is not shut: {', '.join(self.home.writable) or self.home.fence_code}")
         if self.home.unshipped_kept != self.lost:
             found.append(f"home still has {self.home.unshipped_kept} of the {self.lost} lost transactions")
+        if self.home.bundle_code not in (0, 4):
+            found.append(f"the conflict bundle was not made: exit code {self.home.bundle_code}")
+        elif self.home.bundle_code == 0 and self.home.bundled != self.lost:
+            found.append(f"the conflict bundle has {self.home.bundled} of the {self.lost} lost transactions")
         return tuple(found)
 
     @property
@@ -144,6 +152,8 @@ class DrillReport:
                 "producer_exit_code": self.home.producer_code,
                 "fence_exit_code": self.home.fence_code,
                 "unshipped_kept": self.home.unshipped_kept,
+                "bundle_exit_code": self.home.bundle_code,
+                "bundled": self.home.bundled,
             },
             "complaints": list(self.complaints),
         }

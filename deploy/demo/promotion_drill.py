@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import time
 from collections.abc import Mapping
@@ -156,6 +157,11 @@ class PromotionDrill(Demonstration):
         fenced = self._command(
             role_configs.admin_config(lab.layout, HOME), "home", "fence", str(report), "--reason", "superseded"
         )
+        bundle = lab.layout.home / "promotion" / "bundle"
+        shutil.rmtree(bundle, ignore_errors=True)
+        kept_apart = self._command(
+            role_configs.admin_config(lab.layout, HOME), "failback", "bundle", str(report), "-o", str(bundle)
+        )
         kept = sum(self._at_home(lab, run, result) for run, result in zip(runs, results, strict=True))
         return HomeReturn(
             producer_code=producer.returncode,
@@ -163,6 +169,8 @@ class PromotionDrill(Demonstration):
             fence_code=fenced.returncode,
             writable=tuple(run.name for run in runs if _can_write(lab, run)),
             unshipped_kept=kept,
+            bundle_code=kept_apart.returncode,
+            bundled=sum(_in_bundle(bundle / f"{result.name}.jsonl", result) for result in results),
         )
 
     def _at_home(self, lab: Lab, run: RegistryRun, result: RegistryDrill) -> int:
@@ -193,6 +201,12 @@ class PromotionDrill(Demonstration):
             timeout=_COMMAND_SECONDS,
             start_new_session=True,
         )
+
+
+def _in_bundle(file: Path, result: RegistryDrill) -> int:
+    """How many of the lost transactions the conflict bundle has."""
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    return sum(str(token) in text for token in result.lost_tokens)
 
 
 def _can_write(lab: Lab, run: RegistryRun) -> bool:

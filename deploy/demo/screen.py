@@ -212,7 +212,8 @@ def print_drill(console: Console, report: DrillReport) -> None:
         f"Home was killed after {report.load_seconds:.0f} s of load; planned and approved by "
         f"{' and '.join(report.approvers)} in {report.approving_seconds:.1f} s; promoted in "
         f"{report.promoting_seconds:.1f} s; {report.lost} of {sum(r.committed for r in report.registries):,} "
-        "transactions that clients were told are committed are lost, and home still has them."
+        f"transactions that clients were told are committed are lost; {report.home.bundled} of them are in home's "
+        "conflict bundle."
     )
     for complaint in report.complaints:
         console.print(f"✗ {complaint}", style="red", markup=False)

@@ -271,6 +271,35 @@ ROWS = (
         ),
     ),
     Row(
+        "Authority",
+        (
+            Panel(
+                "Who may be written to",
+                (Query(f"max by (registry, site) (embassy_writable{_OF})", "{{registry}} {{site}}"),),
+                kind="state-timeline",
+                description="Home counts as writable until it is fenced.",
+            ),
+            Panel(
+                "Epoch",
+                (Query(f"max by (registry, site) (embassy_epoch{_OF})", "{{registry}} {{site}}"),),
+                kind="stat",
+            ),
+            Panel(
+                "Age of the step under way",
+                (
+                    Query(
+                        "max by (registry, operation) (time() - (embassy_operation_step_start_timestamp_seconds > 0))",
+                        "{{registry}} {{operation}}",
+                    ),
+                ),
+                unit="s",
+                kind="stat",
+                description="No value: nothing is under way.",
+                red_from=600,
+            ),
+        ),
+    ),
+    Row(
         "Processes",
         (
             Panel(

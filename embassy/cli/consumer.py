@@ -9,6 +9,7 @@ import click
 import structlog
 
 from consumers.stream_consumer import StreamConsumer
+from embassy.cli.authority_watch import AuthorityWatch, Look, at_replica
 from embassy.cli.options import Options, pass_options
 from embassy.cli.points import POINT
 from embassy.cli.service import CLOCK, Service, address_file_option
@@ -62,6 +63,8 @@ def run(options: Options, *, address_file: Path | None, stop_at: Point | None) -
         if stop_at is not None and stop_at.lsn is not None and len(service.streams) > 1:
             raise click.UsageError("a position is one stream's: name it with -r")
         fleet = _Fleet(service, stop_at)
+        watch = AuthorityWatch([fleet.authority(name, stream) for name, stream in service.streams.items()])
+        service.closing.callback(watch.close)
         return service.run([fleet.assignment(name, stream) for name, stream in service.streams.items()])
 
 
@@ -97,6 +100,17 @@ class _Fleet:
         details = {"recipients": [key.public.id.hex() for key in found]}
         self._service.record("key.load", outcome="ok", details=details)
         return found
+
+    def authority(self, name: str, stream: Stream) -> Look:
+        """What the replica's journal says of who may write."""
+        replica = self._service.options.need(stream.replica, f"streams.{name}.replica")
+        return at_replica(
+            self._service.metrics,
+            site=self._service.settings.site,
+            name=name,
+            dsn=replica.dsn,
+            stream=bytes.fromhex(stream.stream),
+        )
 
     def assignment(self, name: str, stream: Stream) -> Assignment:
         replica = self._service.options.need(stream.replica, f"streams.{name}.replica")

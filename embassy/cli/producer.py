@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import click
 
+from embassy.cli.authority_watch import AuthorityWatch, Look, at_source
 from embassy.cli.options import Options, pass_options
 from embassy.cli.service import CLOCK, CLOSE_SECONDS, Service, address_file_option
 from embassy.model.errors import ConfigurationError
@@ -54,6 +55,8 @@ def run(options: Options, *, address_file: Path | None) -> ExitCode:
         assignments = [fleet.assignment(name, stream) for name, stream in service.streams.items()]
         watch = SlotWatch(fleet.slots, service.running)
         service.closing.callback(watch.close)
+        authority = AuthorityWatch([fleet.authority(name, stream) for name, stream in service.streams.items()])
+        service.closing.callback(authority.close)
         return service.run(assignments)
 
 
@@ -123,6 +126,17 @@ class _Fleet:
                 "there is no producer's key", place="keys.identity", hint="name a key file, or a folder of them"
             )
         return max(identities, key=lambda identity: enrolment.generation_of(identity.public))
+
+    def authority(self, name: str, stream: Stream) -> Look:
+        """Whether home is shut."""
+        source = self._service.options.need(stream.source, f"streams.{name}.source")
+        return at_source(
+            self._service.metrics,
+            site=self._service.settings.site,
+            name=name,
+            dsn=source.dsn,
+            stream=bytes.fromhex(stream.stream),
+        )
 
     def assignment(self, name: str, stream: Stream) -> Assignment:
         source = self._service.options.need(stream.source, f"streams.{name}.source")

@@ -128,7 +128,12 @@ def _unsent(observation: Observation, topic: TopicSeen, limits: Limits) -> Itera
 
 def _contradicted(observation: Observation, progress: ProgressSeen) -> Iterator[Finding]:
     enrolled, tail = observation.enrolled_epoch, tail_of(observation.foreign)
-    if enrolled is not None and progress.epoch != enrolled:
+    if enrolled is not None and progress.epoch > enrolled:
+        text = (
+            f"the replica was promoted to epoch {progress.epoch}: nothing of epoch {enrolled} is applied any more"
+        )
+        yield Finding(Stage.CONSUMER, Condition.PROMOTED, text, "embassy promote status")
+    elif enrolled is not None and progress.epoch != enrolled:
         text = f"the replica is at epoch {progress.epoch}, the enrolment is for epoch {enrolled}"
         remedy = "use the enrolment that the replica was provisioned with, or provision it anew"
         yield Finding(Stage.CONSUMER, Condition.BROKEN, text, remedy)

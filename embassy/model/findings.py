@@ -26,6 +26,7 @@ class Condition(Enum):
     """What a finding means for the stream."""
 
     BROKEN = "broken"
+    PROMOTED = "promoted"
     PROVISIONING = "provisioning"
     FROZEN = "frozen"
     STALLED = "stalled"

@@ -36,6 +36,8 @@ class State(Enum):
     """Nothing is applied, because an operator or a threshold said so."""
     STALLED = "stalled"
     """Nothing fresh arrives."""
+    PROMOTED = "promoted"
+    """The replica has a higher epoch than its enrolment: it is the registry, and follows nothing any more."""
     PROVISIONING = "provisioning"
     """Something has still to be made, or nothing has been applied yet."""
     BROKEN = "broken"
@@ -50,6 +52,7 @@ class State(Enum):
 
 
 _STATES = {
+    Condition.PROMOTED: State.PROMOTED,
     Condition.BROKEN: State.BROKEN,
     Condition.PROVISIONING: State.PROVISIONING,
     Condition.FROZEN: State.FROZEN,
@@ -99,6 +102,8 @@ def assess(observation: Observation, limits: Limits) -> Health:
         own = tuple(consumer(observation, measures, limits))
     findings = before + own
     conditions = {finding.condition for finding in findings}
+    if Condition.PROMOTED in conditions:
+        return Health(State.PROMOTED, measures, findings)
     if Condition.BROKEN in conditions:
         return Health(State.BROKEN, measures, findings)
     if Side.REPLICA in sides:

@@ -54,5 +54,15 @@ def obstacles(
         yield f"subscriptions write here: {brief(subscriptions)}"
 
 
+def is_frozen(connection: psycopg.Connection[Any], stream: bytes) -> bool:
+    """Whether nothing is applied because someone, or a threshold, said so."""
+    if not _exists(connection, "embassy.control"):
+        return False
+    row = connection.execute(
+        "SELECT true FROM embassy.control WHERE stream = %s AND frozen_at IS NOT NULL", (stream,)
+    ).fetchone()
+    return row is not None
+
+
 def _exists(connection: psycopg.Connection[Any], table: str) -> bool:
     return connection.execute("SELECT pg_catalog.to_regclass(%s) IS NOT NULL", (table,)).fetchone() == (True,)

@@ -107,12 +107,25 @@ VERIFY_SUCCESS = _gauge(
     "When everything was last compared with home and found alike.",
 )
 
+# ---------------------------------------------------------------------- promotion
+
+EPOCH = _gauge("epoch", "registry site", "The reign that the replica belongs to; promotion raises it.")
+WRITABLE = _gauge(
+    "writable", "registry site", "1 if applications may write there: home unless fenced, an embassy once promoted."
+)
+OPERATION_STEP_START = _gauge(
+    "operation_step_start_timestamp_seconds",
+    "registry operation",
+    "When the last step of an operation under way began; 0 while there is none.",
+)
+
 CATALOGUE: tuple[Metric, ...] = (
     *(BUILD_INFO, REGISTRY_INFO, RPO_TARGET, HEARTBEAT, POSITION, EVENTS, TRANSACTIONS, RECORDS, BYTES),
     *(STAGE_DURATION, ERRORS, STREAM_RUNNING, STREAM_HALTED, KAFKA_CONNECTED),
     *(SLOT_RETAINED, SLOT_SAFE, SLOT_LIMIT, SLOT_ACTIVE, SLOT_LOST),
     *(BRIDGE_CONNECTED, IGNORED, DUPLICATES, GAPS, APPLY_HALTED, FROZEN, APPLY_DELAY, REPLAYED),
     *(VERIFY_ROWS, VERIFY_SUCCESS),
+    *(EPOCH, WRITABLE, OPERATION_STEP_START),
 )
 
 

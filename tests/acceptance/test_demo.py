@@ -150,7 +150,13 @@ def test_a_drill_promotes_all_within_the_bound_and_home_finds_out(stage: Stage) 
         assert figures["committed"] > 0
         assert figures["written_abroad"] > 0
         assert figures["loss_seconds"] <= figures["loss_seconds_upper_bound"]
-    assert shown["home"] == {"producer_exit_code": 5, "fence_exit_code": 0, "unshipped_kept": shown["lost"]}
+    assert shown["home"] == {
+        "producer_exit_code": 5,
+        "fence_exit_code": 0,
+        "unshipped_kept": shown["lost"],
+        "bundle_exit_code": 0,
+        "bundled": shown["lost"],
+    }
 
 
 def test_a_consumer_with_a_wrong_key_makes_the_verdict_red_and_is_named(stage: Stage) -> None:

@@ -144,10 +144,24 @@ def test_killed_at_every_step_and_run_again_it_completes_with_one_writable_side(
     assert ceremony.promote("report", str(report)).returncode == 0
     changed = json.loads(report.read_text())
     changed["signature"] = "00" + changed["signature"][2:]
+    signed = report.read_text()
     report.write_text(json.dumps(changed))
     assert "not signed by the embassy" in ceremony.promote("report", str(report)).stderr
+    report.write_text(signed)
 
-    # Home comes back and goes on as if nothing had happened: nothing of it is applied, and the consumer says why.
+    _home_comes_back(ceremony, report)
+    assert "point of no return" in ceremony.promote("abort", str(plan), "--reason", "too late").stderr
+    assert {
+        ("promote.plan", "ok"),
+        ("promote.approve", "ok"),
+        ("promote.run", "ok"),
+        ("promote.abort", "refused"),
+    } <= set(ceremony.audited())
+
+
+def _home_comes_back(ceremony: Ceremony, report: Path) -> None:
+    """It goes on as if nothing had happened: nothing of it is applied, and what it committed is found."""
+    pipeline = ceremony.pipeline
     roles = pipeline.start_all()
     with pipeline.source(databases.ADMIN) as connection:
         connection.execute("INSERT INTO public.account (owner) VALUES ('too late')")
@@ -157,13 +171,32 @@ def test_killed_at_every_step_and_run_again_it_completes_with_one_writable_side(
         assert connection.execute("SELECT count(*) FROM public.account WHERE owner = 'too late'").fetchone() == (
             0,
         )
-    assert "point of no return" in ceremony.promote("abort", str(plan), "--reason", "too late").stderr
-    assert {
-        ("promote.plan", "ok"),
-        ("promote.approve", "ok"),
-        ("promote.run", "ok"),
-        ("promote.abort", "refused"),
-    } <= set(ceremony.audited())
+    status = json.loads(pipeline.embassy_command("embassy-admin", "status", "--json").stdout)
+    assert status["registries"][pipeline.name]["state"] == "promoted"
+
+    # What it committed since is found, whole and readable, and nobody else may read it.
+    bundle = pipeline.folder / "bundle"
+    arguments = ("failback", "bundle", str(report), "-o", str(bundle))
+    poll_until(lambda: _slot_is_held(pipeline), "the producer has the slot")
+    busy = pipeline.embassy_command("home-admin", *arguments)
+    assert (busy.returncode, "stop the producer first" in busy.stderr) == (5, True), busy.stderr
+    assert not bundle.exists()
+    pipeline.kill(roles["producer"])
+    poll_until(lambda: not _slot_is_held(pipeline), "the slot is free")
+    made = pipeline.embassy_command("home-admin", *arguments)
+    assert made.returncode == 0, made.stdout + made.stderr
+    (late,) = map(json.loads, bundle.joinpath(f"{pipeline.name}.jsonl").read_text().splitlines())
+    assert late["changes"] == [
+        {"op": "insert", "table": "public.account", "new": {"id": "22", "owner": "too late"}}
+    ]
+    assert {path.stat().st_mode & 0o077 for path in (bundle, *bundle.iterdir())} == {0}
+
+
+def _slot_is_held(pipeline: Pipeline) -> bool:
+    with pipeline.source(databases.ADMIN) as connection:
+        return connection.execute(
+            "SELECT active FROM pg_replication_slots WHERE slot_name = %s", (pipeline.slot,)
+        ).fetchone() == (True,)
 
 
 def _carried(pipeline: Pipeline) -> Lsn:

@@ -103,7 +103,7 @@ observations = st.builds(
 def test_the_observations_of_these_tests_are_of_every_state() -> None:
     seen: set[State] = set()
 
-    @settings(max_examples=1000, database=None, derandomize=True)
+    @settings(max_examples=2000, database=None, derandomize=True)
     @given(observations)
     def look(observation: Observation) -> None:
         seen.add(assess(observation, LIMITS).state)

@@ -1,0 +1,147 @@
+"""``embassy failback``: what home committed and never shipped, kept readable before anything else is done with home."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+from embassy.cli.auditing import audited
+from embassy.cli.options import Options, pass_options
+from embassy.cli.stream_options import stream_options
+from embassy.model.errors import ConfigurationError, RefusedError
+from embassy.model.lsn import Lsn
+from embassy.pg.connection import connect, place_of
+from embassy.pg.setup_errors import explained
+from embassy.pg.unshipped import peek, slot_place
+from embassy.runtime.config import Settings, Stream
+from embassy.runtime.exit_codes import ExitCode
+from embassy.wire.enrolment import load_roster
+from embassy.wire.promotion_report import Report, ReportFile
+from producers.readable_changes import readable
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.group()
+def failback() -> None:
+    """Find what home committed and never shipped; nothing is ever merged by itself."""
+
+
+class Bundle(NamedTuple):
+    """What one registry's file holds."""
+
+    name: str
+    file: str
+    transactions: int
+    changes: int
+    after_lsn: str
+    """The embassy has everything up to here."""
+    complete_from: str
+    """The file has everything from here on."""
+    complete: bool
+    sha256: str
+
+
+@failback.command()
+@click.argument("path", metavar="REPORT", type=_FILE)
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="A new folder for the bundle; only you may read it.",
+)
+@pass_options
+@stream_options
+def bundle(options: Options, path: Path, *, output: Path) -> ExitCode:
+    """Write what home committed behind the promotion's last commit: for each registry one file, a transaction a line.
+
+    REPORT is the promotion's signed report. The changes are read from the replication slots, which stay where they are;
+    stop the producer first. The files hold rows: keep them as you keep the registry. Whose change counts, the registry's
+    owner decides.
+
+    Exits with 4 if a file cannot be whole: the slot was confirmed beyond what the embassy has, and what lies between is
+    in home's Kafka only, sealed.
+
+    Reads keys.operators and streams.NAME.source.
+    """
+    settings = options.settings()
+    with audited(options, "failback.bundle", {"report": str(path), "output": str(output)}) as under_way:
+        threshold = settings.keys.threshold
+        roster = load_roster(options.need(settings.keys.operators, "keys.operators"), threshold)
+        report = ReportFile.read(path).proven(roster, threshold, path)
+        try:
+            output.mkdir(mode=0o700)
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot make the folder: {error.strerror}",
+                place=str(output),
+                hint="name one that does not exist yet",
+            ) from error
+        try:
+            found = list(_bundles(options, settings, report, output))
+        except BaseException:
+            shutil.rmtree(output, ignore_errors=True)  # half a bundle would pass for a whole one
+            raise
+        under_way.note(bundles={b.name: f"{b.transactions} transactions, sha256 {b.sha256}" for b in found})
+    if options.as_json:
+        listed = [bundle_._asdict() for bundle_ in found]
+        click.echo(json.dumps({"schema": "embassy.failback-bundle/1", "bundles": listed}, indent=2))
+    else:
+        for one in found:
+            click.echo(
+                f"{one.name}: {one.transactions} transactions, {one.changes} changes behind {one.after_lsn} in {one.file}"
+                + (
+                    ""
+                    if one.complete
+                    else f"; NOT WHOLE: what is before {one.complete_from} is in home's Kafka only"
+                )
+            )
+    return ExitCode.OK if all(one.complete for one in found) else ExitCode.CHECK_FAILED
+
+
+def _bundles(options: Options, settings: Settings, report: Report, output: Path) -> Iterator[Bundle]:
+    promoted = {str(entry["stream"]): entry for entry in report.streams if not entry.get("aborted")}
+    covered = 0
+    for name, stream in options.streams(settings).items():
+        entry = promoted.get(stream.stream)
+        if entry is not None:
+            covered += 1
+            yield _bundle(options, name, stream, Lsn.parse(str(entry["last_lsn"])), output)
+    if not covered:
+        raise RefusedError("the report is about none of these registries", hint="is it another site's?")
+
+
+def _bundle(options: Options, name: str, stream: Stream, after: Lsn, output: Path) -> Bundle:
+    source = options.need(stream.source, f"streams.{name}.source")
+    place = place_of(source.dsn)
+    target = output / f"{name}.jsonl"
+    digest, transactions, changes = hashlib.sha256(), 0, 0
+    with (
+        explained(place),
+        connect(source.dsn, application_name="embassy-failback", autocommit=True) as session,
+        os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file,
+    ):
+        slot = slot_place(session, stream.slot)
+        for transaction in readable(peek(session, stream.slot, source.publication), after):
+            line = _line(transaction)
+            digest.update(line)
+            file.write(line)
+            transactions += 1
+            changes += len(transaction["changes"])
+        file.flush()
+        os.fsync(file.fileno())
+    complete = slot.confirmed_lsn <= after
+    begins = after if complete else slot.confirmed_lsn
+    return Bundle(name, str(target), transactions, changes, str(after), str(begins), complete, digest.hexdigest())
+
+
+def _line(transaction: dict[str, Any]) -> bytes:
+    return json.dumps(transaction, ensure_ascii=False, separators=(",", ":")).encode("utf-8") + b"\n"
