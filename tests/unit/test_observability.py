@@ -22,6 +22,7 @@ _WORDS = {
     "absent",
     "and",
     "by",
+    "count",
     "delta",
     "histogram_quantile",
     "increase",
