@@ -58,7 +58,9 @@ def _source_writes(pipeline: Pipeline) -> bool:
         return True
 
 
-def test_a_switchover_loses_nothing_that_was_told_and_home_finds_out(make_pipeline: MakePipeline) -> None:
+def test_a_switchover_loses_nothing_that_was_told_and_home_finds_out(
+    make_pipeline: MakePipeline, logging_as_before: None
+) -> None:
     pipeline = make_pipeline(_SCHEMA, _SECTIONS)
     ceremony = Ceremony(pipeline)
     roles = pipeline.start_all()

@@ -356,7 +356,7 @@ def test_a_topic_that_is_gone_halts(stream: Stream) -> None:
     [
         ("DELETE FROM embassy.progress", "no row in embassy.progress"),
         ("DROP TABLE embassy.progress", "not a replica"),
-        ("UPDATE embassy.progress SET epoch = 2", "another enrolment"),
+        ("UPDATE embassy.progress SET epoch = 2", "was promoted to epoch 2"),
         ("UPDATE embassy.progress SET hash = '\\x01'", "another enrolment"),
     ],
 )

@@ -98,8 +98,13 @@ _REPLICA_CASES = {
         Stage.CONSUMER,
     ),
     "another enrolment's": (
-        well()._replace(replica=REPLICA._replace(progress=PROGRESS._replace(epoch=2))),
+        well()._replace(replica=REPLICA._replace(progress=PROGRESS._replace(epoch=0))),
         State.BROKEN,
+        Stage.CONSUMER,
+    ),
+    "promoted": (
+        well()._replace(replica=REPLICA._replace(progress=PROGRESS._replace(epoch=2))),
+        State.PROMOTED,
         Stage.CONSUMER,
     ),
     "the embassy's topic ends before the replica": (
