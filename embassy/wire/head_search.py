@@ -175,6 +175,8 @@ class _Walk(NamedTuple):
     found: FoundHead
     counted: frozenset[bytes]
     """The hashes of what counted on the way, the beginning included."""
+    begun: int
+    """The sequence number where the walk began."""
 
     def unless_outrun(self, seen: list[_Seen]) -> FoundHead | None:
         """What was found; None if a higher record is not explained by the walk.
@@ -183,6 +185,9 @@ class _Walk(NamedTuple):
         head. It shows by higher sequence numbers, or by a later producer's records. Those of a replaced producer's late
         words are explained: they branch off from what counted, or are of an incarnation whose KEY is older than the
         head's, or are signed by a producer that was succeeded.
+
+        A KEY from behind the beginning names what has counted, as its producer had found it. One that names nothing of
+        the walk is of another history: then the beginning was a copy.
         """
         head, _, key_record = self.found
         newest = 0 if key_record is None else key_record.header.sequence
@@ -198,8 +203,10 @@ class _Walk(NamedTuple):
                 continue
             if record.hash in self.counted or header.previous in branches:  # in this order: behind what it names
                 branches.add(record.hash)
-            elif generation > head.generation or (
-                header.sequence > head.sequence and header.incarnation not in replaced
+            elif (
+                generation > head.generation
+                or (header.kind is RecordKind.KEY and header.sequence > self.begun)
+                or (header.sequence > head.sequence and header.incarnation not in replaced)
             ):
                 return None
         return self.found
@@ -207,7 +214,7 @@ class _Walk(NamedTuple):
 
 def _walk(seen: list[_Seen], found: FoundHead) -> _Walk:
     head, next_offset, key_record = found
-    counted = {head.hash}
+    begun, counted = head.sequence, {head.hash}
     for offset, record, generation in seen:
         linked = head.link(record.header, record.hash, generation)
         if linked is not None:
@@ -215,7 +222,7 @@ def _walk(seen: list[_Seen], found: FoundHead) -> _Walk:
             counted.add(head.hash)
             if record.header.kind is RecordKind.KEY:
                 key_record = record
-    return _Walk(FoundHead(head, next_offset, key_record), frozenset(counted))
+    return _Walk(FoundHead(head, next_offset, key_record), frozenset(counted), begun)
 
 
 def _scan(log: Log, head: Head, verified: Callable[[SealedRecord], int], start: int, stop: int) -> int | None:

@@ -17,6 +17,8 @@ from deploy.lab import role_configs
 from embassy.cli.key_standing import KeyStanding, key_standing
 from embassy.runtime import config
 from embassy.runtime.audit_log import read_entries
+from embassy.wire.keyring import load_operator
+from embassy.wire.roster import RosterFile
 from tests.harness.pipeline import MakePipeline, Pipeline, RoleProcess, poll_until
 
 _SCHEMA = "CREATE TABLE public.deed (id bigint PRIMARY KEY, owner text NOT NULL);"
@@ -39,8 +41,13 @@ class Keys:
         shutil.copy(first, self.public / "first.pub.json")
         operators = [role_configs.operator(layout, person) for person in role_configs.OPERATORS]
         self.operators = [str(path) for path in operators]
+        people = [load_operator(path) for path in operators]
+        document = RosterFile.begin([person.public for person in people], role_configs.THRESHOLD)
+        for person in people:
+            document = document.signed(person)
+        (pipeline.folder / "roster.json").write_text(document.render())
         roster = {
-            "operators": [str(role_configs.public(path)) for path in operators],
+            "operators": [str(pipeline.folder / "roster.json")],
             "threshold": role_configs.THRESHOLD,
         }
         own: dict[str, dict[str, Any]] = {

@@ -81,7 +81,7 @@ def _is_read_or_refused(document: Document, text: bytes, path: Path) -> None:
         assert error.place  # noqa: PT017 - either outcome is right
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     kind=st.sampled_from(_KINDS), at=st.integers(0, 1 << 20), cut=st.integers(0, 40), put=st.binary(max_size=12)
 )
@@ -108,7 +108,7 @@ _JSON: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(kind=st.sampled_from(_KINDS[:-1]), pick=st.integers(0, 20), value=_JSON, whole=st.booleans())
 def test_members_that_are_something_else(
     documents: dict[str, Document],
