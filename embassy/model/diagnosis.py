@@ -32,7 +32,7 @@ class Remark(NamedTuple):
 
 
 CHECKS: Mapping[str, str] = {
-    "PG01": "the source answers, lets this role in, over TLS, and its version is known (15 to 18)",
+    "PG01": "the source answers, lets this role in, over TLS, and its version is known (14 to 18)",
     "PG02": "wal_level is logical, fsync and full_page_writes are on",
     "PG03": "replication slots and walsenders are left",
     "PG04": "the stream's slot is there, of this database, and has lost nothing",
@@ -51,7 +51,7 @@ CHECKS: Mapping[str, str] = {
     "PG17": "standbys of the source keep the slot too (17): the promotion of one must not end the stream",
     "PG18": "the server is a primary",
     "PG19": "DDL goes into the stream: its event triggers are there, and fire in every session",
-    "RP01": "the replica answers, lets this role in, over TLS, and its version is known (15 to 18)",
+    "RP01": "the replica answers, lets this role in, over TLS, and its version is known (14 to 18)",
     "RP02": "the schema embassy is there",
     "RP03": "each table has its guard: nobody but the consumer writes before promotion",
     "RP04": "no trigger or rule fires while the stream is applied",

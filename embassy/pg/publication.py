@@ -17,13 +17,17 @@ from embassy.pg.catalog import SourceTable
 # What its versions do not all have is read by name.
 _STATE = """
 SELECT p.puballtables, p.pubviaroot, p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate,
-       EXISTS (SELECT FROM pg_catalog.pg_publication_namespace s WHERE s.pnpubid = p.oid),
+       {by_schema},
        coalesce(pg_catalog.to_jsonb(p) ->> 'pubgencols', 'n') <> 'n',
        ARRAY(SELECT pg_catalog.format('%%s.%%s', n.nspname, c.relname)
              FROM pg_catalog.pg_publication_rel r
              JOIN pg_catalog.pg_class c ON c.oid = r.prrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-             WHERE r.prpubid = p.oid AND (r.prqual IS NOT NULL OR r.prattrs IS NOT NULL) ORDER BY 1)
+             WHERE r.prpubid = p.oid
+               AND coalesce(pg_catalog.to_jsonb(r) ->> 'prqual', pg_catalog.to_jsonb(r) ->> 'prattrs') IS NOT NULL
+             ORDER BY 1)
 FROM pg_catalog.pg_publication p WHERE p.pubname = %(publication)s"""
+_BY_SCHEMA = "EXISTS (SELECT FROM pg_catalog.pg_publication_namespace s WHERE s.pnpubid = p.oid)"
+_BY_SCHEMA_VERSION = 150_000
 
 
 class PublicationState(NamedTuple):
@@ -53,7 +57,9 @@ class PublicationState(NamedTuple):
 
 def publication_state(connection: psycopg.Connection[Any], publication: str) -> PublicationState | None:
     """The publication, or None if there is none."""
-    row = connection.execute(_STATE.encode(), {"publication": publication}).fetchone()
+    by_schema = _BY_SCHEMA if connection.info.server_version >= _BY_SCHEMA_VERSION else "false"
+    query = _STATE.replace("{by_schema}", by_schema)
+    row = connection.execute(query.encode(), {"publication": publication}).fetchone()
     return None if row is None else PublicationState(*row)
 
 

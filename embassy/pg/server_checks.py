@@ -10,7 +10,7 @@ import psycopg
 
 from embassy.model.diagnosis import Level, Remark
 
-_OLDEST, _NEWEST = 15, 18
+_OLDEST, _NEWEST = 14, 18
 _SKEW_WARN_SECONDS, _SKEW_FAIL_SECONDS = 2.0, 60.0
 
 

@@ -15,6 +15,7 @@ from embassy.model.lsn import Lsn
 from embassy.pg.connection import connect
 
 _FAILOVER_SLOTS_VERSION = 170_000
+_SLOT_OPTIONS_VERSION = 150_000
 
 
 class SlotState(NamedTuple):
@@ -108,15 +109,16 @@ def new_slot(dsn: str, slot: str, *, wait_seconds: float) -> Iterator[NewSlot]:
         TransientError: they did not end in time; there is no slot then.
     """
     with connect(dsn, application_name="embassy-provision", autocommit=True, replication="database") as walsender:
-        failover: LiteralString = (
-            ", FAILOVER true" if walsender.info.server_version >= _FAILOVER_SLOTS_VERSION else ""
-        )
+        version = walsender.info.server_version
+        options: LiteralString = "(SNAPSHOT 'export', FAILOVER true)"
+        if version < _FAILOVER_SLOTS_VERSION:
+            options = "(SNAPSHOT 'export')" if version >= _SLOT_OPTIONS_VERSION else "EXPORT_SNAPSHOT"
         patience = threading.Timer(wait_seconds, walsender.cancel_safe)
         patience.start()
         try:
             row = walsender.execute(
-                sql.SQL("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput (SNAPSHOT 'export'{})").format(
-                    sql.Identifier(slot), sql.SQL(failover)
+                sql.SQL("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput {}").format(
+                    sql.Identifier(slot), sql.SQL(options)
                 )
             ).fetchone()
         except errors.QueryCanceled as error:

@@ -38,40 +38,58 @@ MakePlainPostgres = Callable[[Mapping[str, str]], PlainPostgres]
 """Called with settings; returns a server of its own."""
 
 
+class PlainServers:
+    """Servers that run until they are all stopped."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._account = Account.for_servers()
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    def start(self, programs: Path, settings: Mapping[str, str]) -> PlainPostgres:
+        """Start one.
+
+        Args:
+            programs: the folder of initdb and postgres.
+            settings: beyond its defaults.
+        """
+        home = self._folder / str(len(self._running))
+        home.mkdir()
+        self._account.own(home)
+        data = _initialised(programs, home, self._account)
+        port = free_port(())
+        given = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "port": str(port), **settings}
+        options = [part for name, value in given.items() for part in ("-c", f"{name}={value}")]
+        log = self._folder / f"{len(self._running)}.log"
+        with log.open("wb") as output:
+            self._running.append(
+                subprocess.Popen(
+                    [programs / "postgres", "-D", data, *options],
+                    stdout=output,
+                    stderr=output,
+                    cwd=home,
+                    **self._account.identity,
+                )
+            )
+        server = PlainPostgres(port)
+        _await(server, self._running[-1], log)
+        return server
+
+    def stop(self) -> None:
+        """Stop them all."""
+        for server in self._running:
+            server.send_signal(signal.SIGINT)
+            server.wait(30)
+
+
 @pytest.fixture(scope="module")
 def make_plain_postgres(lab: Lab) -> Iterator[MakePlainPostgres]:
     """A maker of servers; they end with the module."""
-    account = Account.for_servers()
     programs = lab.home.postgres.programs().bin
-    running: list[subprocess.Popen[bytes]] = []
     with lab_folder() as folder:
-
-        def make(settings: Mapping[str, str]) -> PlainPostgres:
-            home = folder / str(len(running))
-            home.mkdir()
-            account.own(home)
-            data = _initialised(programs, home, account)
-            port = free_port(())
-            given = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "port": str(port), **settings}
-            options = [part for name, value in given.items() for part in ("-c", f"{name}={value}")]
-            with (folder / f"{len(running)}.log").open("wb") as log:
-                running.append(
-                    subprocess.Popen(
-                        [programs / "postgres", "-D", data, *options],
-                        stdout=log,
-                        stderr=log,
-                        cwd=home,
-                        **account.identity,
-                    )
-                )
-            server = PlainPostgres(port)
-            _await(server, running[-1], folder / f"{len(running) - 1}.log")
-            return server
-
-        yield make
-        for server in running:
-            server.send_signal(signal.SIGINT)
-            server.wait(30)
+        servers = PlainServers(folder)
+        yield lambda settings: servers.start(programs, settings)
+        servers.stop()
 
 
 def _initialised(programs: Path, home: Path, account: Account) -> Path:

@@ -21,7 +21,7 @@ from embassy.model.batch import Batch
 from embassy.pg import ddl_capture, publication, replica_schema, source_schema
 from embassy.pg.apply_session import ApplySession, Call, Query
 from embassy.pg.catalog import source_tables
-from embassy.pg.connection import connect
+from embassy.pg.connection import connect, place_of
 from embassy.wire.batch_codec import BatchEncoder, decode_batch
 from producers import pgoutput_decoder as pgoutput
 from producers.batch_builder import PART_MESSAGES, BatchBuilder
@@ -46,6 +46,10 @@ class TwoDatabases:
     replays: list[str] = field(default_factory=list)
     """Why batches were applied change by change."""
     slot: str = ""
+    received: Callable[[], list[bytes]] | None = None
+    """What the source has committed since it was last asked; None: the slot is asked by SQL."""
+    builder: BatchBuilder = field(default_factory=BatchBuilder)
+    """A replication session describes each table once."""
 
     def both(self, statements: LiteralString) -> None:
         """Run DDL on both sides."""
@@ -79,16 +83,13 @@ class TwoDatabases:
             part_messages: how many messages of a transaction make it a large one, in parts of so many.
             together: whether whole transactions share a batch.
         """
-        rows = self.source.execute(
-            "SELECT data FROM pg_logical_slot_get_binary_changes(%s, NULL, NULL,"
-            " 'proto_version', '1', 'publication_names', 'embassy')",
-            (self.slot,),
-        ).fetchall()
-        builder, encoder = BatchBuilder(), BatchEncoder()
+        if self.received is None:
+            self.builder = BatchBuilder()
+        builder, encoder = self.builder, BatchEncoder()
         found: list[Batch] = []
         messages: list[bytes] = []
         begin = None
-        for (message,) in rows:
+        for message in (self.received or self._from_slot)():
             if message[0] == pgoutput.BEGIN:
                 begin, messages = pgoutput.decode_begin(message), []
             elif message[0] != pgoutput.COMMIT:
@@ -111,6 +112,14 @@ class TwoDatabases:
         if builder.transactions:
             found.append(builder.build_whole())
         return [decode_batch(encoder.encode(batch)) for batch in found]
+
+    def _from_slot(self) -> list[bytes]:
+        rows = self.source.execute(
+            "SELECT data FROM pg_logical_slot_get_binary_changes(%s, NULL, NULL,"
+            " 'proto_version', '1', 'publication_names', 'embassy')",
+            (self.slot,),
+        ).fetchall()
+        return [message for (message,) in rows]
 
     def apply(self, batches: Sequence[Batch]) -> None:
         """Apply batches in one transaction; it is rolled back if that fails."""
@@ -173,16 +182,23 @@ def pair(lab: Lab, make_database: MakeDatabase) -> Iterator[MakePair]:
 def new_pair(lab: Lab, source: str, replica: str) -> TwoDatabases:
     """Two databases that are there already."""
     home, embassy = lab.home.postgres, lab.site("embassy-1").postgres
-    source_dsn = home.dsn(databases.ADMIN, source)
-    replica_dsn = embassy.dsn(databases.ADMIN, replica)
-    consumer = connect(
+    return between(
+        home.dsn(databases.ADMIN, source),
+        embassy.dsn(databases.ADMIN, replica),
         embassy.dsn(databases.CONSUMER, replica),
+    )
+
+
+def between(source_dsn: str, replica_dsn: str, consumer_dsn: str) -> TwoDatabases:
+    """Two databases of any servers."""
+    consumer = connect(
+        consumer_dsn,
         application_name="embassy-test-consumer",
         autocommit=True,
         settings={**ApplySession.settings(), **SETTINGS},
     )
     replays: list[str] = []
-    session = ApplySession(consumer, place=replica, pulse=lambda: None)
+    session = ApplySession(consumer, place=place_of(consumer_dsn), pulse=lambda: None)
     return TwoDatabases(
         source_dsn,
         replica_dsn,
