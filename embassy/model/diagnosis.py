@@ -63,6 +63,7 @@ CHECKS: Mapping[str, str] = {
     "RP10": "fsync and full_page_writes are on",
     "RP11": "the replica's clock is this machine's",
     "RP12": "the server is a primary",
+    "RP13": "the registry's tables are there",
     "KA01": "the cluster answers this client's certificate",
     "KA02": "the stream's topic is there",
     "KA03": "the topic has one partition: commit order is the only order",

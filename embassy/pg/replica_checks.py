@@ -14,6 +14,7 @@ from embassy.model.record import Head
 from embassy.pg import progress_store, replica_schema
 from embassy.pg.catalog import brief
 from embassy.pg.connection import connect, place_of
+from embassy.pg.schema_load import is_empty
 from embassy.pg.server_checks import ServerCodes, server_remarks
 
 _APPLICATION = "embassy-doctor"
@@ -73,6 +74,10 @@ def replica_remarks(subject: ReplicaSubject) -> Iterator[Remark]:
             yield _progress(connection, place, subject)
         else:
             yield Remark("RP02", Level.FAIL, place, "there is no schema embassy", _APPLY)
+        if is_empty(connection):
+            yield Remark("RP13", Level.FAIL, place, "there is no table of the registry", f"{_APPLY} --schema FILE")
+        else:
+            yield Remark("RP13", Level.OK, place, "the registry's tables are there")
         yield from _guards(connection, place)
         yield from _firing(connection, place)
         yield from _consumer(connection, place, subject.consumer_role)

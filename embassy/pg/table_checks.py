@@ -98,7 +98,7 @@ def _large_objects(connection: psycopg.Connection[Any], place: str) -> Iterator[
             Level.WARN,
             place,
             f"{count} large objects are not replicated",
-            "keep such content in bytea columns",
+            "keep such content in a bytea column: UPDATE … SET content = lo_get(the large object's oid)",
         )
     else:
         yield Remark("PG13", Level.OK, place, "there are no large objects")

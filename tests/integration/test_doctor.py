@@ -438,6 +438,12 @@ def test_a_replica_that_nothing_is_provisioned_for_lacks_everything(make_pipelin
     assert codes(wrong) == [("RP02", "FAIL"), ("RP03", "FAIL"), ("RP03", "FAIL"), ("RP03", "FAIL")]
 
 
+def test_a_replica_whose_schema_was_not_made_is_found(make_pipeline: MakePipeline) -> None:
+    pipeline = make_pipeline("", provision=False, empty_replica=True)
+    embassy(pipeline.config("embassy-admin"), "provision", "apply")
+    assert codes(wrong_abroad(pipeline)) == [("RP13", "FAIL")]
+
+
 def test_a_replica_of_another_enrolment_is_found(stream: Pipeline) -> None:
     other = Head.genesis(bytes(32), 1, Lsn(0))
     (wrong,) = wrong_abroad(stream, genesis=other)
