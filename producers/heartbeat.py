@@ -91,7 +91,7 @@ class Heartbeat:
         self._thread.join(timeout=_JOIN_SECONDS)
 
     def _run(self) -> None:
-        while not self._done.wait(until_next_beat(time.time(), self._every_seconds)):
+        while not self._done.wait(self._every_seconds):
             try:
                 with passing(self._slot):  # read-only for a while, a right revoked: the cause may pass
                     self._beat_until_done()
@@ -114,17 +114,8 @@ class Heartbeat:
                 if beats % _CLEAR_EVERY_BEATS == 0:
                     ddl_capture.clear_rows(connection)
                 self._rotations.look(connection)
-                if self._done.wait(until_next_beat(time.time(), self._every_seconds)):
+                if self._done.wait(self._every_seconds):
                     return
-
-
-def until_next_beat(now: float, every_seconds: float) -> float:
-    """Seconds until the clock shows a multiple of the interval, but half an interval at least.
-
-    So all streams beat together, and what carries them on is woken once for all of them, not once for each.
-    """
-    left = every_seconds - now % every_seconds
-    return left if left >= every_seconds / 2 else left + every_seconds
 
 
 def _as_time(microseconds: int) -> datetime | None:

@@ -8,7 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import bridging, delay, idle
+from benchmarks import bridging, capacity, delay, idle
 from deploy.lab.registries_file import read_registries
 
 
@@ -21,3 +21,8 @@ def test_a_benchmark_explains_itself(command: click.Command) -> None:
 def test_each_load_of_the_bridge_has_a_registry() -> None:
     registries = read_registries(Path(bridging.__file__).with_name("bridging.toml"))
     assert {load.name for load in bridging.LOADS} == set(registries)
+
+
+def test_the_capacity_that_is_documented_is_what_the_figures_give() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "capacity.md").read_text(encoding="utf-8")
+    assert capacity.table() in text
