@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from consumers.chunk_writer import ChunkWriter
 from consumers.ddl import commands
 from consumers.ddl_executor import DdlExecutor
 from consumers.replay import Replay
 from consumers.sql_builder import Access, copy, truncate
 from consumers.targets import Targets
 from consumers.text_rows import text_array
+from consumers.unfinished import Name, Unfinished
 from embassy.model.batch import Batch, Operation, Segment
 from embassy.pg.apply_session import ApplySession, Call, Query, StatementFailed
 from embassy.runtime.failpoints import CONSUMER_BEFORE_REPLAY, failpoint
@@ -62,6 +64,8 @@ class Applier:
         self._session = session
         self._targets = Targets(session)
         self._ddl = DdlExecutor(session)
+        self._chunks = ChunkWriter(session, self._targets, self._planned_for)
+        self._unfinished = Unfinished(session)
         self._replayed = replayed
         self._pulse = pulse
         self._has_savepoint = False
@@ -70,6 +74,7 @@ class Applier:
     def begin(self) -> None:
         """Begin a transaction."""
         self._session.begin()
+        self._unfinished.forget()
         self._has_savepoint = False
         self._access = Access.BY_KEY
 
@@ -80,15 +85,20 @@ class Applier:
             IntegrityError: it cannot be applied.
             TransientError: the session ended, or the server asks to try later.
         """
+        if batch.chunk is not None:
+            self._leave_savepoint()
+            self._chunks.write(batch)
+            return
         if not batch.segments:
             return
+        unfinished = self._unfinished.at(batch)
         if self._has_savepoint:
             self._session.defer(_RELEASE)
         self._session.defer(_SAVEPOINT)
         self._has_savepoint = True
         access = self._access
         try:
-            self._apply_fast(batch)
+            self._apply_fast(batch, unfinished)
         except (StatementFailed, Surprise) as surprise:
             reason = surprise.sqlstate if isinstance(surprise, StatementFailed) else str(surprise)
             self._session.run([_ROLLBACK_TO])
@@ -97,7 +107,7 @@ class Applier:
             failpoint(CONSUMER_BEFORE_REPLAY)
             self._targets.forget()
             self._session.run(self._planned_for(Access.BY_KEY))
-            Replay(self._session, self._targets, self._ddl, batch, self._pulse).run()
+            Replay(self._session, self._targets, self._ddl, batch, self._pulse, unfinished=unfinished).run()
 
     def apply_exactly(self, batch: Batch, changes: range) -> None:
         """Apply some of a batch's changes, one by one in the source's order.
@@ -110,9 +120,17 @@ class Applier:
             IntegrityError, TransientError: as for `apply`.
         """
         self._session.run(self._planned_for(Access.BY_KEY))
-        Replay(self._session, self._targets, self._ddl, batch, self._pulse, changes=changes).run()
+        unfinished = self._unfinished.at(batch)
+        Replay(
+            self._session, self._targets, self._ddl, batch, self._pulse, unfinished=unfinished, changes=changes
+        ).run()
 
-    def _apply_fast(self, batch: Batch) -> None:
+    def _leave_savepoint(self) -> None:
+        if self._has_savepoint:
+            self._session.defer(_RELEASE)
+            self._has_savepoint = False
+
+    def _apply_fast(self, batch: Batch, unfinished: frozenset[Name]) -> None:
         """Apply segment by segment.
 
         Raises:
@@ -142,7 +160,11 @@ class Applier:
                 for call in self._planned_for(found.access):
                     together.add(call)
                 arrays = [text_array(column, segment.rows) for column in (*segment.values, *segment.old)]
-                together.add(Call(found.query, arrays), segment.rows)
+                # where rows have yet to come there may be fewer; but not if a key changes, for the new one may be there
+                may_lack = (relation.schema, relation.name) in unfinished and (
+                    segment.operation is Operation.DELETE or not segment.key
+                )
+                together.add(Call(found.query, arrays), segment.rows, may_lack=may_lack)
         together.send()
 
     def _planned_for(self, access: Access) -> list[Call]:
@@ -164,11 +186,11 @@ class _Together:
     def __init__(self, session: ApplySession) -> None:
         self._session = session
         self._calls: list[Call] = []
-        self._rows: list[int | None] = []
+        self._rows: list[range | None] = []
 
-    def add(self, call: Call, rows: int | None = None) -> None:
+    def add(self, call: Call, rows: int | None = None, *, may_lack: bool = False) -> None:
         self._calls.append(call)
-        self._rows.append(rows)
+        self._rows.append(None if rows is None else range(0 if may_lack else rows, rows + 1))
 
     def send(self) -> None:
         """Send what was added.
@@ -180,7 +202,9 @@ class _Together:
         if not self._calls:
             return
         counts = self._session.run(self._calls)
-        if any(wanted not in (None, count) for wanted, count in zip(self._rows, counts, strict=True)):
+        if any(
+            wanted is not None and count not in wanted for wanted, count in zip(self._rows, counts, strict=True)
+        ):
             raise Surprise("row count")
         self._calls, self._rows = [], []
 

@@ -15,8 +15,10 @@ from consumers.ddl_executor import DdlExecutor
 from consumers.sql_builder import truncate
 from consumers.targets import Targets
 from consumers.text_rows import copy_rows, elements
+from consumers.unfinished import Name
 from embassy.model.batch import Batch, Operation, Segment
 from embassy.model.errors import IntegrityError
+from embassy.model.relation import Relation
 from embassy.pg.apply_session import ApplySession, Call, Query, StatementFailed
 from embassy.pg.replica_catalog import owned_sequences
 
@@ -44,6 +46,7 @@ class Replay:
         batch: Batch,
         pulse: Callable[[], None],
         *,
+        unfinished: frozenset[Name] = frozenset(),
         changes: range | None = None,
     ) -> None:
         """Take a batch.
@@ -54,6 +57,7 @@ class Replay:
             ddl: executes statements.
             batch: what is applied.
             pulse: called now and then.
+            unfinished: tables that are being copied: rows of theirs may have yet to come.
             changes: which entries of ``order``; all if not said.
         """
         self._session = session
@@ -61,6 +65,7 @@ class Replay:
         self._ddl = ddl
         self._batch = batch
         self._pulse = pulse
+        self._unfinished = unfinished
         self._order = array("H", batch.order)
         if sys.byteorder == "big":
             self._order.byteswap()
@@ -76,13 +81,14 @@ class Replay:
         batch = self._batch
         rows = [_rows(segment) for segment in batch.segments]
         ddl = [iter(commands(batch.relations[segment.relation], segment)) for segment in batch.segments]
-        calls: list[Call] = [_PLAN_ONCE]
+        self._session.run([_PLAN_ONCE])
+        calls: list[Call] = []
         size = 0
         for index in self._order[: self._changes.start]:
             if batch.segments[index].operation is not Operation.TRUNCATE:
                 next(rows[index])
                 next(ddl[index], None)
-        first = self._changes.start - 1  # the ordinal of calls[0], which is no change
+        first = self._changes.start
         for ordinal in self._changes:
             index = self._order[ordinal]
             segment = batch.segments[index]
@@ -92,6 +98,12 @@ class Replay:
                 calls, first, size = [], ordinal + 1, 0
                 continue
             row = next(rows[index])
+            relation = batch.relations[segment.relation]
+            if (relation.schema, relation.name) in self._unfinished:
+                self._send(calls, first)
+                self._apply_to_unfinished(relation, segment, row, ordinal)
+                calls, first, size = [], ordinal + 1, 0
+                continue
             calls.append(Call(self._targets.row_query(batch.relations[segment.relation], segment), row))
             size += sum(len(value) for value in row if value is not None)
             command = next(ddl[index], None)
@@ -117,6 +129,33 @@ class Replay:
             if count != 1 and calls[position] not in (_PLAN_ONCE, _PLAN_EACH):
                 found = "no row has its key" if count == 0 else f"{count} rows have its key"
                 raise self._failed(first + position, found)
+
+    def _apply_to_unfinished(self, relation: Relation, segment: Segment, row: _Row, ordinal: int) -> None:
+        """A change of a table that is being copied: the row may have yet to come, and one in its way is wrong.
+
+        A row whose key changes from what is not copied yet may never come again, so it is made of the update. If that
+        does not have all of it, the source has asked for the row by itself.
+        """
+        change = Call(self._targets.row_query(relation, segment), row)
+        by_key = bool(relation.key) and not self._targets.of(relation).by_image
+        values = dict(zip(segment.columns, row, strict=False))
+        moves = segment.operation is Operation.UPDATE and bool(segment.key) and by_key
+        calls = []
+        if by_key and (moves or segment.operation is Operation.INSERT) and all(i in values for i in relation.key):
+            calls.append(self._deletion(relation, [values[position] for position in relation.key]))
+            if moves and [values[position] for position in relation.key] == row[len(segment.columns) :]:
+                calls.clear()
+        try:
+            counts = self._session.run([*calls, change])
+            if moves and counts[-1] == 0 and len(values) == len(relation.columns):
+                made = segment._replace(operation=Operation.INSERT, key=())
+                self._session.run([Call(self._targets.row_query(relation, made), row[: len(segment.columns)])])
+        except StatementFailed as failure:
+            raise self._failed(ordinal, failure.reason) from failure
+
+    def _deletion(self, relation: Relation, key: _Row) -> Call:
+        shape = Segment(0, Operation.DELETE, 1, False, 1, (), relation.key, b"", (), ())  # noqa: FBT003 - a tuple
+        return Call(self._targets.row_query(relation, shape), key)
 
     def _truncate(self, segment: Segment, ordinal: int) -> None:
         """TRUNCATE; or DELETE all rows, where a table refers to these that is not truncated with them.

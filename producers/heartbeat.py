@@ -104,8 +104,7 @@ class Heartbeat:
         with connect(self._dsn, application_name="embassy-heartbeat", autocommit=True) as connection:
             sampled_at = -SAMPLE_SECONDS
             for beats in count():
-                captured, published = self._stages()
-                source_schema.beat(connection, _as_time(captured), _as_time(published))
+                beat(connection, self._stages())
                 self._failing = False
                 if time.monotonic() - sampled_at >= SAMPLE_SECONDS:
                     sampled_at = time.monotonic()
@@ -116,6 +115,11 @@ class Heartbeat:
                 self._rotations.look(connection)
                 if self._done.wait(self._every_seconds):
                     return
+
+
+def beat(connection: psycopg.Connection[Any], stages: Stages) -> None:
+    """Beat once."""
+    source_schema.beat(connection, _as_time(stages.captured), _as_time(stages.published))
 
 
 def _as_time(microseconds: int) -> datetime | None:

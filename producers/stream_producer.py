@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import structlog
 
@@ -24,11 +24,19 @@ from embassy.wire.kafka_reader import TopicReader
 from embassy.wire.kafka_writer import KafkaWriter
 from embassy.wire.key_record import decode_key_body
 from embassy.wire.sealing import Sealer
+from producers import copier, tail
 from producers.batch_builder import BatchBuilder
 from producers.continuity import check_continuity
-from producers.heartbeat import Heartbeat, Rotations
+from producers.copier import Copier, CopyTuning
+from producers.copy_desk import CopyDesk, Renewed
+from producers.copy_lane import CopyLane
+from producers.heartbeat import Heartbeat, Rotations, beat
 from producers.incarnation import Standing
-from producers.tail import Gauges, Tail
+from producers.tail import Tail
+
+
+class Gauges(tail.Gauges, copier.Gauges, Protocol):
+    """What the stream's loop and its copies tell of themselves."""
 
 
 class StreamSetup(NamedTuple):
@@ -96,8 +104,9 @@ class StreamProducer:
             standing, source = self._prove(session, log, verified)
             session.start(standing.head.resume_lsn)
             appender = self._writer.appender(setup.topic)
+            desk = CopyDesk()
             try:
-                tail = Tail(
+                loop = Tail(
                     session=session,
                     source=source,
                     appender=appender,
@@ -108,28 +117,43 @@ class StreamProducer:
                     encoder=BatchEncoder(),
                     standing=standing,
                     tuning=self._tuning,
+                    copies=CopyLane(desk, setup.source.dsn, self._clock),
+                    renewed=lambda before, after: desk.notes.put(Renewed(before, after)),
                     gauges=self._gauges,
                     clock=self._clock,
                     pulse=pulse,
                     rotate=self._rotate,
                 )
-                tail.begin()
+                loop.begin()
                 self._mark_genesis()
                 self._log.info("tailing", slot=setup.slot, resume_lsn=str(standing.head.resume_lsn))
-                with self._heartbeat(tail):
-                    tail.run(stop)
+                copies = self._copier(loop, desk)
+                copies.adopt(standing.head, loop.head)
+                with self._heartbeat(loop), copies:
+                    loop.run(stop)
             finally:
+                desk.close()
                 appender.close()
 
-    def _heartbeat(self, tail: Tail) -> Heartbeat:
+    def _heartbeat(self, loop: Tail) -> Heartbeat:
         return Heartbeat(
             self.name,
             dsn=self._setup.source.dsn,
             slot=self._setup.slot,
             every_seconds=self._tuning.heartbeat_seconds,
-            stages=lambda: tail.stages,
+            stages=lambda: loop.stages,
             slot_seen=self._slot_gauge,
             rotations=self._rotations,
+        )
+
+    def _copier(self, loop: Tail, desk: CopyDesk) -> Copier:
+        return Copier(
+            self.name,
+            dsn=self._setup.source.dsn,
+            desk=desk,
+            tuning=CopyTuning(self._tuning.copy_tables, self._tuning.copy_chunk_bytes),
+            beat=lambda connection: beat(connection, loop.stages),
+            gauges=self._gauges,
         )
 
     @contextmanager

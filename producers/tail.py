@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol
 from embassy.model.batch import Batch
 from embassy.model.errors import TransientError
 from embassy.model.lsn import Lsn
-from embassy.model.record import SealedRecord
+from embassy.model.record import Head, SealedRecord
 from embassy.pg.replication_session import ReplicationSession, SourceIdentity
 from embassy.runtime import failpoints
 from embassy.runtime.config import ProducerTuning
@@ -30,6 +30,7 @@ from embassy.wire.kafka_writer import Appender
 from embassy.wire.sealing import Sealer
 from producers import patience
 from producers.batch_builder import PART_MESSAGES, BatchBuilder
+from producers.copy_lane import CopyLane
 from producers.heartbeat import Stages
 from producers.incarnation import Standing, begin_incarnation
 from producers.pgoutput_decoder import Begin, decode_begin, decode_commit
@@ -84,7 +85,9 @@ class Tail:
         encoder: BatchEncoder,
         standing: Standing,
         tuning: ProducerTuning,
+        copies: CopyLane,
         gauges: Gauges,
+        renewed: Callable[[Head, Head], None],
         clock: Callable[[], float],
         pulse: Callable[[], None],
         rotate: threading.Event,
@@ -100,6 +103,9 @@ class Tail:
         self._head = standing.head
         self._next_offset = standing.next_offset
         self._tuning = tuning
+        self._copies = copies
+        self._renewed = renewed
+        self._held = False
         self._gauges = gauges
         self._clock = clock
         self._pulse = pulse
@@ -146,6 +152,11 @@ class Tail:
         self._rotate_at = self._clock() + self._tuning.rotate_seconds
         self._sealed_bytes = 0
 
+    @property
+    def head(self) -> Head:
+        """The last record that was appended."""
+        return self._head
+
     def run(self, stop: threading.Event) -> None:
         """Tail until told to stop, then let what is in flight be acknowledged and confirm it."""
         while not stop.is_set():
@@ -153,8 +164,9 @@ class Tail:
             self._take_acks()
             self._advance_if_asked()
             self._send_status()
-            dry = self._receive()
+            dry = self._held or self._receive()
             self._ship_whole()
+            self._held = self._place_copies()
             self._rotate_if_due()
             if dry:
                 self._wait()
@@ -167,7 +179,8 @@ class Tail:
         if self._appender.inflight_bytes > self._tuning.inflight_bytes:
             return True
         messages: list[bytes] = []
-        dry = self._session.drain(messages.append, _RECEIVE_MESSAGES, _RECEIVE_BYTES)
+        most = 1 if self._copies.careful(self._reached) else _RECEIVE_MESSAGES
+        dry = self._session.drain(messages.append, most, _RECEIVE_BYTES)
         for message in messages:
             kind = message[0]
             if kind == _BEGIN:
@@ -195,6 +208,8 @@ class Tail:
             self._skipping = False
             return
         messages, self._open, self._open_bytes = self._open, [], 0
+        if self._copies.watching:
+            self._copies.delivered(begin.xid, messages)
         self._resume_lsn = commit.end_lsn
         self._captured_at = begin.committed_at
         if self._part == 0:
@@ -224,12 +239,15 @@ class Tail:
         begin = self._begin
         assert begin is not None, "changes come inside a transaction"
         messages, self._open, self._open_bytes = self._open, [], 0
+        if self._copies.watching:
+            self._copies.delivered(begin.xid, messages)
         self._builder.add_part(begin, messages)
         self._ship(self._builder.build_part(begin, self._part, None), self._head.resume_lsn)
         self._part += 1
         failpoint(failpoints.PRODUCER_BETWEEN_PARTS)
 
     def _ship(self, batch: Batch, resume_lsn: Lsn) -> None:
+        self._copies.before_ship(batch)
         encoded = self._encoder.encode(batch)
         self._gauges.captured(batch, len(encoded))
         number = -1
@@ -243,6 +261,34 @@ class Tail:
         committed_at = batch.transactions[-1].committed_at if batch.transactions and batch.complete else 0
         self._unacknowledged.append(_Unacknowledged(number, resume_lsn, committed_at))
 
+    # ------------------------------------------------------------------ copies
+
+    @property
+    def _reached(self) -> Lsn:
+        """Every transaction committed before here was delivered, and none behind it."""
+        return self._resume_lsn if self._begin is None else max(self._resume_lsn, self._begin.final_lsn)
+
+    @property
+    def captured_at(self) -> int:
+        """Commit time of the newest transaction delivered, microseconds since 1970 UTC."""
+        return self.stages.captured
+
+    def _place_copies(self) -> bool:
+        """Between two transactions, as far as the topic is concerned; returns whether nothing may be received now."""
+        return self._part == 0 and self._copies.turn(self, self._reached)
+
+    def ship_chunk(self, batch: Batch) -> tuple[int, int]:
+        """Ship a batch behind all that was gathered; returns its last append's number, and its record's sequence."""
+        self._ship_whole(must=True)
+        self._ship(batch, self._resume_lsn if batch.complete else self._head.resume_lsn)
+        return self._unacknowledged[-1].number, self._head.sequence
+
+    def breathe(self) -> None:
+        """Take acknowledgements and keep the source's session alive."""
+        self._pulse()
+        self._take_acks()
+        self._send_status()
+
     def _await_room(self) -> None:
         while self._appender.inflight_bytes > self._tuning.inflight_bytes:
             self._wait_for_acks()
@@ -253,6 +299,7 @@ class Tail:
         for ack in self._appender.acks():
             self._next_offset = ack.offset + 1
             self._acked_bytes += ack.value_bytes
+            self._copies.acknowledged(ack.number)
             waiting = self._unacknowledged
             while waiting and waiting[0].number <= ack.number:
                 _, resume_lsn, committed_at = waiting.popleft()
@@ -271,6 +318,7 @@ class Tail:
             self._release_the_server(now)
         # A server that asks for an answer is shutting down, or lost patience: it must not wait out the delay.
         trail_seconds = 0.0 if asked else self._tuning.confirm_delay_seconds
+        self._copies.confirmed(now - trail_seconds)
         confirmed = self._confirmed
         while self._acknowledged and self._acknowledged[0][0] + trail_seconds <= now:
             confirmed = self._acknowledged.popleft()[1]
@@ -335,9 +383,7 @@ class Tail:
 
     def _wait_for_acks(self) -> None:
         select.select([self._appender.wake_fd], [], [], _WAIT_SECONDS)
-        self._pulse()
-        self._take_acks()
-        self._send_status()
+        self.breathe()
 
     def _append_and_wait(self, value: bytes) -> int:
         number = self._appender.append(value)
@@ -361,7 +407,9 @@ class Tail:
         self._ship_whole(must=True)
         while self._appender.inflight:
             self._wait_for_acks()
+        before = self._head
         self.begin()
+        self._renewed(before, self._head)
 
     def _drain(self) -> None:
         """Before stopping: ship what is whole, wait a little for acknowledgements, confirm."""

@@ -142,6 +142,16 @@ ROWS = (
                 description="No value: the server sets no limit but its disk.",
             ),
             Panel(
+                "Rows of tables that are copied, a second",
+                (
+                    Query(
+                        f"sum by (registry, table) (rate(embassy_snapshot_rows_total{_OF}[1m]))",
+                        "{{registry}} {{table}}",
+                    ),
+                ),
+                "ops",
+            ),
+            Panel(
                 "Slots",
                 (
                     Query(f"max by (registry) (embassy_slot_active{_OF})", "{{registry}} held"),

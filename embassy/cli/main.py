@@ -44,6 +44,7 @@ COMMANDS = (
     Command("home", "Shut home, once the embassy has the registries."),
     Command("keyd", "Embassy: hold the recipient keys in a process of their own."),
     Command("failback", "Find what home committed and never shipped."),
+    Command("resync", "Copy a table's rows anew, while everything goes on."),
     Command("status", "State, lag and age of each stream."),
     Command("verify", "Compare the replicas with home, row by row."),
     Command("watch", "What status shows, again and again."),

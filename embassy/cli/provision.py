@@ -136,9 +136,9 @@ def apply(
 ) -> ExitCode:
     """Make what is missing.
 
-    The slot begins with the publication's tables empty. Where they hold rows already, load the same rows into the
-    replica (pg_dump), keep writers out meanwhile, and pass --replica-is-level. Tables that were added since are
-    published by applying again.
+    Tables that hold rows already are copied by the producer, while home writes on. If the replica holds the same rows
+    (pg_dump), keep writers out meanwhile, and pass --replica-is-level: nothing is copied. Tables that were added since
+    are published by applying again.
     """
     parts = _parts(options, _Wish(producer_role, replica_is_level, retention_hours, schema))
     console = Console(stderr=True)

@@ -76,6 +76,7 @@ def _registry(entry: Observed, thresholds: Thresholds) -> dict[str, Any]:
         "verified": _verified(entry),
         "slot": _slot(entry),
         "topics": {"home": _tail(tail_of(seen.home)), "foreign": _tail(tail_of(seen.foreign))},
+        "copies": _copies(entry),
         "exceeded": thresholds.exceeded(entry),
         "cause": _finding(health.cause) if health.cause is not None else None,
         "findings": [_finding(finding) for finding in health.findings],
@@ -118,6 +119,12 @@ def _verified(entry: Observed) -> dict[str, Any] | None:
         "outcome": found.outcome,
         "differing_rows": found.differing_rows,
     }
+
+
+def _copies(entry: Observed) -> list[dict[str, Any]] | None:
+    """The tables that are still being copied; null if the replica was not seen."""
+    replica = replica_seen(entry.observation)
+    return None if replica is None else [copy._asdict() for copy in replica.copies]
 
 
 def _tail(tail: TailSeen | None) -> dict[str, Any] | None:

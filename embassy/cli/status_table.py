@@ -21,6 +21,7 @@ _COLOURS = {
     State.DELAYED: "cyan",
     State.FROZEN: "bold red",
     State.CATCHING_UP: "yellow",
+    State.SNAPSHOTTING: "yellow",
     State.PROVISIONING: "yellow",
     State.STALLED: "red",
     State.BROKEN: "bold red",

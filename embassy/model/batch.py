@@ -91,6 +91,33 @@ class Segment(NamedTuple):
     """TRUNCATE: every relation of the statement, ``relation`` being the first."""
 
 
+class Chunk(NamedTuple):
+    """Rows of a table that is copied: what the source holds of them at the batch's place in the stream.
+
+    All rows of a range of keys, if it has one: what the replica has there is replaced. Else rows that take the place
+    of those with the same key.
+    """
+
+    relation: int
+    """Index into the batch's relations."""
+    by_range: bool
+    """Whether it speaks of a range. Without bounds that is the whole table."""
+    key: tuple[int, ...]
+    """Positions of the columns that the bounds speak of, in the order in which they are compared; empty: no bounds."""
+    lower: tuple[bytes, ...]
+    """Texts of the lower bound; empty: from the first row."""
+    lower_inclusive: bool
+    upper: tuple[bytes, ...]
+    """Texts of the upper bound, inclusive; empty: to the last row."""
+    spared: tuple[bytes, ...]
+    """Per column of the key the elements of rows in the range that the stream has brought already: to be left alone."""
+    rows: int
+    columns: tuple[int, ...]
+    """Positions of the columns of ``copy_text``."""
+    copy_text: bytes
+    """``rows`` lines of COPY text format, each ended by a newline, in the order of ``columns``."""
+
+
 class Batch(NamedTuple):
     """Whole transactions, or one part of a single transaction that is larger than a batch."""
 
@@ -106,3 +133,6 @@ class Batch(NamedTuple):
     """Which part of a large transaction, from 0; 0 for whole transactions."""
     complete: bool
     """False while parts of the large transaction are still to come."""
+    chunk: Chunk | None = None
+    """Rows of a table that is copied. A batch that has them holds no changes; a table that can only be copied whole comes
+    in parts, as if it were one transaction."""

@@ -22,8 +22,18 @@ from embassy.model.findings import (
     unknown,
 )
 from embassy.model.measures import Limits, Measures, applied_age, delay_of, tail_of
-from embassy.model.observation import Absent, ControlSeen, Observation, ProgressSeen, ReplicaSeen, TopicSeen
+from embassy.model.observation import (
+    Absent,
+    ControlSeen,
+    CopySeen,
+    Observation,
+    ProgressSeen,
+    ReplicaSeen,
+    TopicSeen,
+)
 from embassy.model.wording import instant, span
+
+_COPIES_TOLD = 5
 
 
 def bridge(observation: Observation, limits: Limits) -> Iterator[Finding]:
@@ -56,6 +66,7 @@ def consumer(observation: Observation, measures: Measures, limits: Limits) -> It
             yield _frozen(observation, replica.control, replica.control.frozen_at)
             return
         yield from _following(observation, replica, replica.progress, measures, limits)
+        yield from _copying(replica)
 
 
 # ---------------------------------------------------------------------- bridge
@@ -177,6 +188,21 @@ def _frozen(observation: Observation, control: ControlSeen, frozen_at: float) ->
     since = instant(frozen_at, now=observation.observed_at)
     text = f"frozen by {control.frozen_by} since {since}: {control.reason}"
     return Finding(Stage.CONSUMER, Condition.FROZEN, text, UNFREEZE)
+
+
+def _copying(replica: ReplicaSeen) -> Iterator[Finding]:
+    if replica.copies:
+        told = ", ".join(_copied(copy) for copy in replica.copies[:_COPIES_TOLD])
+        rest = len(replica.copies) - _COPIES_TOLD
+        text = f"still being copied: {told}" + (f" and {rest} more" if rest > 0 else "")
+        remedy = "wait; if it does not go on, see the producer's log"
+        yield Finding(Stage.CONSUMER, Condition.SNAPSHOTTING, text, remedy)
+
+
+def _copied(copy: CopySeen) -> str:
+    if copy.rows_expected is None:
+        return f"{copy.table} (not begun)"
+    return f"{copy.table} ({copy.rows_copied} of about {max(copy.rows_expected, copy.rows_copied)} rows)"
 
 
 def _standing_still(

@@ -31,6 +31,7 @@ class Condition(Enum):
     FROZEN = "frozen"
     STALLED = "stalled"
     CATCHING_UP = "catching-up"
+    SNAPSHOTTING = "snapshotting"
     UNKNOWN = "unknown"
 
 

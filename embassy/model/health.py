@@ -34,6 +34,8 @@ class State(Enum):
     """A heartbeat has gone all the way, deliberately so much later: an apply delay is set."""
     FROZEN = "frozen"
     """Nothing is applied, because an operator or a threshold said so."""
+    SNAPSHOTTING = "snapshotting"
+    """What comes is fresh, and a table is still being copied: the replica is not whole."""
     STALLED = "stalled"
     """Nothing fresh arrives."""
     PROMOTED = "promoted"
@@ -58,6 +60,7 @@ _STATES = {
     Condition.FROZEN: State.FROZEN,
     Condition.STALLED: State.STALLED,
     Condition.CATCHING_UP: State.CATCHING_UP,
+    Condition.SNAPSHOTTING: State.SNAPSHOTTING,
     Condition.UNKNOWN: State.UNKNOWN,
 }
 _WORST_FIRST = tuple(_STATES)

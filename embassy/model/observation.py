@@ -146,6 +146,15 @@ class VerifiedSeen(NamedTuple):
     """Of all tables, each as it was compared last."""
 
 
+class CopySeen(NamedTuple):
+    """Tables' rows that are still being copied: a table's copies that are not done, together."""
+
+    table: str
+    rows_copied: int
+    rows_expected: int | None
+    """By the planner's estimate when it began; None: it has not."""
+
+
 class ReplicaSeen(NamedTuple):
     """The stream's replica in the embassy."""
 
@@ -160,6 +169,8 @@ class ReplicaSeen(NamedTuple):
     """None: nothing was ever said."""
     verified: VerifiedSeen | None = None
     """None: the replica cannot tell."""
+    copies: tuple[CopySeen, ...] = ()
+    """Tables that are not whole, at the place that the replica has come to."""
 
 
 class Observation(NamedTuple):

@@ -14,6 +14,7 @@ from embassy.model.observation import (
     Beat,
     Clock,
     ControlSeen,
+    CopySeen,
     ProgressSeen,
     ReplicaSeen,
     SlotSeen,
@@ -56,6 +57,14 @@ _VERIFIED = """SELECT extract(epoch FROM r.ended_at)::float8, r.outcome,
                    SELECT ended_at, outcome FROM embassy.verify_run
                    WHERE stream = %(stream)s AND whole AND ended_at IS NOT NULL ORDER BY ended_at DESC
                    LIMIT 1) r ON true"""
+_COPIES = """
+SELECT c.schema_name || '.' || c.table_name, sum(c.rows_copied)::bigint, sum(c.rows_expected)::bigint
+FROM (SELECT schema_name, table_name, rows_copied, rows_expected FROM embassy.table_copy WHERE state <> 'done'
+      UNION ALL SELECT a.schema_name, a.table_name, 0, NULL FROM embassy.awaited_copy a WHERE NOT EXISTS (
+          SELECT FROM embassy.table_copy c
+          WHERE (c.schema_name, c.table_name) = (a.schema_name, a.table_name) AND c.from_key IS NULL AND c.to_key IS NULL
+            AND (c.state <> 'done' OR c.copy > a.after_copy))) c
+GROUP BY 1 ORDER BY 1"""
 # A holder of the lease that waits for another session's lock.
 _BLOCKED = """SELECT string_agg(DISTINCT blocker::text, ', ')
               FROM pg_catalog.pg_stat_activity a, pg_catalog.unnest(pg_catalog.pg_blocking_pids(a.pid)) AS blocker
@@ -109,11 +118,13 @@ class Databases:
             with connection.transaction():
                 connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
                 progress, beat = _progress(connection, stream), _beat(connection)
-                control = _control(connection, stream)
+                control, copies = _control(connection, stream), _copies(connection)
             holder = lease.held_by(connection, stream)
             blocked_by = (_one(connection, _BLOCKED) or "") if holder else ""
             verified = _verified(connection, stream)
-            return ReplicaSeen(self._clock(connection), beat, progress, holder, blocked_by, control, verified)
+            return ReplicaSeen(
+                self._clock(connection), beat, progress, holder, blocked_by, control, verified, copies
+            )
 
     def _connection(self, dsn: str, stream: bytes) -> _Connection:
         connection = self._connections.get((dsn, stream))
@@ -137,6 +148,12 @@ def _has(connection: _Connection, *tables: str) -> bool:
 def _beat(connection: _Connection) -> Beat | None:
     row = connection.execute(_BEAT).fetchone()
     return None if row is None else Beat(*row)
+
+
+def _copies(connection: _Connection) -> tuple[CopySeen, ...]:
+    if not _has(connection, "embassy.table_copy", "embassy.awaited_copy"):
+        return ()
+    return tuple(CopySeen(*row) for row in connection.execute(_COPIES))
 
 
 def _one(connection: _Connection, query: str, *parameters: object) -> Any:

@@ -30,6 +30,19 @@ _BY_SCHEMA = "EXISTS (SELECT FROM pg_catalog.pg_publication_namespace s WHERE s.
 _BY_SCHEMA_VERSION = 150_000
 
 
+_LEAVES = """
+SELECT n.nspname, c.relname
+FROM pg_catalog.pg_class r JOIN pg_catalog.pg_namespace rn ON rn.oid = r.relnamespace
+CROSS JOIN LATERAL (SELECT r.oid UNION SELECT t.relid::oid FROM pg_catalog.pg_partition_tree(r.oid) t) l (oid)
+JOIN pg_catalog.pg_class c ON c.oid = l.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE rn.nspname = %(schema)s AND r.relname = %(name)s AND c.relkind = 'r' AND c.relpersistence = 'p'
+  AND NOT EXISTS (
+      SELECT FROM pg_catalog.pg_publication_rel b JOIN pg_catalog.pg_publication p ON p.oid = b.prpubid
+      WHERE p.pubname = %(publication)s AND b.prrelid IN (
+          SELECT c.oid UNION ALL SELECT a.relid FROM pg_catalog.pg_partition_ancestors(c.oid) a))
+ORDER BY 1, 2"""
+
+
 class PublicationState(NamedTuple):
     """A publication as it is."""
 
@@ -89,6 +102,35 @@ def identify_by_whole_row(connection: psycopg.Connection[Any], table: SourceTabl
 def keep_writers_out(connection: psycopg.Connection[Any], table: SourceTable) -> None:
     """Lock a table against writers until the transaction ends; those who have begun to write are waited for."""
     connection.execute(sql.SQL("LOCK TABLE {}{} IN SHARE ROW EXCLUSIVE MODE").format(_only(table), _name(table)))
+
+
+def unpublished_leaves(
+    connection: psycopg.Connection[Any], publication: str, table: SourceTable
+) -> list[SourceTable]:
+    """What holds the rows of a table, itself or its partitions, as far as nothing of it is in the publication yet."""
+    return [
+        SourceTable(schema, name)
+        for schema, name in connection.execute(
+            _LEAVES.encode(), {"publication": publication, "schema": table.schema, "name": table.name}
+        )
+    ]
+
+
+def let_read(connection: psycopg.Connection[Any], table: SourceTable, role: str) -> None:
+    """Let a role read a table, if it may not."""
+    row = connection.execute(
+        """SELECT pg_catalog.has_schema_privilege(%(role)s, n.oid, 'USAGE'),
+                  pg_catalog.has_table_privilege(%(role)s, c.oid, 'SELECT')
+           FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+           WHERE n.nspname = %(schema)s AND c.relname = %(name)s""",
+        {"role": role, "schema": table.schema, "name": table.name},
+    ).fetchone()
+    enters, reads = row or (True, True)
+    grantee = sql.Identifier(role)
+    if not enters:
+        connection.execute(sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(sql.Identifier(table.schema), grantee))
+    if not reads:
+        connection.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(_name(table), grantee))
 
 
 def holding_rows(connection: psycopg.Connection[Any], tables: Iterable[SourceTable]) -> list[str]:

@@ -1,9 +1,9 @@
 """What a stream needs in its database at home: step by step, and nothing that could break home.
 
 The order is the point. A table without a usable key gets REPLICA IDENTITY FULL before it is published, because home
-could not update its rows otherwise. The publication is whole before the slot is made. The slot comes with a snapshot;
-rows in it are those that the slot will never send, so there must be none, or an operator must have said that the
-replica holds them too. A table that is published later is locked while its rows are looked for.
+could not update its rows otherwise. Tables are published once the slot is there, each locked for a moment against
+writers: if it holds rows, a copy of them is asked for in the same transaction, so that the request is in the stream
+before any change of the table. If an operator says that the replica holds the same rows, nothing is copied.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from psycopg import sql
 
 from embassy.model.errors import ConfigurationError, RefusedError
 from embassy.model.step import Step
-from embassy.pg import ddl_capture, publication, slots, source_schema
+from embassy.pg import ddl_capture, publication, slots, source_schema, table_copies
 from embassy.pg.catalog import OWN_TABLES, SourceTable, brief, source_tables
 from embassy.pg.connection import connect, place_of
 from embassy.pg.setup_errors import LOCK_SETTINGS, in_turn
@@ -25,7 +25,10 @@ from embassy.pg.setup_errors import LOCK_SETTINGS, in_turn
 _APPLICATION = "embassy-provision"
 _SLOT_WAIT_SECONDS = 60.0
 
-_LEVEL = "load the same rows into the replica, keep writers out until this has run, and pass --replica-is-level"
+_LEVEL = (
+    "ALTER PUBLICATION … DROP TABLE them, then run this again: it copies them; or, if the replica holds the same rows, "
+    "keep writers out until this has run and pass --replica-is-level"
+)
 
 
 class SourceWish(NamedTuple):
@@ -78,15 +81,22 @@ class _Setup:
                 yield self._step(f"replica identity FULL of {table}", partial(in_turn, connection, identify))
         create = partial(publication.create, connection, wish.publication)
         yield self._step(f"publication {wish.publication}", None if found else create)
-        for table in tables:
-            add = partial(
-                publication.add if slot is None else self._add_later, connection, wish.publication, table
-            )
-            yield self._step(
-                f"table {table} in the publication", None if table.published else partial(in_turn, connection, add)
-            )
+        # What is published once the slot is there can be asked for in the same breath, if it holds rows.
+        before = [table for table in tables if table.own or wish.replica_is_level]
+        yield from self._publish(before, later=slot is not None)
         yield self._capture()
         yield self._step(f"slot {wish.slot}", self._make_slot if slot is None else None)
+        yield from self._publish([table for table in tables if table not in before], later=True)
+
+    def _publish(self, tables: list[SourceTable], *, later: bool) -> Iterator[Step]:
+        for table in tables:
+            add = partial(
+                self._add_later if later else publication.add, self._connection, self._wish.publication, table
+            )
+            yield self._step(
+                f"table {table} in the publication",
+                None if table.published else partial(in_turn, self._connection, add),
+            )
 
     def _capture(self) -> Step:
         connection, name = self._connection, self._wish.publication
@@ -192,23 +202,26 @@ class _Setup:
                 place=self._place,
                 hint="give each a primary key of plain columns (from 18 on no identity may have generated ones)",
             )
-        fresh = [table for table in tables if not (table.published or table.own or table.partitioned)]
-        filled = [] if self._wish.replica_is_level else publication.holding_rows(self._connection, fresh)
-        if filled:
-            raise self._missing(filled)
 
     def _missing(self, filled: list[str]) -> RefusedError:
         return RefusedError(
-            f"tables hold rows that the stream will not bring: {brief(filled)}", place=self._place, hint=_LEVEL
+            f"tables that were published before there was a slot hold rows: {brief(filled)}",
+            place=self._place,
+            hint=_LEVEL,
         )
 
     def _add_later(self, connection: psycopg.Connection[Any], name: str, table: SourceTable) -> None:
-        """Into a stream that runs: nobody may write between the look for rows and the publication."""
+        """Into a stream that runs: nobody may write between the look for rows and the publication.
+
+        The rows that are there are asked for in the same transaction, so the stream brings the request before any
+        change of the table.
+        """
         publication.keep_writers_out(connection, table)
         if not (self._wish.replica_is_level or table.own):
-            filled = publication.holding_rows(connection, [table])
-            if filled:
-                raise self._missing(filled)
+            for leaf in publication.unpublished_leaves(connection, name, table):
+                if publication.holding_rows(connection, [leaf]):
+                    publication.let_read(connection, leaf, self._wish.producer_role)
+                    table_copies.request(connection, leaf.schema, leaf.name, reason="there before the stream")
         publication.add(connection, name, table)
 
     def _make_slot(self) -> None:

@@ -190,6 +190,10 @@ class ProducerTuning(_Section):
     confirm_delay_seconds: float = Field(default=30, ge=0)
     """How long after the cluster's acknowledgement a position is confirmed to the slot. An acknowledgement is not
     an fsync: until the brokers' pages are on disk, the source must be able to send again."""
+    copy_tables: int = Field(default=2, ge=1, le=16)
+    """Tables that are copied at the same time."""
+    copy_chunk_bytes: int = Field(default=2 * MIB, ge=1024)
+    """About how much of a table is read at once; each chunk is one short transaction at the source."""
     release_seconds: float = Field(default=10, gt=0)
     """How long a server that shuts down is kept waiting for what the home cluster does not acknowledge."""
 

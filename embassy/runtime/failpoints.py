@@ -2,7 +2,7 @@
 
 ``EMBASSY_FAILPOINT=name[:nth][:kill|raise]`` arms one: at the nth time (default 1) that the place is reached the
 process kills itself, as a power failure would, or raises `FailpointReached`. Unarmed, a place costs one comparison.
-Fault tests go through `ALL` and `PROMOTION`, so a window added here is tested from then on.
+Fault tests go through `ALL`, `COPYING` and `PROMOTION`, so a window added here is tested from then on.
 """
 
 from __future__ import annotations
@@ -25,11 +25,17 @@ PRODUCER_AFTER_APPEND: Final = "producer.after_append"
 PRODUCER_BETWEEN_PARTS: Final = "producer.between_parts"
 PRODUCER_AFTER_ACK: Final = "producer.after_ack"
 PRODUCER_AFTER_CONFIRM: Final = "producer.after_confirm"
+PRODUCER_AFTER_CHUNK_READ: Final = "producer.after_chunk_read"
+PRODUCER_AFTER_CHUNK_SHIPPED: Final = "producer.after_chunk_shipped"
+PRODUCER_BETWEEN_PIECES: Final = "producer.between_pieces"
+PRODUCER_AFTER_ROW_REQUESTED: Final = "producer.after_row_requested"
+PRODUCER_AFTER_COPY_NOTED: Final = "producer.after_copy_noted"
 BRIDGE_BEFORE_APPEND: Final = "bridge.before_append"
 BRIDGE_AFTER_APPEND: Final = "bridge.after_append"
 BRIDGE_BETWEEN_PARTS: Final = "bridge.between_parts"
 CONSUMER_BEFORE_APPLY: Final = "consumer.before_apply"
 CONSUMER_BETWEEN_PARTS: Final = "consumer.between_parts"
+CONSUMER_AFTER_CHUNK_CLEARED: Final = "consumer.after_chunk_cleared"
 CONSUMER_BEFORE_REPLAY: Final = "consumer.before_replay"
 CONSUMER_AFTER_APPLY: Final = "consumer.after_apply"
 CONSUMER_BEFORE_COMMIT: Final = "consumer.before_commit"
@@ -55,6 +61,15 @@ ALL: Final = (
     CONSUMER_AFTER_COMMIT,
 )
 
+COPYING: Final = (
+    PRODUCER_AFTER_CHUNK_READ,
+    PRODUCER_AFTER_CHUNK_SHIPPED,
+    PRODUCER_BETWEEN_PIECES,
+    PRODUCER_AFTER_ROW_REQUESTED,
+    PRODUCER_AFTER_COPY_NOTED,
+    CONSUMER_AFTER_CHUNK_CLEARED,
+)
+"""While a table is copied."""
 
 PROMOTION_STEPS: Final = ("lock", "gate", "drain", "seal", "verify", "epoch", "open", "smoke", "report")
 PROMOTION: Final = tuple(
@@ -97,7 +112,7 @@ def parse(text: str) -> _Armed | None:
     if not text:
         return None
     name, *rest = text.split(":")
-    known = (*ALL, *PROMOTION)
+    known = (*ALL, *COPYING, *PROMOTION)
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         raise ConfigurationError(

@@ -122,6 +122,8 @@ class ProducerGauges:
     def __init__(
         self, metrics: Metrics, registry: str, *, link: ClusterLink, wall: Callable[[], float] = time.time
     ) -> None:
+        self._metrics, self._registry = metrics, registry
+        self._copied: dict[str, Counter] = {}
         self._captured = Passage(metrics, registry, "captured", wall)
         self._passage = Passage(metrics, registry, "published", wall)
         self._events = metrics.counter(catalogue.EVENTS, registry=registry, stage="captured")
@@ -153,6 +155,15 @@ class ProducerGauges:
         self._published_bytes.inc(value_bytes)
         self._passage.reached(resume_lsn, committed_at / _MICROSECONDS)
         self._link.up()
+
+    def copied(self, table: str, rows: int) -> None:
+        """So many more rows of a table are in the topic."""
+        counter = self._copied.get(table)
+        if counter is None:
+            counter = self._copied[table] = self._metrics.counter(
+                catalogue.SNAPSHOT_ROWS, registry=self._registry, table=table
+            )
+        counter.inc(rows)
 
     def slot(self, reading: SlotReading) -> None:
         """The slot was looked at."""

@@ -20,13 +20,13 @@ from typing import Any
 import fastavro
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
-from embassy.model.batch import Batch, Operation, Segment, Transaction
+from embassy.model.batch import Batch, Chunk, Operation, Segment, Transaction
 from embassy.model.errors import IntegrityError
 from embassy.model.lsn import Lsn
 from embassy.model.relation import Column, Relation, ReplicaIdentity
 from embassy.wire.avro_long import encode_long
 
-_SHIPPED = ("batch.avsc",)
+_SHIPPED = ("batch.avsc", "batch-2.avsc")
 """The schemas of every released version, oldest first; the last is written. Append only."""
 
 _MARKER = b"\xc3\x01"
@@ -59,11 +59,11 @@ _WRITTEN_PREFIX, _WRITTEN = list(_SCHEMAS.items())[-1]
 _FIELD_SCHEMAS = {
     field["name"]: fastavro.parse_schema(field["type"], named_schemas={})
     for field in _SOURCES[_WRITTEN_PREFIX]["fields"]
-    if field["name"] in ("relations", "transactions")
+    if field["name"] in ("relations", "transactions", "chunk")
 }
 
 _END = b"\0"
-"""Of an array."""
+"""Of an array; and the number of the first branch of a union, null."""
 _BOOLEANS = (b"\0", b"\1")
 _SMALL = tuple([encode_long(number) for number in range(256)])
 _OPERATIONS = {operation: encode_long(index) for index, operation in enumerate(Operation)}
@@ -97,6 +97,7 @@ class BatchEncoder:
             ),
             _long(batch.part),
             _BOOLEANS[batch.complete],
+            _END if batch.chunk is None else _by_library("chunk", batch.chunk._asdict()),
         )
         return b"".join(parts)
 
@@ -132,7 +133,7 @@ def _longs(numbers: tuple[int, ...]) -> bytes:
     return b"".join([_long(len(numbers)), *map(_long, numbers), _END]) if numbers else _END
 
 
-def _by_library(field: str, datum: list[dict[str, Any]]) -> bytes:
+def _by_library(field: str, datum: list[dict[str, Any]] | dict[str, Any]) -> bytes:
     out = BytesIO()
     fastavro.schemaless_writer(out, _FIELD_SCHEMAS[field], datum)
     return out.getvalue()
@@ -176,6 +177,7 @@ def _from_avro(datum: dict[str, Any]) -> Batch:
         tuple([_transaction(fields) for fields in datum["transactions"]]),
         datum["part"],
         datum["complete"],
+        _chunk(datum["chunk"]),
     )
 
 
@@ -189,6 +191,14 @@ def _segment(fields: dict[str, Any]) -> Segment:
     for name in ("columns", "key", "values", "old", "truncated"):
         fields[name] = tuple(fields[name])
     return Segment(**fields)
+
+
+def _chunk(fields: dict[str, Any] | None) -> Chunk | None:
+    if fields is None:
+        return None
+    for name in ("key", "lower", "upper", "spared", "columns"):
+        fields[name] = tuple(fields[name])
+    return Chunk(**fields)
 
 
 def _transaction(fields: dict[str, Any]) -> Transaction:
@@ -207,6 +217,8 @@ def _check(batch: Batch) -> None:
         why = _contradiction(segment, batch)
         if why:
             raise IntegrityError(f"segment {index} of the batch does not add up: {why}", hint=_HINT)
+    if batch.chunk is not None and not _adds_up(batch.chunk, batch):
+        raise IntegrityError("the batch's chunk of a table does not add up", hint=_HINT)
     if len(batch.order) % 2:
         raise IntegrityError("the batch's order ends within a number", hint=_HINT)
     order = array("H", batch.order)
@@ -216,6 +228,20 @@ def _check(batch: Batch) -> None:
         raise IntegrityError("the batch's order does not name every row of every segment once", hint=_HINT)
     if sum(transaction.changes for transaction in batch.transactions) != len(order) or batch.part < 0:
         raise IntegrityError("the batch's transactions do not add up to its changes", hint=_HINT)
+
+
+def _adds_up(chunk: Chunk, batch: Batch) -> bool:
+    if batch.segments or not 0 <= chunk.relation < len(batch.relations):
+        return False
+    width = len(batch.relations[chunk.relation].columns)
+    bounds = {len(bound) for bound in (chunk.lower, chunk.upper, chunk.spared) if bound}
+    return (
+        all(0 <= position < width for position in (*chunk.key, *chunk.columns))
+        and len(set(chunk.key)) == len(chunk.key)
+        and _rising(chunk.columns)
+        and bounds <= {len(chunk.key)}
+        and chunk.rows == chunk.copy_text.count(b"\n")
+    )
 
 
 def _contradiction(segment: Segment, batch: Batch) -> str:

@@ -16,3 +16,14 @@ CREATE TABLE IF NOT EXISTS embassy.table_copy (
     rows_copied bigint NOT NULL,
     bytes_copied bigint NOT NULL
 );
+
+-- Tables whose rows an operator knows to be wrong here: their changes may miss rows until a whole copy has come, so that
+-- a stream that has halted at one goes on to it.
+CREATE TABLE IF NOT EXISTS embassy.awaited_copy (
+    schema_name text NOT NULL,
+    table_name text NOT NULL,
+    after_copy bigint NOT NULL,         -- a whole copy with a higher number, once done, ends it
+    awaited_since timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    awaited_by text NOT NULL DEFAULT session_user,
+    PRIMARY KEY (schema_name, table_name)
+);

@@ -58,5 +58,67 @@ BEGIN
 END
 $$;
 
+-- A producer takes over, or its incarnation is renewed: what was noted last holds if its record is in the topic, else
+-- what is there for sure. A copy that was done, and whose last record is not there, goes on.
+CREATE OR REPLACE FUNCTION embassy.adopt_copies(mine bytea, before bytea, sequence bigint) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$
+    WITH lost AS (
+        UPDATE embassy.copy_place p SET ahead_key = NULL, ahead_sequence = NULL
+        WHERE p.ahead_sequence IS NOT NULL
+          AND NOT (p.incarnation = adopt_copies.before AND p.ahead_sequence <= adopt_copies.sequence)
+        RETURNING p.copy, p.sure_rows, p.sure_bytes
+    )
+    UPDATE embassy.table_copy c
+    SET state = 'copying', finished_at = NULL, rows_copied = lost.sure_rows, bytes_copied = lost.sure_bytes
+    FROM lost WHERE c.copy = lost.copy;
+    DELETE FROM embassy.copy_place p USING embassy.table_copy c WHERE c.copy = p.copy AND c.state = 'done';
+    UPDATE embassy.copy_place p SET incarnation = adopt_copies.mine
+$$;
+
+-- Up to this key everything is in the topic, if the record of that sequence is. False: another producer has taken over.
+CREATE OR REPLACE FUNCTION embassy.note_copy(
+    mine bytea, copy bigint, ahead_key text[], ahead_sequence bigint, rows bigint, bytes bigint, expected bigint,
+    done boolean
+) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+BEGIN
+    INSERT INTO embassy.copy_place AS p (copy, incarnation, ahead_key, ahead_sequence)
+    VALUES (note_copy.copy, mine, note_copy.ahead_key, note_copy.ahead_sequence)
+    ON CONFLICT ON CONSTRAINT copy_place_pkey DO UPDATE
+        SET ahead_key = excluded.ahead_key, ahead_sequence = excluded.ahead_sequence
+        WHERE p.incarnation = mine;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    UPDATE embassy.table_copy c
+    SET state = CASE WHEN done THEN 'done' ELSE 'copying' END,
+        started_at = coalesce(c.started_at, pg_catalog.clock_timestamp()),
+        finished_at = CASE WHEN done THEN pg_catalog.clock_timestamp() END,
+        rows_expected = expected, rows_copied = rows, bytes_copied = bytes
+    WHERE c.copy = note_copy.copy;
+    RETURN true;
+END
+$$;
+
+-- Up to this key everything is in the topic for good.
+CREATE OR REPLACE FUNCTION embassy.confirm_copy(
+    mine bytea, copy bigint, sure_key text[], rows bigint, bytes bigint, done boolean
+) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+BEGIN
+    IF done THEN
+        DELETE FROM embassy.copy_place p WHERE p.copy = confirm_copy.copy AND p.incarnation = mine;
+    ELSE
+        UPDATE embassy.copy_place p
+        SET sure_key = confirm_copy.sure_key, sure_rows = rows, sure_bytes = bytes
+        WHERE p.copy = confirm_copy.copy AND p.incarnation = mine;
+    END IF;
+    RETURN FOUND;
+END
+$$;
+
 REVOKE ALL ON embassy.table_copy, embassy.copy_place FROM PUBLIC;
-REVOKE ALL ON FUNCTION embassy.request_copy(text, text, text[], text[], text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION embassy.request_copy(text, text, text[], text[], text),
+    embassy.adopt_copies(bytea, bytea, bigint),
+    embassy.note_copy(bytea, bigint, text[], bigint, bigint, bigint, bigint, boolean),
+    embassy.confirm_copy(bytea, bigint, text[], bigint, bigint, boolean) FROM PUBLIC;

@@ -9,7 +9,7 @@ import fastavro
 import pytest
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
-from embassy.model.batch import Batch, Operation, Segment, Transaction
+from embassy.model.batch import Batch, Chunk, Operation, Segment, Transaction
 from embassy.model.errors import IntegrityError
 from embassy.model.lsn import Lsn
 from embassy.model.relation import Column, Relation, ReplicaIdentity
@@ -17,7 +17,7 @@ from embassy.wire import batch_codec
 from embassy.wire.batch_codec import BatchEncoder, decode_batch
 from tests.harness.pgoutput import element
 
-SCHEMA: Any = json.loads((files("schemas") / "batch.avsc").read_text(encoding="utf-8"))
+SCHEMA: Any = json.loads((files("schemas") / "batch-2.avsc").read_text(encoding="utf-8"))
 PREFIX_BYTES = 10
 LIVE, SUPERSEDED = False, True
 
@@ -60,6 +60,19 @@ BATCH = Batch(
     complete=False,
 )
 EMPTY = Batch((), (), b"", (), 0, complete=True)
+CHUNK = Chunk(
+    relation=0,
+    by_range=True,
+    key=(2, 0),
+    lower=(b"a", b"1"),
+    lower_inclusive=False,
+    upper=(b"b", b"2"),
+    spared=(element(b"a"), element(b"2")),
+    rows=2,
+    columns=(0, 1, 2),
+    copy_text=b"1\tcalm\t\\N\n2\tgrim\tx\n",
+)
+COPIED = EMPTY._replace(relations=(PERSON,), chunk=CHUNK)
 
 
 def by_library(batch: Batch) -> bytes:
@@ -72,6 +85,7 @@ def by_library(batch: Batch) -> bytes:
     ]
     datum["segments"] = [segment._asdict() | {"operation": segment.operation.name} for segment in batch.segments]
     datum["transactions"] = [transaction._asdict() for transaction in batch.transactions]
+    datum["chunk"] = batch.chunk._asdict() if batch.chunk else None
     out = BytesIO()
     fastavro.schemaless_writer(out, fastavro.parse_schema(SCHEMA), datum)
     return (
@@ -79,12 +93,12 @@ def by_library(batch: Batch) -> bytes:
     )
 
 
-@pytest.mark.parametrize("batch", [BATCH, EMPTY])
+@pytest.mark.parametrize("batch", [BATCH, EMPTY, COPIED])
 def test_a_batch_comes_back_as_it_was(batch: Batch) -> None:
     assert decode_batch(BatchEncoder().encode(batch)) == batch
 
 
-@pytest.mark.parametrize("batch", [BATCH, EMPTY])
+@pytest.mark.parametrize("batch", [BATCH, EMPTY, COPIED])
 def test_the_bytes_are_those_of_an_avro_library(batch: Batch) -> None:
     assert BatchEncoder().encode(batch) == by_library(batch)
 
@@ -99,7 +113,10 @@ def test_what_comes_back_has_the_types_of_the_model() -> None:
 
 def test_a_shipped_schema_never_changes() -> None:
     shipped = {name: prefix.hex() for name, prefix in zip(batch_codec._SHIPPED, batch_codec._SCHEMAS, strict=True)}
-    assert shipped == {"batch.avsc": "c3010d3ebc66895243e6"}
+    assert shipped == {
+        "batch.avsc": "c3010d3ebc66895243e6",
+        "batch-2.avsc": "c301b92c5e3ee2a03058",
+    }
 
 
 def test_the_fingerprint_is_the_one_of_the_avro_specification() -> None:
@@ -117,23 +134,43 @@ def test_every_field_of_the_schema_says_what_it_means() -> None:
         return [schema, *nested] if schema.get("type") == "record" else nested
 
     found = records(SCHEMA)
-    assert [record["name"] for record in found] == ["Batch", "Relation", "Column", "Segment", "Transaction"]
+    assert [record["name"] for record in found] == [
+        "Batch",
+        "Relation",
+        "Column",
+        "Segment",
+        "Transaction",
+        "Chunk",
+    ]
     for record in found:
         assert record["doc"]
         assert all(field["doc"] for field in record["fields"])
 
 
-def test_a_batch_of_an_older_schema_is_read_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    older = {**SCHEMA, "fields": [field for field in SCHEMA["fields"] if field["name"] != "complete"]}
-    newer = {**older, "fields": [*older["fields"], {"name": "complete", "type": "boolean", "default": True}]}
-    prefix = batch_codec._prefix(older)
-    encoded = BatchEncoder().encode(BATCH)
-    old_bytes = prefix + encoded[PREFIX_BYTES:-1]
+def test_a_batch_of_the_first_schema_is_read_with_it() -> None:
+    first = next(iter(batch_codec._SCHEMAS))
+    assert decode_batch(first + BatchEncoder().encode(BATCH)[PREFIX_BYTES:-1]) == BATCH
+
+
+def test_a_batch_of_a_schema_that_is_not_known_yet_is_refused() -> None:
+    unknown = batch_codec._prefix({**SCHEMA, "fields": SCHEMA["fields"][:-2]})
     with pytest.raises(IntegrityError, match="unknown schema"):
-        decode_batch(old_bytes)
-    monkeypatch.setitem(batch_codec._SCHEMAS, prefix, fastavro.parse_schema(older, named_schemas={}))
-    monkeypatch.setattr(batch_codec, "_WRITTEN", fastavro.parse_schema(newer, named_schemas={}))
-    assert decode_batch(old_bytes) == BATCH._replace(complete=True)
+        decode_batch(unknown + BatchEncoder().encode(BATCH)[PREFIX_BYTES:])
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        CHUNK._replace(relation=1),
+        CHUNK._replace(rows=3),
+        CHUNK._replace(key=(3,)),
+        CHUNK._replace(upper=(b"b",)),
+        CHUNK._replace(columns=(1, 0)),
+    ],
+)
+def test_a_chunk_that_does_not_add_up_is_refused(damaged: Chunk) -> None:
+    with pytest.raises(IntegrityError, match="chunk"):
+        decode_batch(BatchEncoder().encode(COPIED._replace(chunk=damaged)))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,165 @@
+"""Writes the chunks of a table that is copied: what they speak of is in the replica afterwards as it is in the chunk.
+
+Rows of the chunk's range go, and the chunk's come, in one transaction: no reader sees one without the other. Where a
+row to come has a key or another unique value that a row outside the range still has, that one is wrong, or stands for
+a range that is yet to be copied: it goes too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from consumers.sql_builder import Access, copy
+from consumers.sql_terms import Target, quoted, typed
+from consumers.targets import Targets
+from consumers.text_rows import TEXT_ARRAY_OID, elements
+from embassy.model.batch import Batch, Chunk
+from embassy.model.errors import IntegrityError
+from embassy.pg.apply_session import ApplySession, Call, Query, StatementFailed
+from embassy.runtime.failpoints import CONSUMER_AFTER_CHUNK_CLEARED, failpoint
+
+_SAVEPOINT = Query("SAVEPOINT embassy_chunk")
+_RELEASE = Query("RELEASE SAVEPOINT embassy_chunk")
+_ROLLBACK_TO = Call(Query("ROLLBACK TO SAVEPOINT embassy_chunk"))
+_UNIQUE_VIOLATION = "23505"
+_STAGE = "pg_temp.embassy_chunk"
+
+
+class ChunkWriter:
+    """Writes within the transaction that is open."""
+
+    def __init__(
+        self, session: ApplySession, targets: Targets, planned_for: Callable[[Access], Sequence[Call]]
+    ) -> None:
+        """Take a session.
+
+        Args:
+            session: the replica's.
+            targets: its tables.
+            planned_for: what to execute so that the planner finds rows in that way.
+        """
+        self._session = session
+        self._targets = targets
+        self._planned_for = planned_for
+
+    def write(self, batch: Batch) -> None:
+        """Write a batch's chunk.
+
+        Raises:
+            IntegrityError: the replica's table cannot hold it.
+            TransientError: the session ended.
+        """
+        chunk = batch.chunk
+        assert chunk is not None, "only batches with a chunk are written here"
+        relation = batch.relations[chunk.relation]
+        destination = self._targets.of(relation)
+        try:
+            if chunk.by_range:
+                self._session.run([*self._planned_for(Access.BY_INDEX_AND_IMAGE), _cleared(destination, chunk)])
+            failpoint(CONSUMER_AFTER_CHUNK_CLEARED)
+            if chunk.rows:
+                self._fill(destination, chunk)
+        except StatementFailed as failure:
+            raise IntegrityError(
+                f"rows of {relation} that are copied cannot be written: {failure.reason}",
+                place=f"{relation}, {self._session.place}",
+                hint="make the replica's table what the source's is, then start the consumer again; nothing was skipped",
+            ) from failure
+
+    def _fill(self, destination: Target, chunk: Chunk) -> None:
+        self._session.defer(_SAVEPOINT)
+        try:
+            rows = self._session.copy(copy(destination, chunk.columns), chunk.copy_text)
+        except StatementFailed as failure:
+            if failure.sqlstate != _UNIQUE_VIOLATION:
+                raise
+            self._session.run([_ROLLBACK_TO])
+            rows = self._replace(destination, chunk)
+        self._session.defer(_RELEASE)
+        if rows != chunk.rows:
+            raise IntegrityError(
+                f"{rows} of {chunk.rows} rows of {destination.relation} were written", place=self._session.place
+            )
+
+    def _replace(self, destination: Target, chunk: Chunk) -> int:
+        """By way of a table that holds the rows for a moment."""
+        names = ", ".join(quoted(destination.columns[position].name) for position in chunk.columns)
+        session = self._session
+        session.run(
+            [
+                Call(
+                    Query(
+                        f"CREATE TEMPORARY TABLE embassy_chunk ON COMMIT DROP AS "
+                        f"SELECT {names} FROM ONLY {destination.name} LIMIT 0"
+                    )
+                )
+            ]
+        )
+        session.copy(f"COPY {_STAGE} ({names}) FROM STDIN", chunk.copy_text)
+        by_number = {column.number: column.name for column in destination.columns}
+        calls = [*self._planned_for(Access.BY_SCAN)]
+        for index in destination.indexes:
+            if index.unique and all(column.number in by_number for column in index.columns):
+                same = " AND ".join(
+                    f"t.{quoted(by_number[c.number])} OPERATOR({quoted(c.equals_schema)}.{c.equals_name}) "
+                    f"s.{quoted(by_number[c.number])}"
+                    for c in index.columns
+                )
+                calls.append(
+                    Call(Query(f"DELETE FROM ONLY {destination.name} AS t USING {_STAGE} AS s WHERE {same}"))
+                )
+        calls.append(
+            Call(
+                Query(
+                    f"INSERT INTO {destination.name} ({names}) OVERRIDING SYSTEM VALUE SELECT {names} FROM {_STAGE}"
+                )
+            )
+        )
+        rows = session.run(calls)[-1]
+        session.run([Call(Query(f"DROP TABLE {_STAGE}"))])
+        return rows
+
+
+def _cleared(destination: Target, chunk: Chunk) -> Call:
+    """The statement that takes away what the range holds, but for what it must leave alone."""
+    columns = [destination.columns[position] for position in chunk.key]
+    names = ", ".join(f"t.{quoted(column.name)}" for column in columns)
+    conditions: list[str] = []
+    types: list[int] = []
+    values: list[bytes | None] = []
+    for operator, bound in (
+        (">=" if chunk.lower_inclusive else ">", chunk.lower),
+        ("<=", chunk.upper),
+    ):
+        if bound:
+            parameters = ", ".join(f"${len(values) + i}" for i in range(1, len(bound) + 1))
+            conditions.append(f"({names}) {operator} ({parameters})")
+            types += [column.base_oid for column in columns]
+            values += bound
+    if chunk.spared:
+        arrays = ", ".join(f"pg_catalog.unnest(${len(values) + i})" for i in range(1, len(columns) + 1))
+        texts = [f"s{i}" for i in range(len(columns))]
+        keys = [typed(column, text) for column, text in zip(columns, texts, strict=True)]
+        selected = ", ".join(
+            f"{key or text} AS k{i}" for i, (key, text) in enumerate(zip(keys, texts, strict=True))
+        )
+        same = " AND ".join(
+            f"t.{quoted(column.name)} OPERATOR(pg_catalog.=) v.k{i}"
+            if key
+            else f"t.{quoted(column.name)}::pg_catalog.text = v.k{i}"
+            for i, (column, key) in enumerate(zip(columns, keys, strict=True))
+        )
+        conditions.append(
+            f"NOT EXISTS (SELECT FROM (SELECT {selected} FROM ROWS FROM ({arrays}) AS u ({', '.join(texts)}) OFFSET 0) "
+            f"AS v WHERE {same})"
+        )
+        types += [TEXT_ARRAY_OID] * len(columns)
+        values += [_array(column) for column in chunk.spared]
+    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    return Call(Query(f"DELETE FROM ONLY {destination.name} AS t{where}", tuple(types)), values)
+
+
+def _array(column: bytes) -> bytes:
+    """Elements as the text of an array."""
+    texts = [(value or b"").replace(b"\\", rb"\\").replace(b'"', rb"\"") for value in elements(column)]
+    return b"{" + b",".join(b'"' + text + b'"' for text in texts) + b"}"

@@ -1,0 +1,185 @@
+"""Which copies are wanted at home, and how far each is: tables embassy.table_copy and embassy.copy_place."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import psycopg
+
+from embassy.model.errors import RefusedError
+
+MOVED = "its key changed while its table was copied"
+"""Why single rows are asked for by the producer itself."""
+
+_UNFINISHED = """
+SELECT c.copy, c.schema_name, c.table_name, c.from_key, c.to_key, coalesce(p.ahead_key, p.sure_key), c.rows_copied,
+       c.bytes_copied, c.reason
+FROM embassy.table_copy c LEFT JOIN embassy.copy_place p ON p.copy = c.copy
+WHERE c.state <> 'done' ORDER BY c.copy"""
+
+
+_LEAVES = """
+SELECT n.nspname, c.relname
+FROM pg_catalog.pg_class r JOIN pg_catalog.pg_namespace rn ON rn.oid = r.relnamespace
+CROSS JOIN LATERAL (SELECT r.oid UNION SELECT t.relid::oid FROM pg_catalog.pg_partition_tree(r.oid) t) l (oid)
+JOIN pg_catalog.pg_class c ON c.oid = l.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE rn.nspname = %s AND r.relname = %s AND c.relkind = 'r' AND c.relpersistence = 'p' ORDER BY 1, 2"""
+
+
+class WantedCopy(NamedTuple):
+    """A copy that is not finished."""
+
+    copy: int
+    schema: str
+    name: str
+    from_key: tuple[str, ...]
+    to_key: tuple[str, ...]
+    at: tuple[str, ...]
+    """Everything up to this key is in the stream; empty: nothing yet."""
+    rows: int
+    bytes: int
+    moved: bool
+    """Whether it is of a single row whose key has changed."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is of all rows."""
+        return not (self.from_key or self.to_key)
+
+
+class CopyNote(NamedTuple):
+    """How far a copy has come."""
+
+    ahead_key: tuple[str, ...]
+    ahead_sequence: int
+    """Of the record that brought everything up to that key."""
+    rows: int
+    bytes: int
+    rows_expected: int
+    done: bool
+
+
+def unfinished(connection: psycopg.Connection[Any]) -> list[WantedCopy]:
+    """The copies that are not done, oldest first; none where the product is not provisioned for them."""
+    if connection.execute("SELECT pg_catalog.to_regclass('embassy.copy_place') IS NULL").fetchone() == (True,):
+        return []
+    return [
+        WantedCopy(
+            copy,
+            schema,
+            name,
+            tuple(from_key or ()),
+            tuple(to_key or ()),
+            tuple(at or ()),
+            rows,
+            size,
+            reason == MOVED and from_key == to_key,
+        )
+        for copy, schema, name, from_key, to_key, at, rows, size, reason in connection.execute(_UNFINISHED)
+    ]
+
+
+def request(
+    connection: psycopg.Connection[Any],
+    schema: str,
+    name: str,
+    from_key: list[str] | None = None,
+    to_key: list[str] | None = None,
+    *,
+    reason: str,
+) -> int:
+    """Ask for a copy; returns its number."""
+    row = connection.execute(
+        "SELECT embassy.request_copy(%s, %s, %s, %s, %s)", (schema, name, from_key, to_key, reason)
+    ).fetchone()
+    assert row is not None, "the function returns the number"
+    return int(row[0])
+
+
+def adopt(connection: psycopg.Connection[Any], mine: bytes, before: bytes, sequence: int) -> None:
+    """Take over the copies: from now on only what this incarnation notes counts.
+
+    Args:
+        connection: to the source.
+        mine: the incarnation that begins.
+        before: the one that it continues.
+        sequence: of the last record of that one that is in the topic.
+    """
+    if connection.execute("SELECT pg_catalog.to_regclass('embassy.copy_place') IS NULL").fetchone() != (True,):
+        connection.execute("SELECT embassy.adopt_copies(%s, %s, %s)", (mine, before, sequence))
+
+
+def note(connection: psycopg.Connection[Any], mine: bytes, copy: int, noted: CopyNote) -> bool:
+    """Note what the topic has acknowledged; False if another producer has taken over."""
+    row = connection.execute(
+        "SELECT embassy.note_copy(%s, %s, %s, %s, %s, %s, %s, %s)",
+        (
+            mine,
+            copy,
+            list(noted.ahead_key),
+            noted.ahead_sequence,
+            noted.rows,
+            noted.bytes,
+            noted.rows_expected,
+            noted.done,
+        ),
+    ).fetchone()
+    return row == (True,)
+
+
+def make_sure(connection: psycopg.Connection[Any], mine: bytes, copy: int, noted: CopyNote) -> bool:
+    """Note what is in the topic for good; False if another producer has taken over."""
+    row = connection.execute(
+        "SELECT embassy.confirm_copy(%s, %s, %s, %s, %s, %s)",
+        (mine, copy, list(noted.ahead_key), noted.rows, noted.bytes, noted.done),
+    ).fetchone()
+    return row == (True,)
+
+
+class CopyState(NamedTuple):
+    """A copy as whoever waits for it sees it."""
+
+    state: str
+    rows: int
+    bytes: int
+    rows_expected: int | None
+
+
+def state(connection: psycopg.Connection[Any], copy: int) -> CopyState | None:
+    """A copy by its number; None if there is none."""
+    row = connection.execute(
+        "SELECT state, rows_copied, bytes_copied, rows_expected FROM embassy.table_copy WHERE copy = %s", (copy,)
+    ).fetchone()
+    return None if row is None else CopyState(*row)
+
+
+def table_and_leaves(connection: psycopg.Connection[Any], name: str) -> list[tuple[str, str]]:
+    """The tables that hold the rows of one, by its name as SQL writes it (``public`` if it names no schema).
+
+    Raises:
+        RefusedError: there is no such table, or not of the registry.
+    """
+    parts = connection.execute("SELECT pg_catalog.parse_ident(%s)", (name,)).fetchone()
+    schema, table = (["public", *parts[0]] if parts else [])[-2:]
+    found = connection.execute(_LEAVES, (schema, table)).fetchall()
+    if not found or schema == "embassy":
+        raise RefusedError(
+            f"there is no table {schema}.{table} whose rows are replicated",
+            hint="name it as SQL does: schema.table, with double quotes where they are needed",
+        )
+    return [(of, leaf) for of, leaf in found]
+
+
+def await_copy(connection: psycopg.Connection[Any], schema: str, name: str) -> None:
+    """In a replica: let changes of a table miss rows until a whole copy of it has come."""
+    connection.execute(
+        """INSERT INTO embassy.awaited_copy AS a (schema_name, table_name, after_copy)
+           VALUES (%(schema)s, %(name)s, coalesce((
+               SELECT max(copy) FROM embassy.table_copy
+               WHERE (schema_name, table_name, state) = (%(schema)s, %(name)s, 'done')
+                 AND from_key IS NULL AND to_key IS NULL), 0))
+           ON CONFLICT (schema_name, table_name) DO UPDATE
+           SET (after_copy, awaited_since, awaited_by) = (
+               excluded.after_copy, excluded.awaited_since, excluded.awaited_by)""",
+        {"schema": schema, "name": name},
+    )

@@ -1,0 +1,226 @@
+"""Copies tables beside a stream: which copies are wanted, who reads them, and what is written down about them.
+
+The clerk, a thread with a session of its own, asks the source for unfinished copies, lets a few readers work at a time,
+and notes at the source what the topic has acknowledged. A session that breaks is opened again; a copy that cannot be
+read is told once and tried again. Neither ends the stream.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, Self
+
+import psycopg
+import structlog
+
+from embassy.model.errors import EmbassyError, TransientError
+from embassy.model.record import Head
+from embassy.pg import table_copies
+from embassy.pg.connection import connect
+from embassy.pg.lost_session import passing
+from embassy.pg.table_copies import WantedCopy
+from embassy.runtime import failpoints
+from embassy.runtime.failpoints import failpoint
+from producers.copy_desk import CopyDesk, InTopic, Noted, Renewed, Unfinished
+from producers.table_reader import TableReader
+
+_POLL_SECONDS = 1.0
+_RETRY_SECONDS = 5.0
+_JOIN_SECONDS = 10.0
+_ROWS_AT_ONCE = 500
+_APPLICATION = "embassy-copy"
+
+_Table = tuple[str, str]
+
+
+class Gauges(Protocol):
+    """What the copies tell of themselves."""
+
+    def copied(self, table: str, rows: int) -> None:
+        """So many more rows of a table are in the topic."""
+
+
+class CopyTuning(NamedTuple):
+    """How much at once."""
+
+    tables: int
+    chunk_bytes: int
+
+
+class Copier:
+    """Works while entered."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        dsn: str,
+        desk: CopyDesk,
+        tuning: CopyTuning,
+        beat: Callable[[psycopg.Connection[Any]], None],
+        gauges: Gauges,
+    ) -> None:
+        """Take a stream.
+
+        Args:
+            name: the stream's, for messages.
+            dsn: the source.
+            desk: where the stream's loop is met.
+            tuning: how much at once.
+            beat: makes a commit that travels in the stream.
+            gauges: told of progress.
+        """
+        self._dsn = dsn
+        self._desk = desk
+        self._tuning = tuning
+        self._beat = beat
+        self._gauges = gauges
+        self._incarnation = b""
+        self._look_at = 0.0
+        self._done = threading.Event()
+        self._running: dict[_Table, threading.Thread] = {}
+        self._read: set[int] = set()
+        self._rest_until: dict[_Table, float] = {}
+        self._told: dict[_Table, str] = {}
+        self._log = structlog.get_logger(component="producer", stream=name)
+        self._thread = threading.Thread(target=self._run, name=f"{name}-clerk", daemon=True)
+
+    def adopt(self, before: Head, after: Head) -> None:
+        """Go on in the name of the incarnation that has begun, and look what is unfinished.
+
+        Args:
+            before: the head that it continues.
+            after: the head with its KEY.
+
+        Raises:
+            TransientError: the source does not answer.
+        """
+        with passing("copies"), connect(self._dsn, application_name=_APPLICATION, autocommit=True) as connection:
+            self._renew(connection, before, after)
+            self._look(connection)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._done.set()
+        self._desk.close()
+        self._thread.join(timeout=_JOIN_SECONDS)
+        for thread in self._running.values():
+            thread.join(timeout=_JOIN_SECONDS)
+
+    # ------------------------------------------------------------------ the clerk
+
+    def _run(self) -> None:
+        failing = False
+        while not self._done.is_set():
+            try:
+                with (
+                    passing("copies"),
+                    connect(self._dsn, application_name=_APPLICATION, autocommit=True) as connection,
+                ):
+                    self._work(connection)
+            except EmbassyError as error:
+                if not failing:
+                    self._log.warning("copies of tables are not written down; trying again", error=str(error))
+                failing = True
+                self._done.wait(_POLL_SECONDS)
+            else:
+                failing = False
+
+    def _work(self, connection: psycopg.Connection[Any]) -> None:
+        self._look_at = 0.0
+        while not self._done.is_set():
+            try:
+                noted = self._desk.notes.get(timeout=_POLL_SECONDS)
+                if isinstance(noted, Renewed):
+                    self._renew(connection, noted.before, noted.after)
+                else:
+                    self._note(connection, noted)
+            except queue.Empty:
+                self._look_at = 0.0
+            if time.monotonic() >= self._look_at:
+                self._assign(self._look(connection))
+                self._look_at = time.monotonic() + _POLL_SECONDS
+
+    def _look(self, connection: psycopg.Connection[Any]) -> list[WantedCopy]:
+        wanted = table_copies.unfinished(connection)
+        self._desk.unfinished = _unfinished(wanted)
+        self._read &= {copy.copy for copy in wanted}
+        return wanted
+
+    def _renew(self, connection: psycopg.Connection[Any], before: Head, after: Head) -> None:
+        table_copies.adopt(connection, after.incarnation, before.incarnation, after.sequence - 1)
+        self._incarnation = after.incarnation
+
+    def _note(self, connection: psycopg.Connection[Any], noted: InTopic) -> None:
+        _, offer, sequence = noted
+        if noted.how is Noted.ACKNOWLEDGED:
+            note = offer.note._replace(ahead_sequence=sequence)
+            mine = all(table_copies.note(connection, self._incarnation, copy, note) for copy in offer.copies)
+            failpoint(failpoints.PRODUCER_AFTER_COPY_NOTED)
+            self._gauges.copied(str(offer.relation), offer.chunk.rows)
+            self._look_at = 0.0 if offer.note.done else self._look_at
+            if offer.note.done and mine and not offer.single_rows:
+                self._log.info("a table is copied", table=str(offer.relation), rows=offer.note.rows)
+        else:
+            mine = all(
+                table_copies.make_sure(connection, self._incarnation, copy, offer.note) for copy in offer.copies
+            )
+        if not mine:
+            self._desk.failure = TransientError(
+                "another producer works on this stream's copies", place=str(offer.relation)
+            )
+
+    def _assign(self, wanted: list[WantedCopy]) -> None:
+        """Give work to readers: one a table, whole copies and ranges first, then all rows that have moved at once."""
+        self._running = {table: thread for table, thread in self._running.items() if thread.is_alive()}
+        jobs: dict[_Table, list[WantedCopy]] = {}
+        for copy in sorted(wanted, key=lambda copy: copy.moved):
+            if copy.copy not in self._read:
+                job = jobs.setdefault((copy.schema, copy.name), [])
+                if not job or (copy.moved and job[0].moved and len(job) < _ROWS_AT_ONCE):
+                    job.append(copy)
+        for table, job in jobs.items():
+            if len(self._running) >= self._tuning.tables:
+                return
+            if table not in self._running and time.monotonic() >= self._rest_until.get(table, 0):
+                name = f"copy-{job[0].copy}"
+                thread = threading.Thread(target=self._copy, args=(table, job), name=name, daemon=True)
+                self._running[table] = thread
+                thread.start()
+
+    # ------------------------------------------------------------------ a reader's thread
+
+    def _copy(self, table: _Table, job: list[WantedCopy]) -> None:
+        place = ".".join(table)
+        try:
+            with passing(place), connect(self._dsn, application_name=_APPLICATION, autocommit=True) as connection:
+                if not job[0].moved:
+                    self._log.info(
+                        "a table is being copied", table=place, copy=job[0].copy, rows_before=job[0].rows
+                    )
+                TableReader(connection, self._desk, job, self._tuning.chunk_bytes, self._beat).run()
+            self._read |= {copy.copy for copy in job}
+        except EmbassyError as error:
+            self._rest_until[table] = time.monotonic() + _RETRY_SECONDS
+            said = str(error)
+            if not self._desk.closed and self._told.get(table) != said:
+                self._told[table] = said
+                self._log.warning("a table cannot be copied; trying again", table=place, error=said)
+
+
+def _unfinished(wanted: list[WantedCopy]) -> Unfinished:
+    found: dict[tuple[str, str], frozenset[tuple[str, ...]] | None] = {}
+    for copy in wanted:
+        table = (copy.schema, copy.name)
+        known = found.get(table, frozenset())
+        if copy.from_key and copy.from_key == copy.to_key and known is not None:
+            found[table] = known | {tuple(sorted(copy.from_key))}
+        else:
+            found[table] = None
+    return found

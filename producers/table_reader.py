@@ -1,0 +1,237 @@
+"""Reads one table to its end, chunk by chunk, each handed to the stream's loop before the next is read.
+
+Where the replica may sort the keys otherwise (text under a collation of the operating system or of ICU), a range here is
+not a range there: the first chunk of a whole copy then empties the table, and rows are replaced key by key.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import psycopg
+
+from embassy.model.batch import Chunk
+from embassy.model.errors import TransientError
+from embassy.pg import copy_source
+from embassy.pg.copy_source import CopiedTable, Moment, Range
+from embassy.pg.table_copies import CopyNote, WantedCopy
+from embassy.runtime import failpoints
+from embassy.runtime.failpoints import failpoint
+from producers.chunk_rows import escaped, unescaped
+from producers.copy_desk import PIECES_AHEAD, CopyDesk, Fate, Offer
+from producers.copy_window import Snapshot
+
+_FIRST_ROWS, _LEAST_ROWS, _MOST_ROWS = 1_000, 50, 200_000
+_GROWTH = 4
+_CUT_AT = 4
+"""A chunk that has grown to so many times its size is cut there."""
+_PUT_SECONDS = 0.5
+
+
+class TableReader:
+    """One copy."""
+
+    def __init__(
+        self,
+        connection: psycopg.Connection[Any],
+        desk: CopyDesk,
+        job: Sequence[WantedCopy],
+        chunk_bytes: int,
+        beat: Callable[[psycopg.Connection[Any]], None],
+    ) -> None:
+        self._connection = connection
+        self._desk = desk
+        self._job = job
+        self._wanted = wanted = job[0]
+        self._chunk_bytes = chunk_bytes
+        self._beat = beat
+        self._limit = _FIRST_ROWS
+        self._rows, self._bytes = wanted.rows, wanted.bytes
+        self._at = wanted.at
+        self._unproven: frozenset[int] = frozenset()
+
+    def run(self) -> None:
+        """Read until the last chunk is in the stream.
+
+        Raises:
+            TransientError: the stream's loop has ended.
+            RefusedError: the table may not be read.
+        """
+        wanted = self._wanted
+        table = copy_source.find(self._connection, wanted.schema, wanted.name)
+        oid = 0 if table is None else table.oid
+        self._desk.open_window(oid)
+        try:
+            self._unproven = copy_source.writers(self._connection, oid)
+            while not self._step():
+                pass
+        finally:
+            self._desk.close_window(oid)
+
+    def _step(self) -> bool:
+        """Read a chunk and have it shipped; returns whether it was the last."""
+        wanted = self._wanted
+        table = copy_source.find(self._connection, wanted.schema, wanted.name)
+        if table is not None and not table.key:
+            return self._whole()
+        with copy_source.reading(self._connection, wanted.schema, wanted.name) as found:
+            offer = None if found is None else self._read(*found)
+        if offer is None:
+            return self._gone()
+        failpoint(failpoints.PRODUCER_AFTER_CHUNK_READ)
+        self._desk.put(offer)
+        self._beat(self._connection)  # a commit behind it, so that the stream comes past it at once
+        if self._desk.fate(offer) is Fate.RETRY:
+            return False
+        self._at, self._rows, self._bytes = offer.note.ahead_key, offer.note.rows, offer.note.bytes
+        return offer.note.done
+
+    def _read(self, table: CopiedTable, moment: Moment) -> Offer:
+        wanted = self._wanted
+        first = not self._at
+        if wanted.moved:
+            within = Range(keys=tuple(copy.from_key for copy in self._job))
+        else:
+            within = Range(self._at or wanted.from_key, first and bool(wanted.from_key), wanted.to_key)
+        blocks: list[bytes] = []
+        size = 0
+        cut = False
+        limit = None if wanted.moved else self._limit
+        for block in copy_source.copy_rows(self._connection, table, within, limit):
+            blocks.append(block)
+            size += len(block)
+            if size >= self._chunk_bytes * _CUT_AT and b"\n" in block and not wanted.moved:
+                cut = True
+                break
+        text = b"".join(blocks)
+        text = text[: text.rfind(b"\n") + 1]
+        rows = text.count(b"\n")
+        done = wanted.moved or (not cut and rows < self._limit)
+        last = () if done else _last_key(text, table.key)
+        self._adapt(rows, len(text))
+        upper = within.upper if done else last
+        one = bool(within.lower) and within.lower == upper and within.lower_inclusive
+        everything = first and wanted.whole and not table.same_order
+        chunk = Chunk(
+            relation=0,
+            by_range=not wanted.moved and (table.same_order or one or everything),
+            key=table.key,
+            lower=_bytes(within.lower),
+            lower_inclusive=within.lower_inclusive,
+            upper=() if everything else _bytes(upper),
+            spared=(),
+            rows=rows,
+            columns=tuple(range(len(table.relation.columns))),
+            copy_text=text,
+        )
+        note = CopyNote(last, 0, self._rows + rows, self._bytes + len(text), table.rows_expected, done)
+        return self._offer(table, moment, chunk, note)
+
+    def _offer(self, table: CopiedTable, moment: Moment, chunk: Chunk, note: CopyNote) -> Offer:
+        return Offer(
+            tuple(copy.copy for copy in self._job),
+            frozenset(
+                tuple([escaped(value.encode()) for value in copy.from_key])
+                for copy in self._job
+                if copy.from_key and copy.from_key == copy.to_key
+            ),
+            table.oid,
+            table.relation,
+            Snapshot.parse(moment.snapshot),
+            moment.log_end,
+            self._unproven,
+            chunk,
+            note,
+        )
+
+    def _adapt(self, rows: int, size: int) -> None:
+        """Choose the next chunk's number of rows, so that it has about the bytes wanted."""
+        wanted = self._chunk_bytes * rows // size if size else self._limit * _GROWTH
+        self._limit = max(_LEAST_ROWS, min(wanted, self._limit * _GROWTH, _MOST_ROWS))
+
+    def _gone(self) -> bool:
+        """The table was dropped: nothing is left to be copied."""
+        raise TransientError("the table is gone", place=f"{self._wanted.schema}.{self._wanted.name}")
+
+    # ------------------------------------------------------------------ as a whole
+
+    def _whole(self) -> bool:
+        """A table without a key that it could be walked by: from one moment, in one piece of the stream."""
+        wanted = self._wanted
+        holding = []
+
+        def hold() -> None:
+            self._desk.hold()
+            holding.append(True)
+
+        try:
+            with copy_source.reading(self._connection, wanted.schema, wanted.name, hold) as found:
+                if found is None:
+                    return self._gone()
+                table, moment = found
+                chunk = Chunk(
+                    relation=0,
+                    by_range=True,
+                    key=(),
+                    lower=(),
+                    lower_inclusive=False,
+                    upper=(),
+                    spared=(),
+                    rows=0,
+                    columns=tuple(range(len(table.relation.columns))),
+                    copy_text=b"",
+                )
+                offer = self._offer(table, moment, chunk, CopyNote((), 0, 0, 0, table.rows_expected, done=True))
+                offer.pieces = queue.Queue(PIECES_AHEAD)
+                self._desk.put(offer)
+                self._desk.release()
+                holding.clear()
+                if self._desk.fate(offer) is Fate.RETRY:
+                    return False
+                try:
+                    for piece in self._pieces(table):
+                        self._put(offer.pieces, piece)
+                    self._put(offer.pieces, None)
+                    return self._desk.fate(offer) is Fate.SHIPPED
+                except BaseException:
+                    offer.failed.set()
+                    raise
+        finally:
+            if holding:
+                self._desk.release()
+
+    def _pieces(self, table: CopiedTable) -> Iterator[bytes]:
+        rest = b""
+        for block in copy_source.copy_rows(self._connection, table, Range(), None):
+            rest += block
+            if len(rest) >= self._chunk_bytes:
+                end = rest.rfind(b"\n") + 1
+                if end:
+                    yield rest[:end]
+                    rest = rest[end:]
+        if rest:
+            yield rest
+
+    def _put(self, pieces: queue.Queue[bytes | None], piece: bytes | None) -> None:
+        self._desk.until(partial(_put, pieces, piece))
+
+
+def _put(pieces: queue.Queue[bytes | None], piece: bytes | None, timeout: float) -> bool:
+    try:
+        pieces.put(piece, timeout=timeout)
+    except queue.Full:
+        return False
+    return True
+
+
+def _last_key(text: bytes, key: tuple[int, ...]) -> tuple[str, ...]:
+    start = text.rfind(b"\n", 0, -1) + 1
+    fields = text[start:-1].split(b"\t")
+    return tuple(unescaped(fields[i]).decode() for i in key)
+
+
+def _bytes(bound: tuple[str, ...]) -> tuple[bytes, ...]:
+    return tuple(value.encode() for value in bound)
