@@ -47,6 +47,7 @@ COMMANDS = (
     Command("resync", "Copy a table's rows anew, while everything goes on."),
     Command("status", "State, lag and age of each stream."),
     Command("verify", "Compare the replicas with home, row by row."),
+    Command("repair", "Send home's rows once more where a replica's differ."),
     Command("watch", "What status shows, again and again."),
     Command("events", "Look at the records of a topic."),
     Command("audit", "What operators did; prove that the record of it is whole."),

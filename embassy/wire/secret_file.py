@@ -18,8 +18,8 @@ _NEITHER_GROUP_NOR_OTHERS = 0o077
 _ONLY_READING_BY_GROUP = 0o037
 
 
-def read_secret(path: Path, what: str) -> bytes:
-    """The content of a secret file.
+def read_secret(path: Path, what: str, most: int = SIZE_MOST) -> bytes:
+    """The content of a secret file of at most so many bytes.
 
     Raises:
         ConfigurationError: it is missing, a symbolic link, not a regular file, another user's, or readable by others.
@@ -31,10 +31,10 @@ def read_secret(path: Path, what: str) -> bytes:
         raise _unopened(error, path, what) from error
     try:
         _check(os.fstat(descriptor), path, what)
-        text = os.read(descriptor, SIZE_MOST + 1)
+        text = os.read(descriptor, most + 1)
     finally:
         os.close(descriptor)
-    if len(text) > SIZE_MOST:
+    if len(text) > most:
         raise ConfigurationError(f"too large for a {what}", place=str(path), hint="correct the path")
     return text
 

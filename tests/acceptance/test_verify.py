@@ -94,7 +94,7 @@ def verified(pipeline: Pipeline, *, codes: set[int]) -> dict[str, Any]:
     return found
 
 
-def test_what_differs_is_found_by_key_while_the_load_goes_on(make_pipeline: MakePipeline) -> None:
+def test_what_differs_is_found_by_key_and_repaired_while_the_load_goes_on(make_pipeline: MakePipeline) -> None:
     pipeline = make_pipeline(SCHEMA)
     pipeline.start_all()
     with pipeline.source() as connection:
@@ -121,3 +121,16 @@ def test_what_differs_is_found_by_key_while_the_load_goes_on(make_pipeline: Make
             ("Lot 1", "mismatched", "9", "lot 19"),
             ("note", "extra", row_digest([b"-7", b"alien"])[:8].hex()),
         }
+        plan = pipeline.folder / "registry.repair"
+        planned = command(pipeline, "embassy-admin", "repair", "plan", found["run"]["id"], "-o", str(plan))
+        assert (planned["differing"], planned["copies"]) == (5, 5)
+        assert plan.stat().st_mode & 0o077 == 0
+        command(pipeline, "home-admin", "repair", "apply", str(plan), "--reason", "a test", "--wait", "60")
+        matched(pipeline)
+    pipeline.wait_level()
+    entries = command(pipeline, "home-admin", "audit", "log")["entries"]
+    assert [(e["action"], e["outcome"]) for e in entries][-2:] == [
+        ("repair.apply", "begun"),
+        ("repair.apply", "ok"),
+    ]
+    assert "19945" not in json.dumps(entries)
