@@ -161,7 +161,9 @@ def _repair(connection: Any, table: FoundTable) -> TableRepair:
     if described is None or described.key_names != columns:
         return TableRepair(result.table, columns, (), result.differing)
     keys = in_order(connection, described, [found.key for found in table.findings])
-    return TableRepair(result.table, columns, ranges_of(keys), result.differing)
+    return TableRepair(
+        result.table, columns, ranges_of(keys, [column.type_name for column in described.key]), result.differing
+    )
 
 
 def _await(left: Any, wait: float | None) -> int:

@@ -16,6 +16,14 @@ _SCHEMA = "embassy.repair-plan/1"
 RANGES_MOST = 100
 """More ranges of a table are joined: each is a copy of its own."""
 
+_SAME_ORDER = frozenset(
+    {
+        *("smallint", "integer", "bigint", "oid", "numeric", "uuid", "boolean", "bytea", "date"),
+        *("timestamp without time zone", "timestamp with time zone"),
+    }
+)
+"""Types whose order is the same on every server."""
+
 
 class TableRepair(NamedTuple):
     """What is to be sent of one table."""
@@ -43,8 +51,16 @@ class RepairPlan(NamedTuple):
         return sum(max(1, len(table.ranges)) for table in self.tables)
 
 
-def ranges_of(keys: Sequence[Key], most: int = RANGES_MOST) -> tuple[tuple[Key, Key], ...]:
-    """Ranges that hold these keys, which stand in the order of the table's key; no more than so many."""
+def ranges_of(keys: Sequence[Key], types: Sequence[str], most: int = RANGES_MOST) -> tuple[tuple[Key, Key], ...]:
+    """Ranges that hold these keys, which stand in the order of the table's key; empty if only the whole table does.
+
+    Args:
+        keys: of the rows that differ.
+        types: of the key's columns. What may be sorted otherwise at home is not joined: a range there is none here.
+        most: how many ranges there may be.
+    """
+    if len(keys) > most and not _SAME_ORDER.issuperset(types):
+        return ()
     size = -(-len(keys) // most)
     return tuple((keys[at], keys[min(at + size, len(keys)) - 1]) for at in range(0, len(keys), max(1, size)))
 

@@ -42,10 +42,17 @@ def test_what_is_no_plan_is_refused(text: bytes) -> None:
     assert refused.value.place == "the.file"
 
 
+def test_keys_that_may_be_sorted_otherwise_at_home_are_not_joined() -> None:
+    keys = [("a", "1"), ("b", "2"), ("c", "3")]
+    assert ranges_of(keys, ["text", "integer"], most=3) == tuple((key, key) for key in keys)
+    assert ranges_of(keys, ["text", "integer"], most=2) == ()
+    assert ranges_of(keys, ["integer", "numeric"], most=2) == ((keys[0], keys[1]), (keys[2], keys[2]))
+
+
 @given(st.integers(0, 50), st.integers(1, 20))
 def test_ranges_hold_every_key_once_and_are_not_too_many(count: int, most: int) -> None:
     keys = [(str(i),) for i in range(count)]
-    ranges = ranges_of(keys, most)
+    ranges = ranges_of(keys, ["bigint"], most)
     assert len(ranges) <= most
     covered = [i for (first,), (last,) in ranges for i in range(int(first), int(last) + 1)]
     assert covered == list(range(count))
