@@ -52,7 +52,7 @@ def main(
             contest.run(rounds, workloads or WORKLOADS)
             found = report.as_json(contest.results, sizes, rounds=rounds, postgres=lab.state.postgres)
     except EmbassyError as error:
-        said.print(f"error: {error}", highlight=False)
+        said.print(f"error: {error}", markup=False, highlight=False)
         sys.exit(exit_code(error))
     if json_file is not None:
         report.write_json(found, json_file)
