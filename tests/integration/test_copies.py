@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from deploy.lab import databases
-from tests.harness.pipeline import MakePipeline, Pipeline
+from tests.harness.pipeline import MakePipeline, Pipeline, poll_until
 
 _SCHEMA = """
 CREATE TABLE public.person (
@@ -101,4 +101,35 @@ def test_tables_that_hold_rows_are_copied_while_they_change(make_pipeline: MakeP
             "SELECT table_name, rows_copied > 0 FROM embassy.table_copy WHERE from_key IS NULL ORDER BY 1"
         ).fetchall()
     assert copies == [(name, True) for name in ("entry", "parcel_1", "parcel_2", "person", "word")]
+    assert all(pipeline.alive(role) for role in roles.values())
+
+
+def test_a_table_that_differs_is_copied_anew_and_a_halted_stream_goes_on_to_it(
+    make_pipeline: MakePipeline,
+) -> None:
+    pipeline = make_pipeline(_SCHEMA, _TUNING)
+    roles = pipeline.start_all()
+    with pipeline.source(databases.ADMIN) as connection:
+        connection.execute(_ROWS.encode())
+    pipeline.wait_level()
+    with pipeline.replica(databases.ADMIN) as replica:
+        replica.execute("SET session_replication_role = replica")
+        replica.execute("DELETE FROM public.person WHERE id IN (5, 6)")
+        replica.execute("INSERT INTO public.person VALUES (-1, 'only here', 'too many')")
+    with pipeline.source(databases.ADMIN) as connection:
+        connection.execute("UPDATE public.person SET note = 'changed' WHERE id = 5")
+        connection.execute("INSERT INTO public.person VALUES (601, 'c601')")
+    poll_until(
+        lambda: "IntegrityError" in roles["consumer"].tail() or "halt" in roles["consumer"].tail(), "a halt"
+    )
+    pipeline.kill(roles["consumer"])
+    done = pipeline.embassy_command("home-admin", "--json", "resync", "public.person", "--reason", "test")
+    assert done.returncode == 0, done.stderr
+    assert '"done": true' in done.stdout
+    done = pipeline.embassy_command("embassy-admin", "resync", "person", "--reason", "test")
+    assert "public.person: the replica awaits a copy" in done.stdout, done.stderr
+    seen = pipeline.embassy_command("embassy-admin", "status")
+    assert "still being copied: public.person" in seen.stdout
+    roles["consumer"] = pipeline.start("consumer")
+    pipeline.wait_level()
     assert all(pipeline.alive(role) for role in roles.values())
