@@ -51,6 +51,7 @@ CHECKS: Mapping[str, str] = {
     "PG17": "standbys of the source keep the slot too (17): the promotion of one must not end the stream",
     "PG18": "the server is a primary",
     "PG19": "DDL goes into the stream: its event triggers are there, and fire in every session",
+    "PG20": "the producer's role may read all rows of what is published: they can be copied and verified",
     "RP01": "the replica answers, lets this role in, over TLS, and its version is known (14 to 18)",
     "RP02": "the schema embassy is there",
     "RP03": "each table has its guard: nobody but the consumer writes before promotion",
