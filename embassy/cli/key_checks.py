@@ -36,7 +36,8 @@ def key_remarks(settings: Settings, streams: Mapping[str, Stream], config: Path)
                 entry.path,
                 f"streams.{entry.name}: epoch {entry.epoch}, by {', '.join(entry.signers)}",
             )
-    if settings.keys.identity_files:
+    # An embassy's administrator has an identity too: it signs what is reported of a promotion.
+    if settings.keys.identity_files and any(stream.source for stream in streams.values()):
         yield from _producer(settings, streams, settings.keys.identity_files)
     yield from _passwords(streams, config)
 
