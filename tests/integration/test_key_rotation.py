@@ -136,7 +136,7 @@ def test_data_recipient_and_identity_keys_are_replaced_while_the_stream_runs(  #
         old = first.recipients[0].hex()
         assert "for none that remains" in keys.command("consumer", "retire", old[:8], code=5)
         keys.command("producer", "announce", str(keys.secret / f"{fresh}.pub.json"))
-        assert "announced" in keys.command("producer", "list", "--topics")
+        assert "announced" in keys.command("producer", "list", "--topics", "--json")
         assert "for none that remains" in keys.command("producer", "retire", old[:8], code=5)
         reload(producer)
         poll_until(lambda: len(keys.standing().recipients) == 2, "wrapped for both")
@@ -146,7 +146,7 @@ def test_data_recipient_and_identity_keys_are_replaced_while_the_stream_runs(  #
         arrived(pipeline)
         keys.command("consumer", "retire", old[:8])
         reload(consumer)
-        assert "active 1/1" in keys.command("consumer", "list", "--topics")
+        assert "active 1/1" in keys.command("consumer", "list", "--topics", "--json")
         # the producer's identity: readers first
         keys.command("producer", "rotate", "identity")
         enrolment = str(role_configs.enrolment(pipeline.lab.layout, pipeline.stream))

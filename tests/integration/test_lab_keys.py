@@ -56,7 +56,13 @@ def test_secrets_are_the_owners_alone(tmp_path: Path, layout: Layout) -> None:
     key_material.ensure(layout, small(tmp_path, "alpha"))
     assert layout.keys.stat().st_mode & 0o777 == 0o700
     secrets = [path for path in layout.keys.iterdir() if path.is_file() and ".pub" not in path.suffixes]
-    assert len(secrets) == 4
+    assert {path.name for path in secrets} == {
+        "anna.operator.json",
+        "bert.operator.json",
+        "home.identity.json",
+        "embassy-1.identity.json",
+        "embassy-1.recipient.json",
+    }
     assert {path.stat().st_mode & 0o777 for path in secrets} == {0o600}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given, note, settings
+from hypothesis import example, given, note, settings
 from hypothesis import strategies as st
 
 from embassy.model.health import State, assess
@@ -102,9 +102,13 @@ observations = st.builds(
 
 def test_the_observations_of_these_tests_are_of_every_state() -> None:
     seen: set[State] = set()
+    behind_on_purpose = FULL._replace(
+        replica=REPLICA._replace(control=ControlSeen(None, "anna", "rows vanish", 3600.0))
+    )
 
     @settings(max_examples=2000, database=None, derandomize=True)
     @given(observations)
+    @example(behind_on_purpose)
     def look(observation: Observation) -> None:
         seen.add(assess(observation, LIMITS).state)
 
