@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 import click
 
-SUSTAINED = 8_756
+SUSTAINED = 40_751
 """Changes a second of one stream, small transactions; README, *Measured*."""
 MB_A_ROUND_TRIP = 1.05
 """What the bridge moves a round trip and stream; docs/performance.md."""
 IDLE_MS = {"producer": 1.9, "bridge": 0.9, "consumer": 1.3}
 """CPU time of one idle stream's second; docs/performance.md."""
-CPU_US = {"producer": 12.6, "bridge": 0.5, "consumer": 2.2}
+CPU_US = {"producer": 11.5, "bridge": 0.3, "consumer": 1.9}
 """CPU time of one change of a backlog of small transactions; docs/performance.md."""
 STREAMS_A_PROCESS = 100
 CATCH_UP = 2
