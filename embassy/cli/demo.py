@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -106,14 +106,10 @@ def _demonstrate(wish: Wish, *, keep: bool, as_json: bool) -> ExitCode:
     progress = _console(stderr=True)
     demonstration = Demonstration(wish)
     red = False
-    with _terminable():
-        try:
-            with shown(progress, demonstration.snapshot):
-                report = demonstration.run(keep=keep)
-            red = not report.is_true
-        finally:
-            with _uninterrupted():
-                demonstration.close(keep=keep, keep_logs=red)
+    with _cleaned_up(lambda: demonstration.close(keep=keep, keep_logs=red)):
+        with shown(progress, demonstration.snapshot):
+            report = demonstration.run(keep=keep)
+        red = not report.is_true
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
     print_verdict(progress if as_json else _console(), report)
@@ -129,14 +125,10 @@ def _drill(wish: Wish, *, keep: bool, as_json: bool) -> ExitCode:
     progress = _console(stderr=True)
     drill = PromotionDrill(wish)
     red = True
-    with _terminable():
-        try:
-            with shown(progress, drill.snapshot):
-                report = drill.drill()
-            red = not report.is_true
-        finally:
-            with _uninterrupted():
-                drill.close(keep=keep, keep_logs=red)
+    with _cleaned_up(lambda: drill.close(keep=keep, keep_logs=red)):
+        with shown(progress, drill.snapshot):
+            report = drill.drill()
+        red = not report.is_true
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
     print_drill(progress if as_json else _console(), report)
@@ -165,6 +157,17 @@ def _stop() -> ExitCode:
     lab.down()
     click.echo("The demonstration is gone.")
     return ExitCode.OK
+
+
+@contextmanager
+def _cleaned_up(close: Callable[[], None]) -> Iterator[None]:
+    """However it ends, close, and let nobody interrupt that."""
+    with _terminable():
+        try:
+            yield
+        finally:
+            with _uninterrupted():
+                close()
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, Self, TypeVar
 
 import click
 
@@ -13,9 +13,17 @@ from embassy.cli.auditing import Audited
 from embassy.model.errors import ConfigurationError
 from embassy.wire import passphrase
 from embassy.wire.keyring import load_operator
-from embassy.wire.signed_document import SignedDocument
+from embassy.wire.signed_document import Signer
 
-D = TypeVar("D", bound=SignedDocument)
+
+class _Signable(Protocol):
+    """A document that operators sign."""
+
+    def signed(self, operator: Signer, /) -> Self:
+        """The same with a signature added."""
+
+
+D = TypeVar("D", bound=_Signable)
 
 
 def ask(path: Path) -> Callable[[], bytes] | None:

@@ -10,16 +10,23 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from embassy.cli.auditing import Audited, audited
-from embassy.cli.key_prompts import ask
+from embassy.cli.auditing import audited
+from embassy.cli.key_prompts import signed_by
 from embassy.cli.options import Options, pass_options
 from embassy.model.errors import ConfigurationError, RefusedError
-from embassy.wire.keyring import load_operator
 from embassy.wire.public_keys import PublicOperator, load_public_operator
 from embassy.wire.roster import Roster, RosterFile, without
 from embassy.wire.secret_file import replace, write_new
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
+_OPERATORS = click.option(
+    "--operator",
+    "operators",
+    type=_FILE,
+    multiple=True,
+    required=True,
+    help="A person's public key file; repeated.",
+)
 _THRESHOLD = click.option(
     "--threshold", type=click.IntRange(1), help="How many persons have to sign from then on."
 )
@@ -47,14 +54,7 @@ def roster() -> None:
 
 @roster.command()
 @click.argument("path", type=_FILE)
-@click.option(
-    "--operator",
-    "operators",
-    type=_FILE,
-    multiple=True,
-    required=True,
-    help="A person's public key file; repeated.",
-)
+@_OPERATORS
 @click.option(
     "--threshold", type=click.IntRange(1), default=2, show_default=True, help="How many persons must sign."
 )
@@ -66,21 +66,14 @@ def init(
     """Begin a roster in PATH; it holds once its threshold of persons has signed it."""
     with audited(options, "keys.roster-init", {"path": str(path), "threshold": threshold}) as under_way:
         file = RosterFile.begin([load_public_operator(operator) for operator in operators], threshold)
-        file = _signed(file, keys, under_way)
+        file = signed_by(file, keys, under_way)
         write_new(path, file.render(), mode=0o644)
     _tell(path, file)
 
 
 @roster.command()
 @click.argument("path", type=_FILE)
-@click.option(
-    "--operator",
-    "operators",
-    type=_FILE,
-    multiple=True,
-    required=True,
-    help="A person's public key file; repeated.",
-)
+@_OPERATORS
 @_THRESHOLD
 @_KEYS
 @pass_options
@@ -92,7 +85,9 @@ def add(
         file, last = _ready(path)
         fresh = [load_public_operator(operator) for operator in operators]
         under_way.note(added=[operator.person for operator in fresh])
-        file = _signed(file.changed([*last.operators, *fresh], threshold or last.threshold, path), keys, under_way)
+        file = signed_by(
+            file.changed([*last.operators, *fresh], threshold or last.threshold, path), keys, under_way
+        )
         replace(path, file.render())
     _tell(path, file)
 
@@ -117,7 +112,7 @@ def remove(
     with audited(options, "keys.roster-remove", details) as under_way:
         file, last = _ready(path)
         file = file.changed(without(last, persons), threshold or last.threshold, path)
-        file = _signed(file, keys, under_way)
+        file = signed_by(file, keys, under_way)
         replace(path, file.render())
     _tell(path, file)
 
@@ -135,7 +130,7 @@ def sign(options: Options, path: Path, *, key: Path, yes: bool) -> None:
         _print(path, file, Console(stderr=True))
         click.confirm("Sign the last version?", abort=True, err=True)
     with audited(options, "keys.roster-sign", {"path": str(path), "version": len(file.versions)}) as under_way:
-        file = _signed(file, (key,), under_way)
+        file = signed_by(file, (key,), under_way)
         replace(path, file.render())
     _tell(path, file)
 
@@ -186,16 +181,6 @@ def _counting(path: Path, file: RosterFile) -> int:
         return file.proven(None, path).number
     except ConfigurationError:
         return 0
-
-
-def _signed(file: RosterFile, keys: tuple[Path, ...], under_way: Audited) -> RosterFile:
-    persons: list[str] = []
-    for key in keys:
-        operator = load_operator(key, ask(key))
-        persons.append(operator.public.person)
-        under_way.note(persons=persons)
-        file = file.signed(operator)
-    return file
 
 
 def _signers(file: RosterFile, found: Roster) -> frozenset[str]:

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg import sql
 
+from embassy.pg.write_triggers import tables_without
+
 GUARD = "embassy_guard"
 
 _SCRIPTS = (
@@ -15,24 +17,13 @@ _SCRIPTS = (
     "replica_copy.sql",
     "shared_ddl.sql",
     "replica_ddl.sql",
-    "replica_sequences.sql",
+    "shared_sequences.sql",
     "replica_control.sql",
     "replica_promotion.sql",
     "replica_verify.sql",
 )
 """Executed in this order."""
 
-_UNGUARDED = """
-SELECT n.nspname, c.relname
-FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
-  AND n.nspname NOT IN ('information_schema', 'embassy') AND n.nspname !~ '^pg_'
-  AND NOT EXISTS (
-      SELECT FROM pg_catalog.pg_trigger t
-      WHERE t.tgrelid = c.oid AND t.tgfoid = pg_catalog.to_regproc('embassy.refuse_write') AND t.tgenabled = 'O'
-        AND t.tgtype = 62  -- before insert, delete, update or truncate, for each statement
-        AND t.tgqual IS NULL AND t.tgattr = ''::int2vector)
-ORDER BY 1, 2"""
 # Roots before their partitions: disabling a trigger of a root also disables its likes below.
 _FIRING = """
 SELECT n.nspname, c.relname, 'trigger', t.tgname, t.tgenabled::text, NOT c.relispartition
@@ -74,7 +65,7 @@ def is_provisioned(connection: psycopg.Connection[Any]) -> bool:
 
 def unguarded(connection: psycopg.Connection[Any]) -> list[tuple[str, str]]:
     """The registry's tables, partitions included, that anyone could write to."""
-    return [(schema, name) for schema, name in connection.execute(_UNGUARDED.encode())]
+    return tables_without(connection, function="embassy.refuse_write", enabled="O")
 
 
 def guard(connection: psycopg.Connection[Any], schema: str, name: str) -> None:

@@ -16,21 +16,11 @@ from psycopg import sql
 
 from embassy.model.errors import RefusedError
 from embassy.pg.setup_errors import in_turn
+from embassy.pg.write_triggers import tables_without
 
 FENCE = "embassy_fence"
 _END_SECONDS = 10
 
-_UNFENCED = """
-SELECT n.nspname, c.relname
-FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
-  AND n.nspname NOT IN ('information_schema', 'embassy') AND n.nspname !~ '^pg_'
-  AND NOT EXISTS (
-      SELECT FROM pg_catalog.pg_trigger t
-      WHERE t.tgrelid = c.oid AND t.tgfoid = pg_catalog.to_regproc('embassy.refuse_fenced_write')
-        AND t.tgenabled = 'A' AND t.tgtype = 62  -- before insert, delete, update or truncate, for each statement
-        AND t.tgqual IS NULL AND t.tgattr = ''::int2vector)
-ORDER BY 1, 2"""
 _WRITERS = """
 SELECT pid FROM pg_catalog.pg_stat_activity
 WHERE datname = pg_catalog.current_database() AND backend_type = 'client backend'
@@ -102,7 +92,7 @@ def fence(
     revoke(connection, roles)
     _read_only(connection)
     sessions = _end_sessions(connection)
-    tables = connection.execute(_UNFENCED.encode()).fetchall()
+    tables = tables_without(connection, function="embassy.refuse_fenced_write", enabled="A")
     for schema, name in tables:
         in_turn(connection, partial(_fence_table, connection, schema, name))
     sessions += _end_sessions(connection)  # whoever slipped in before the last trigger was there

@@ -18,6 +18,7 @@ _SCRIPTS = (
     "source_copy.sql",
     "shared_ddl.sql",
     "source_ddl.sql",
+    "shared_sequences.sql",
     "source_sequences.sql",
     "source_fence.sql",
     "source_keys.sql",

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from embassy.model.errors import ConfigurationError, IntegrityError
+from embassy.runtime.durable import sync_folder
 
 JSON: TypeAlias = "str | int | float | bool | Sequence[JSON] | Mapping[str, JSON] | None"
 
@@ -165,7 +166,7 @@ class AuditLog:
             _check(os.fstat(descriptor), self.path)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             if fresh:
-                _sync_folder(self.path.parent)
+                sync_folder(self.path.parent)
             yield descriptor
         except OSError as error:  # a full disk, say
             raise _unopened(error, self.path) from error
@@ -338,11 +339,3 @@ def _unopened(error: OSError, path: Path) -> ConfigurationError:
         place=str(path),
         hint="name a file that this user may write in audit.file; what cannot be recorded is not done",
     )
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from embassy.model.errors import ConfigurationError, RefusedError
+from embassy.runtime.durable import sync_folder
 from embassy.wire.public_keys import SIZE_MOST
 
 _ROOT = 0
@@ -83,7 +84,7 @@ def _written(path: Path, text: str, mode: int) -> Iterator[Path]:
             file.flush()
             os.fsync(descriptor)
         yield fresh
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     finally:
         fresh.unlink(missing_ok=True)
 
@@ -126,11 +127,3 @@ def _check(status: os.stat_result, path: Path, what: str) -> None:
             place=str(path),
             hint=f"chmod 600 {path}, and make a new key if others may have read it",
         )
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

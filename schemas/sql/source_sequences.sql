@@ -1,15 +1,3 @@
--- Where the registry's sequences stand. Nothing in the log's changes says so: the producer samples them, and what has
--- changed travels as rows. What is drawn between two samples shows with the second: promotion's headroom is for that.
-CREATE TABLE IF NOT EXISTS embassy.sequence_state (
-    schema_name text NOT NULL,
-    sequence_name text NOT NULL,
-    last_value bigint NOT NULL,
-    is_called boolean NOT NULL,
-    increment_by bigint NOT NULL,
-    observed_at timestamptz NOT NULL,
-    PRIMARY KEY (schema_name, sequence_name)
-);
-
 -- The state of one sequence that nothing has been drawn from since it was set.
 CREATE OR REPLACE FUNCTION embassy.sequence_as_set(schema_name text, sequence_name text, OUT last_value bigint, OUT is_called boolean)
 LANGUAGE plpgsql SET search_path = '' AS $$
