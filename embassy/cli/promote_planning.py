@@ -19,7 +19,7 @@ from embassy.runtime.config import Settings
 from embassy.wire.enrolment import Enrolment, load_enrolment, load_roster
 from embassy.wire.keyring import load_identity
 from embassy.wire.promotion_plan import NONCE_BYTES, Plan, PlanFile, PlannedStream, Waivers, roster_hash
-from failover.stream_promotion import CLOCK_ERROR_SECONDS
+from failover.approach import CLOCK_ERROR_SECONDS
 
 _APPLICATION = "embassy-promote-plan"
 

@@ -24,7 +24,8 @@ from embassy.wire.promotion_plan import Plan, PlanFile, PlannedStream, roster_ha
 from embassy.wire.public_keys import PublicOperator
 from embassy.wire.verifying import RecordVerifier
 from failover.promotion import Mode, Step, Terms
-from failover.stream_promotion import Ports, StreamPromotion, Wish
+from failover.stream_promotion import StreamPromotion
+from failover.wish import Ports, Wish
 
 _TOGETHER = 12
 

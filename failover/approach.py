@@ -1,0 +1,176 @@
+"""The steps of a promotion before its point of no return: everything is brought in, kept still, and looked at.
+
+They hold only as long as their session does (its lease), so each run takes them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from typing import Any
+
+from embassy.model.errors import RefusedError, StepError
+from embassy.pg import lease, promotion_store
+from embassy.pg.constraint_checks import check_constraints
+from embassy.pg.progress_store import Progress
+from embassy.pg.promotion_obstacles import is_frozen
+from failover.drain import Reach
+from failover.promotion import Mode
+from failover.replica import Replica
+from failover.wish import Ports, Wish
+
+_SEAL_SECONDS = 20.0
+_SEAL_ATTEMPTS = 5
+_FENCE_POLL_SECONDS = 0.05
+CLOCK_ERROR_SECONDS = 1.0
+"""How far the clocks of two sites are trusted to agree."""
+
+
+class Approach:
+    """One run's way to the point of no return; `close` it."""
+
+    def __init__(self, replica: Replica, wish: Wish, ports: Ports) -> None:
+        self.name = wish.planned.name
+        self._replica = replica
+        self._wish = wish
+        self._ports = ports
+        self._reached: Reach | None = None
+        self._sealed: Progress | None = None
+        self._closing = ExitStack()
+
+    @property
+    def sealed(self) -> Progress:
+        """Where the replica stands still, once `seal` was taken."""
+        assert self._sealed is not None, "sealing comes before"
+        return self._sealed
+
+    def close(self) -> None:
+        """Let go of the log."""
+        self._closing.close()
+
+    def await_home(self) -> Mapping[str, Any]:
+        """Wait for what home says last in the stream: that nobody writes there any more, for this very plan."""
+        deadline = self._ports.clock() + self._wish.drain_seconds
+        with self._ports.applying() as applying:
+            while (
+                fenced_at := promotion_store.home_fenced_at(self._replica.connection, self._wish.nonce)
+            ) is None:
+                failure = applying.failure()
+                if failure is not None or self._ports.clock() > deadline:
+                    raise RefusedError(
+                        "home has not said in the stream that it lets nobody write for this plan"
+                        + (f": {failure}" if failure is not None else ""),
+                        place=self.name,
+                        hint="at home: embassy home fence PLAN; then run the plan again",
+                    )
+                self._ports.pause(_FENCE_POLL_SECONDS)
+        return {"fenced_at": fenced_at.isoformat(), "words": f"nobody writes at home since {fenced_at:%H:%M:%S}Z"}
+
+    def drain(self) -> Mapping[str, Any]:
+        """Apply everything that reached the foreign cluster."""
+        if self._wish.waivers.undrained and is_frozen(self._replica.connection, self._replica.stream):
+            return {"words": "the stream is frozen, and the plan promotes it where it stands"}
+        drained = self._reach.drain()
+        return {"words": drained.words, "applied_records": drained.records}
+
+    def seal(self) -> Mapping[str, Any]:
+        """Keep every consumer out, and look once more whether something has come meanwhile."""
+        wish, connection = self._wish, self._replica.connection
+        for _ in range(_SEAL_ATTEMPTS):
+            if not lease.take_over(connection, self._replica.stream, _SEAL_SECONDS):
+                raise StepError(
+                    f"the consumer's lease did not come within {_SEAL_SECONDS:g} s: "
+                    f"{lease.holder(connection, self._replica.stream)} has it",
+                    place=self.name,
+                    hint="stop the consumer, then run the plan again",
+                )
+            progress = self._replica.progress()
+            left = self._reach.left(progress)
+            if left.level or wish.waivers.undrained:
+                break
+            lease.release(connection, self._replica.stream)
+            self._reach.drain()
+        else:
+            raise StepError(
+                "records keep coming while the replica is sealed",
+                place=self.name,
+                hint="home still ships: cut the bridge, then run the plan again",
+            )
+        self._sealed = progress
+        sealed_at = promotion_store.local_now(connection)
+        bound = self._loss_bound(progress, sealed_at.timestamp())
+        return {
+            "sequence": progress.head.sequence,
+            "last_lsn": str(progress.head.resume_lsn),
+            "last_commit_at": _instant(progress.committed_at / 1e6) if progress.committed_at else None,
+            "sealed_at": _instant(sealed_at.timestamp()),
+            "loss_seconds_upper_bound": bound,
+            "clock_error_seconds": CLOCK_ERROR_SECONDS if bound else 0,
+            "records_left_behind": left.records,
+            "transactions_incomplete": left.transactions_open,
+            "record_missing": left.missing,
+            "words": f"at record {progress.head.sequence}, {progress.head.resume_lsn}; "
+            + (f"at most {bound:.1f} s of home's commits are lost" if bound else "nothing is lost"),
+        }
+
+    def verify(self) -> Mapping[str, Any]:
+        """Check by query what applying has bypassed."""
+        found = check_constraints(self._replica.connection)
+        if found.violations and not self._wish.waivers.violations:
+            listed = ", ".join(f"{v.constraint} of {v.table}: {v.rows} rows" for v in found.violations[:5])
+            raise RefusedError(
+                f"rows break constraints: {listed}",
+                place=self.name,
+                hint="mend them (embassy repair), or make a plan with --accept-violations",
+            )
+        return {
+            "constraints": found.constraints,
+            "violations": [violation._asdict() for violation in found.violations],
+            "unchecked": list(found.unchecked),
+            "words": f"{found.constraints} constraints hold"
+            if not found.violations
+            else f"{len(found.violations)} of {found.constraints} constraints are broken, as accepted",
+        }
+
+    def _loss_bound(self, progress: Progress, sealed_at: float) -> float:
+        """How long before the sealing home may have committed what is not here, in seconds."""
+        wish = self._wish
+        if wish.terms.mode is Mode.SWITCHOVER:
+            return 0.0
+        if not progress.committed_at:
+            raise RefusedError(
+                "it is not known how much would be lost: the replica has applied no transaction yet",
+                place=self.name,
+                hint="a replica that never followed cannot be promoted",
+            )
+        bound = round(max(0.0, sealed_at - progress.committed_at / 1e6) + CLOCK_ERROR_SECONDS, 3)
+        if wish.accept_loss_seconds is None or bound > wish.accept_loss_seconds:
+            raise RefusedError(
+                f"up to {bound:.0f} s of home's commits would be lost, and the plan accepts "
+                f"{wish.accept_loss_seconds or 0} s",
+                place=self.name,
+                hint="make a new plan with a larger --accept-loss, and have it approved",
+            )
+        return bound
+
+    @property
+    def _reach(self) -> Reach:
+        if self._reached is None:
+            log = self._closing.enter_context(self._ports.log())
+            self._reached = Reach(
+                self.name,
+                log=log,
+                verified=self._ports.verified,
+                progress=self._replica.progress,
+                applying=self._ports.applying,
+                stall_seconds=self._wish.drain_seconds,
+                accept_undrained=self._wish.waivers.undrained,
+                clock=self._ports.clock,
+                pause=self._ports.pause,
+            )
+        return self._reached
+
+
+def _instant(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
