@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from embassy.model.errors import RefusedError, StepError
-from embassy.pg import lease, promotion_store
+from embassy.pg import lease, promotion_store, verify_store
 from embassy.pg.constraint_checks import check_constraints
 from embassy.pg.progress_store import Progress
 from embassy.pg.promotion_obstacles import is_frozen
@@ -117,6 +117,7 @@ class Approach:
     def verify(self) -> Mapping[str, Any]:
         """Check by query what applying has bypassed."""
         found = check_constraints(self._replica.connection)
+        compared = verify_store.summary(self._replica.connection, self._replica.stream)
         if found.violations and not self._wish.waivers.violations:
             listed = ", ".join(f"{v.constraint} of {v.table}: {v.rows} rows" for v in found.violations[:5])
             raise RefusedError(
@@ -128,6 +129,8 @@ class Approach:
             "constraints": found.constraints,
             "violations": [violation._asdict() for violation in found.violations],
             "unchecked": list(found.unchecked),
+            "last_found_equal_at": None if (alike := compared.succeeded_at) is None else _instant(alike),
+            "rows_known_to_differ": {kind: compared.rows.get(kind, 0) for kind in verify_store.DIFFERENCES},
             "words": f"{found.constraints} constraints hold"
             if not found.violations
             else f"{len(found.violations)} of {found.constraints} constraints are broken, as accepted",

@@ -147,6 +147,7 @@ class StreamPromotion:
                     self._replica.stream,
                     roles=wish.application_roles,
                     accept_undrained=wish.waivers.undrained,
+                    accept_differences=wish.waivers.differences,
                 )
             ),
         )

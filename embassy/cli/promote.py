@@ -62,6 +62,11 @@ def promote() -> None:
 )
 @click.option("--accept-violations", is_flag=True, help="Promote although rows break constraints.")
 @click.option(
+    "--accept-differences",
+    is_flag=True,
+    help="Promote although rows are known to differ from home (embassy verify).",
+)
+@click.option(
     "--valid-minutes",
     type=click.IntRange(1, 24 * 60),
     default=30,
@@ -78,6 +83,7 @@ def plan(
     accept_loss: int | None,
     accept_undrained: bool,
     accept_violations: bool,
+    accept_differences: bool,
     valid_minutes: int,
     output: Path,
 ) -> ExitCode:
@@ -93,7 +99,8 @@ def plan(
         raise click.UsageError("--accept-loss SECONDS belongs to --mode disaster, and to no other")
     options = _all_or_named(options)
     with audited(options, "promote.plan", {"mode": mode, "output": str(output)}) as under_way:
-        intention = Intention(mode, accept_loss, Waivers(accept_undrained, accept_violations), valid_minutes)
+        waivers = Waivers(accept_undrained, accept_violations, accept_differences)
+        intention = Intention(mode, accept_loss, waivers, valid_minutes)
         file, outlooks = make_plan(options, intention)
         write_new(output, file.render(), mode=0o644)
         under_way.note(**_named(file.parsed(output)), payload_sha256=file.payload_hash.hex())

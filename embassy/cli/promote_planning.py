@@ -141,6 +141,7 @@ def _outlook(settings: Settings, name: str, enrolment: Enrolment, dsn: str, inte
                     enrolment.stream,
                     roles=settings.promotion.application_roles,
                     accept_undrained=intention.waivers.undrained,
+                    accept_differences=intention.waivers.differences,
                 )
             ),
         )

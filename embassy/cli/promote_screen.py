@@ -45,6 +45,7 @@ def show_plan(console: Console, plan: Plan, outlooks: Sequence[Outlook]) -> None
     accepted = [f"a loss of up to {plan.accept_loss_seconds} s"] if plan.accept_loss_seconds else []
     accepted += ["records that cannot be applied"] if plan.waivers.undrained else []
     accepted += ["broken constraints"] if plan.waivers.violations else []
+    accepted += ["rows known to differ from home"] if plan.waivers.differences else []
     console.print(f"\nAccepted: {', '.join(accepted) or 'no loss'}\n")
     table = _table("registry", "epoch", "record", "last commit", "loss ≤", "consumer", "gate")
     for outlook in outlooks:
@@ -77,6 +78,8 @@ def show_terms(console: Console, plan: Plan, persons: frozenset[str]) -> None:
         console.print("  leaves behind records that cannot be applied")
     if plan.waivers.violations:
         console.print("  leaves rows that break constraints as they are")
+    if plan.waivers.differences:
+        console.print("  leaves rows that are known to differ from home as they are")
     console.print(f"  approved so far by: {', '.join(sorted(persons)) or 'nobody'}", markup=False)
 
 

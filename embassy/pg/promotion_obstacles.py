@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 
+from embassy.pg import verify_store
 from embassy.pg.catalog import brief
 from embassy.pg.replica_opening import missing_roles
 
@@ -20,7 +21,12 @@ _COPIES = (
 
 
 def obstacles(
-    connection: psycopg.Connection[Any], stream: bytes, *, roles: Sequence[str], accept_undrained: bool
+    connection: psycopg.Connection[Any],
+    stream: bytes,
+    *,
+    roles: Sequence[str],
+    accept_undrained: bool,
+    accept_differences: bool,
 ) -> Iterator[str]:
     """Everything that stands in the way, as words for the operator.
 
@@ -29,6 +35,7 @@ def obstacles(
         stream: whose replica it is.
         roles: the application's roles, which are to be let in.
         accept_undrained: whether a stream that was frozen may be promoted where it stands.
+        accept_differences: whether rows that were found to differ from home may stay as they are.
     """
     if connection.execute("SELECT pg_catalog.pg_is_in_recovery()").fetchone() == (True,):
         yield "the server is a standby: promote it to a primary first, or name the primary in replica.dsn"
@@ -46,6 +53,11 @@ def obstacles(
                 f"the stream is frozen by {row[0]}: {row[1]} (a plan with --accept-undrained promotes it where it "
                 "stands)"
             )
+    if not accept_differences and (differing := verify_store.known_differences(connection, stream)):
+        yield (
+            f"rows that differ from home's, as last compared: {brief(differing)} (embassy repair; or a plan with "
+            "--accept-differences)"
+        )
     missing = missing_roles(connection, roles)
     if missing:
         yield f"roles of promotion.application_roles do not exist: {', '.join(missing)}"

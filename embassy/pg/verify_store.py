@@ -17,6 +17,10 @@ RESULTS = VERIFY_RESULTS
 """What can be found of a row; columns of ``embassy.verification``."""
 
 
+DIFFERENCES = ("mismatched", "missing", "extra")
+"""Those that say that a row is not as at home."""
+
+
 class TableResult(NamedTuple):
     """How a table compares."""
 
@@ -189,6 +193,20 @@ def summary(connection: psycopg.Connection[Any], stream: bytes) -> Summary:
     ).fetchone()
     assert success is not None, "an aggregate has one row"
     return Summary(dict(zip(RESULTS, row[1:], strict=True)) if row[0] else {}, success[0])
+
+
+def known_differences(connection: psycopg.Connection[Any], stream: bytes) -> list[str]:
+    """Tables with rows that are not as at home, as far as they were ever compared: ``schema.table: N``."""
+    if not is_provisioned(connection):
+        return []
+    return [
+        f"{schema}.{table}: {rows}"
+        for schema, table, rows in connection.execute(
+            """SELECT schema_name, table_name, mismatched + missing + extra FROM embassy.verification
+               WHERE stream = %s AND mismatched + missing + extra > 0 ORDER BY 1, 2""",
+            (stream,),
+        )
+    ]
 
 
 def find_run(connection: psycopg.Connection[Any], stream: bytes, run: UUID | None) -> Run | None:

@@ -49,6 +49,8 @@ class Waivers(NamedTuple):
     """Records in the embassy's log that cannot be applied are left behind."""
     violations: bool = False
     """Rows that break a constraint are left as they are."""
+    differences: bool = False
+    """Rows that the last comparison with home found to differ are left as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ class PlanFile(SignedDocument):
             "accept_loss_seconds": plan.accept_loss_seconds,
             "accept_undrained": plan.waivers.undrained,
             "accept_violations": plan.waivers.violations,
+            "accept_differences": plan.waivers.differences,
             "roster": plan.roster.hex(),
             "identity": {"ed25519": plan.identity.ed25519.hex(), "mldsa65": plan.identity.mldsa65.hex()},
             "streams": [
@@ -144,7 +147,7 @@ def roster_hash(roster: Sequence[PublicOperator], threshold: int) -> bytes:
 
 _MEMBERS = {
     *("version", "mode", "site", "nonce", "made_at", "accept_loss_seconds", "accept_undrained"),
-    *("accept_violations", "roster", "identity", "streams"),
+    *("accept_violations", "accept_differences", "roster", "identity", "streams"),
 }
 _STREAM_MEMBERS = {
     *("name", "stream", "from_epoch", "to_epoch", "enrolment", "minimum_sequence", "minimum_lsn", "expires_at"),
@@ -165,7 +168,11 @@ def _parsed(fields: Mapping[str, Any]) -> Plan:
         nonce=bytes.fromhex(fields["nonce"]),
         made_at=_number(fields["made_at"]),
         accept_loss_seconds=None if loss is None else _number(loss),
-        waivers=Waivers(_flag(fields["accept_undrained"]), _flag(fields["accept_violations"])),
+        waivers=Waivers(
+            undrained=_flag(fields["accept_undrained"]),
+            violations=_flag(fields["accept_violations"]),
+            differences=_flag(fields["accept_differences"]),
+        ),
         roster=bytes.fromhex(fields["roster"]),
         identity=identity,
         streams=tuple(_planned(entry) for entry in fields["streams"]),

@@ -56,12 +56,12 @@ class Ceremony:
             env={**os.environ, ENVIRONMENT: failpoint},
         )
 
-    def plan(self, *options: str, loss: int = 3600) -> Path:
+    def plan(self, *options: str, loss: int = 3600, code: int = 0) -> Path:
         path = self.pipeline.folder / f"plan-{len(self.plans)}.json"
         self.plans.append(path)
         terms = ("--mode", "disaster", "--accept-loss", str(loss)) if loss else ()
         made = self.promote("plan", *terms, "-o", str(path), *options)
-        assert made.returncode == 0, made.stdout + made.stderr
+        assert made.returncode == code, made.stdout + made.stderr
         return path
 
     def approve(self, plan: Path, *persons: str) -> Path:
@@ -261,7 +261,7 @@ def test_who_may_not_promote_is_refused_each_with_its_reason(ceremony: Ceremony,
     assert [outcome for action, outcome in ceremony.audited() if action == "promote.run"].count("failed") >= 4
 
 
-def test_rows_that_break_a_bypassed_constraint_keep_the_epoch_down_unless_that_is_accepted(
+def test_broken_constraints_and_known_differences_keep_the_epoch_down_unless_they_are_accepted(
     ceremony: Ceremony,
 ) -> None:
     pipeline = ceremony.pipeline
@@ -276,5 +276,16 @@ def test_rows_that_break_a_bypassed_constraint_keep_the_epoch_down_unless_that_i
     assert "entry_account_fkey of public.entry: 1 rows" in said
     assert "account_owner_key of public.account: 1 rows" in said
     assert ceremony.epoch() == 1
-    ceremony.run(ceremony.approve(ceremony.plan("--accept-violations")), 0)
+
+    told = pipeline.embassy_command("home-admin", "verify", "--json")
+    run = json.loads(told.stdout)["registries"][pipeline.name]["run"]
+    compared = pipeline.embassy_command("embassy-admin", "verify", "status", "--wait", "60", "--run", run)
+    assert compared.returncode == 4, compared.stdout + compared.stderr
+    refused = ceremony.run(ceremony.approve(ceremony.plan("--accept-violations", code=4)), 5)
+    assert "differ from home's, as last compared: public.account: 2" in refused
+    assert ceremony.epoch() == 1
+
+    accepted = ceremony.approve(ceremony.plan("--accept-violations", "--accept-differences"))
+    (stream,) = json.loads(ceremony.run(accepted, 0).partition("\n}")[0] + "\n}")["streams"]
+    assert stream["verified"]["rows_known_to_differ"] == {"mismatched": 1, "missing": 1, "extra": 0}
     assert ceremony.epoch() == 2
