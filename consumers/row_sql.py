@@ -6,13 +6,13 @@ cast is involved. The parameters are a row's new values, then its old ones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from consumers.sql_builder import changes_of
 from consumers.sql_terms import (
     Target,
-    assignment,
+    assigned,
     found_by,
     image,
     image_of_texts,
@@ -47,39 +47,52 @@ def insert(destination: Target, columns: Sequence[int]) -> RowSql:
 def update(destination: Target, columns: Sequence[int], key: Sequence[int]) -> RowSql:
     """UPDATE of a row; see `consumers.sql_builder.update`.
 
+    A column GENERATED ALWAYS AS IDENTITY has another value only after ``SET column = DEFAULT``, which would make yet
+    another one here. INSERT can say the value, so the row is taken out and put in again.
+
     Raises:
         IntegrityError: there is nothing to match the row by.
     """
     changes = changes_of(destination, columns, key)
     parameters = {position: f"${i}" for i, position in enumerate(columns, 1)}
-    sets = []
-    for position in changes.assigned:
-        column, parameter = destination.columns[position], parameters[position]
-        sets.append(assignment(column, parameter, parameter))
-    conditions, old_types = _conditions(destination, columns, key)
-    for position in changes.kept:
-        column = destination.columns[position]
-        conditions.append(f"t.{quoted(column.name)} OPERATOR(pg_catalog.=) {parameters[position]}")
-    where = " AND ".join(conditions)
+    where, old_types = _conditions(destination, columns, key)
     types = (*(destination.columns[position].base_oid for position in columns), *old_types)
-    if sets:
-        return RowSql(f"UPDATE ONLY {destination.name} AS t SET {', '.join(sets)} WHERE {where}", types)
+    values = {
+        position: assigned(destination.columns[position], parameters[position], parameters[position])
+        for position in (*changes.assigned, *changes.kept)
+    }
+    if changes.kept:
+        return RowSql(_put_in_again(destination, values, where), types)
+    if values:
+        sets = ", ".join(
+            f"{quoted(destination.columns[position].name)} = {value}" for position, value in values.items()
+        )
+        return RowSql(f"UPDATE ONLY {destination.name} AS t SET {sets} WHERE {where}", types)
     return RowSql(f"SELECT 1 FROM ONLY {destination.name} AS t WHERE {where}", types)
+
+
+def _put_in_again(destination: Target, values: Mapping[int, str], where: str) -> str:
+    """One row of the table out, and in again with new values; what was not sent is what it was."""
+    named = [*enumerate(destination.columns), *((-1, column) for column in destination.others)]
+    names = ", ".join(quoted(column.name) for _, column in named)
+    rows = ", ".join(values.get(position, f"t.{quoted(column.name)}") for position, column in named)
+    return (
+        f"WITH t AS (DELETE FROM ONLY {destination.name} AS t WHERE {where} RETURNING t.*) "
+        f"INSERT INTO {destination.name} ({names}) OVERRIDING SYSTEM VALUE SELECT {rows} FROM t"
+    )
 
 
 def delete(destination: Target, key: Sequence[int]) -> RowSql:
     """DELETE of a row."""
-    conditions, types = _conditions(destination, (), key)
-    return RowSql(f"DELETE FROM ONLY {destination.name} AS t WHERE {' AND '.join(conditions)}", types)
+    where, types = _conditions(destination, (), key)
+    return RowSql(f"DELETE FROM ONLY {destination.name} AS t WHERE {where}", types)
 
 
-def _conditions(
-    destination: Target, columns: Sequence[int], key: Sequence[int]
-) -> tuple[list[str], tuple[int, ...]]:
+def _conditions(destination: Target, columns: Sequence[int], key: Sequence[int]) -> tuple[str, tuple[int, ...]]:
     """How the row is matched, and the types of the parameters behind the new values."""
     first = len(columns) + 1
     if destination.by_image:
-        return [_one_by_image(destination, first, key)], (TEXT_OID,) * len(key)
+        return _one_by_image(destination, first, key), (TEXT_OID,) * len(key)
     numbers = {position: first + i for i, position in enumerate(key)} or {
         position: i for i, position in enumerate(columns, 1)
     }
@@ -88,7 +101,7 @@ def _conditions(
         f"t.{quoted(destination.columns[column.position].name)} {column.equals} ${numbers[column.position]}"
         for column in found
     ]
-    return conditions, tuple(destination.columns[position].base_oid for position in key)
+    return " AND ".join(conditions), tuple(destination.columns[position].base_oid for position in key)
 
 
 def _one_by_image(destination: Target, first: int, key: Sequence[int]) -> str:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from consumers.sql_terms import (
     Target,
-    assignment,
+    assigned,
     found_by,
     image,
     image_of_texts,
@@ -104,7 +104,7 @@ class Changes(NamedTuple):
 
     assigned: tuple[int, ...]
     kept: tuple[int, ...]
-    """Cannot be assigned (GENERATED ALWAYS AS IDENTITY): must be what the replica has."""
+    """Cannot be assigned (GENERATED ALWAYS AS IDENTITY): as a rule they are what the replica has."""
 
 
 def changes_of(destination: Target, columns: Sequence[int], key: Sequence[int]) -> Changes:
@@ -224,4 +224,4 @@ def _numbered(names: Sequence[str]) -> str:
 def _set(destination: Target, position: int, text: str) -> str | None:
     column = destination.columns[position]
     value = typed(column, text)
-    return None if value is None else assignment(column, text, value)
+    return None if value is None else f"{quoted(column.name)} = {assigned(column, text, value)}"

@@ -21,6 +21,8 @@ class Target(NamedTuple):
     """Quoted."""
     columns: tuple[ReplicaColumn, ...]
     indexes: tuple[Index, ...]
+    others: tuple[ReplicaColumn, ...] = ()
+    """Columns that the stream does not know, and that are not generated."""
 
     @property
     def by_image(self) -> bool:
@@ -44,7 +46,8 @@ def target(relation: Relation, table: ReplicaTable | None) -> Target:
     """
     columns = matched_columns(relation, table)
     assert table is not None, "no table would not have matched"
-    return Target(relation, f"{quoted(relation.schema)}.{quoted(relation.name)}", columns, table.indexes)
+    others = tuple(column for column in table.columns if column not in columns and not column.generated)
+    return Target(relation, f"{quoted(relation.schema)}.{quoted(relation.name)}", columns, table.indexes, others)
 
 
 def quoted(name: str) -> str:
@@ -73,8 +76,8 @@ def typed(column: ReplicaColumn, text: str) -> str | None:
     return None
 
 
-def assignment(column: ReplicaColumn, text: str, value: str) -> str:
-    """``column = value`` of an UPDATE; the value is of the base type, the text is what it was made of.
+def assigned(column: ReplicaColumn, text: str, value: str) -> str:
+    """What an update of row ``t`` gives to a column; the value is of the base type, the text is what it was made of.
 
     A domain's constraint that was added NOT VALID holds for what is written, not for what is there: the source does
     not look at a value that an update leaves alone, so neither may the replica.
@@ -82,8 +85,8 @@ def assignment(column: ReplicaColumn, text: str, value: str) -> str:
     name = quoted(column.name)
     if column.unproven_domain:
         same = f'ROW(t.{name})::text COLLATE "C" = ROW({text})::text COLLATE "C"'
-        return f"{name} = CASE WHEN {same} THEN t.{name} ELSE ({value})::{column.type_name} END"
-    return f"{name} = {value}"
+        return f"CASE WHEN {same} THEN t.{name} ELSE ({value})::{column.type_name} END"
+    return value
 
 
 def image(alias: str, columns: Sequence[ReplicaColumn]) -> str:

@@ -288,6 +288,46 @@ def test_identity_and_generated_columns(pair: MakePair, *, exactly: bool) -> Non
 
 
 @exactly
+def test_a_new_value_of_an_identity_column_is_homes(pair: MakePair, *, exactly: bool) -> None:
+    two = pair("""
+    CREATE SCHEMA s;
+    CREATE TABLE s.t (
+        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, n integer, big text,
+        twice integer GENERATED ALWAYS AS (n * 2) STORED
+    );
+    CREATE TABLE s.child (id bigint REFERENCES s.t ON UPDATE CASCADE ON DELETE CASCADE);
+    CREATE TABLE s.aside (k text PRIMARY KEY, id bigint GENERATED ALWAYS AS IDENTITY UNIQUE, big text);
+    CREATE TABLE s.whole (id bigint GENERATED ALWAYS AS IDENTITY, n integer, big text);
+    ALTER TABLE s.whole REPLICA IDENTITY FULL;
+    ALTER TABLE s.t ALTER big SET STORAGE EXTERNAL;
+    ALTER TABLE s.aside ALTER big SET STORAGE EXTERNAL;
+    ALTER TABLE s.child REPLICA IDENTITY FULL;
+    """)
+    two.replica.execute("ALTER TABLE s.t ADD only_here text DEFAULT 'kept'")
+    two.source.execute("INSERT INTO s.t (n, big) SELECT i, repeat(i::text, 5000) FROM generate_series(1, 9) i")
+    two.source.execute("INSERT INTO s.child SELECT id FROM s.t")
+    two.source.execute("INSERT INTO s.aside (k, big) SELECT i, repeat(i::text, 5000) FROM generate_series(1, 9) i")
+    two.source.execute("INSERT INTO s.whole (n, big) SELECT i % 3, 'x' FROM generate_series(1, 9) i")
+    two.apply(two.batches())
+    two.replica.execute("SET session_replication_role = replica; UPDATE s.t SET only_here = 'by hand'")
+    two.source.execute("UPDATE s.t SET id = DEFAULT, n = n + 1 WHERE n > 3")
+    two.source.execute("UPDATE s.t SET id = DEFAULT WHERE n = 8")
+    two.source.execute("UPDATE s.aside SET id = DEFAULT, k = k || 'x' WHERE k < '5'")
+    two.source.execute("UPDATE s.aside SET id = DEFAULT")
+    two.source.execute("UPDATE s.whole SET id = DEFAULT WHERE n = 1")
+    if exactly:
+        two.apply_exactly(two.batches())
+    else:
+        two.apply(two.batches())
+        assert two.replays == ["row count"]
+    rows = "SELECT id, n, twice, md5(big) FROM s.t ORDER BY id"
+    assert two.replica.execute(rows.encode()).fetchall() == two.source.execute(rows.encode()).fetchall()
+    assert two.replica.execute("SELECT count(*) FROM s.t WHERE only_here = 'by hand'").fetchone() == (9,)
+    two.replica.execute("ALTER TABLE s.t DROP only_here")
+    two.compare()
+
+
+@exactly
 def test_names_of_every_kind(pair: MakePair, *, exactly: bool) -> None:
     two = pair("""
     CREATE SCHEMA "Odd ""schema"", 100%";

@@ -116,7 +116,7 @@ def test_an_index_on_a_column_that_may_be_null_does_not() -> None:
     assert built.access is Access.BY_SCAN
 
 
-def test_identity_columns_are_compared_and_not_set() -> None:
+def test_identity_columns_are_compared_and_one_that_differs_is_inserted() -> None:
     found = table(
         [column("k", 1, not_null=True), column("id", 2, "integer", identity_always=True), column("v", 3)], index(1)
     )
@@ -125,7 +125,10 @@ def test_identity_columns_are_compared_and_not_set() -> None:
     assert built is not None
     assert 'SET "v" = v.c2 FROM' in built.sql
     assert built.sql.endswith('AND t."id" OPERATOR(pg_catalog.=) v.c1::integer')
-    assert row_sql.update(destination, (0, 1, 2), ()).sql.endswith('AND t."id" OPERATOR(pg_catalog.=) $2')
+    assert row_sql.update(destination, (0, 1), ()).sql == (
+        'WITH t AS (DELETE FROM ONLY "s"."t" AS t WHERE t."k" OPERATOR("pg_catalog".=) $1 RETURNING t.*) '
+        'INSERT INTO "s"."t" ("k", "id", "v") OVERRIDING SYSTEM VALUE SELECT t."k", $2, t."v" FROM t'
+    )
 
 
 def test_an_unproven_domain_is_asked_only_about_what_changes() -> None:
