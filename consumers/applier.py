@@ -20,7 +20,7 @@ from consumers.replay import Replay
 from consumers.sql_builder import Access, copy, truncate
 from consumers.targets import Targets
 from consumers.text_rows import text_array
-from consumers.unfinished import Name, Unfinished
+from consumers.unfinished import Lacking, Unfinished
 from embassy.model.batch import Batch, Operation, Segment
 from embassy.pg.apply_session import ApplySession, Call, Query, StatementFailed
 from embassy.runtime.failpoints import CONSUMER_BEFORE_REPLAY, failpoint
@@ -130,7 +130,7 @@ class Applier:
             self._session.defer(_RELEASE)
             self._has_savepoint = False
 
-    def _apply_fast(self, batch: Batch, unfinished: frozenset[Name]) -> None:
+    def _apply_fast(self, batch: Batch, unfinished: Lacking) -> None:
         """Apply segment by segment.
 
         Raises:

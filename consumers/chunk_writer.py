@@ -13,6 +13,7 @@ from consumers.sql_builder import Access, copy
 from consumers.sql_terms import Target, quoted, typed
 from consumers.targets import Targets
 from consumers.text_rows import TEXT_ARRAY_OID, elements
+from consumers.way_sql import deletions
 from embassy.model.batch import Batch, Chunk
 from embassy.model.errors import IntegrityError
 from embassy.pg.apply_session import ApplySession, Call, Query, StatementFailed
@@ -21,7 +22,7 @@ from embassy.runtime.failpoints import CONSUMER_AFTER_CHUNK_CLEARED, failpoint
 _SAVEPOINT = Query("SAVEPOINT embassy_chunk")
 _RELEASE = Query("RELEASE SAVEPOINT embassy_chunk")
 _ROLLBACK_TO = Call(Query("ROLLBACK TO SAVEPOINT embassy_chunk"))
-_UNIQUE_VIOLATION = "23505"
+_TAKEN = ("23505", "23P01")
 _STAGE = "pg_temp.embassy_chunk"
 
 
@@ -71,7 +72,7 @@ class ChunkWriter:
         try:
             rows = self._session.copy(copy(destination, chunk.columns), chunk.copy_text)
         except StatementFailed as failure:
-            if failure.sqlstate != _UNIQUE_VIOLATION:
+            if failure.sqlstate not in _TAKEN:
                 raise
             self._session.run([_ROLLBACK_TO])
             rows = self._replace(destination, chunk)
@@ -96,18 +97,12 @@ class ChunkWriter:
             ]
         )
         session.copy(f"COPY {_STAGE} ({names}) FROM STDIN", chunk.copy_text)
-        by_number = {column.number: column.name for column in destination.columns}
-        calls = [*self._planned_for(Access.BY_SCAN)]
-        for index in destination.indexes:
-            if index.unique and all(column.number in by_number for column in index.columns):
-                same = " AND ".join(
-                    f"t.{quoted(by_number[c.number])} OPERATOR({quoted(c.equals_schema)}.{c.equals_name}) "
-                    f"s.{quoted(by_number[c.number])}"
-                    for c in index.columns
-                )
-                calls.append(
-                    Call(Query(f"DELETE FROM ONLY {destination.name} AS t USING {_STAGE} AS s WHERE {same}"))
-                )
+        given = {
+            destination.columns[position].name: quoted(destination.columns[position].name)
+            for position in chunk.columns
+        }
+        ways = deletions(destination.name, self._targets.uniques(destination), given, f" FROM {_STAGE}")
+        calls = [*self._planned_for(Access.BY_SCAN), *(Call(Query(way)) for way in ways)]
         calls.append(
             Call(
                 Query(

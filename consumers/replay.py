@@ -15,7 +15,7 @@ from consumers.ddl_executor import DdlExecutor
 from consumers.sql_builder import truncate
 from consumers.targets import Targets
 from consumers.text_rows import copy_rows, elements
-from consumers.unfinished import Name
+from consumers.unfinished import Lacking
 from embassy.model.batch import Batch, Operation, Segment
 from embassy.model.errors import IntegrityError
 from embassy.model.relation import Relation
@@ -46,7 +46,7 @@ class Replay:
         batch: Batch,
         pulse: Callable[[], None],
         *,
-        unfinished: frozenset[Name] = frozenset(),
+        unfinished: Lacking | None = None,
         changes: range | None = None,
     ) -> None:
         """Take a batch.
@@ -65,7 +65,7 @@ class Replay:
         self._ddl = ddl
         self._batch = batch
         self._pulse = pulse
-        self._unfinished = unfinished
+        self._unfinished = unfinished or {}
         self._order = array("H", batch.order)
         if sys.byteorder == "big":
             self._order.byteswap()
@@ -136,22 +136,32 @@ class Replay:
         A row whose key changes from what is not copied yet may never come again, so it is made of the update. If that
         does not have all of it, the source has asked for the row by itself.
         """
-        change = Call(self._targets.row_query(relation, segment), row)
         by_key = bool(relation.key) and not self._targets.of(relation).by_image
-        values = dict(zip(segment.columns, row, strict=False))
         moves = segment.operation is Operation.UPDATE and bool(segment.key) and by_key
-        calls = []
-        if by_key and (moves or segment.operation is Operation.INSERT) and all(i in values for i in relation.key):
-            calls.append(self._deletion(relation, [values[position] for position in relation.key]))
-            if moves and [values[position] for position in relation.key] == row[len(segment.columns) :]:
-                calls.clear()
         try:
-            counts = self._session.run([*calls, change])
-            if moves and counts[-1] == 0 and len(values) == len(relation.columns):
+            counts = self._session.run(self._with_the_way_cleared(relation, segment, row))
+            if moves and counts[-1] == 0 and len(segment.columns) == len(relation.columns):
                 made = segment._replace(operation=Operation.INSERT, key=())
-                self._session.run([Call(self._targets.row_query(relation, made), row[: len(segment.columns)])])
+                self._session.run(self._with_the_way_cleared(relation, made, row[: len(segment.columns)]))
         except StatementFailed as failure:
             raise self._failed(ordinal, failure.reason) from failure
+
+    def _with_the_way_cleared(self, relation: Relation, segment: Segment, row: _Row) -> list[Call]:
+        """A change, behind what removes the row that has its key; and those that have a unique value of its row.
+
+        The latter only if all of the table is still to come: see `consumers.unfinished`.
+        """
+        calls = []
+        by_key = bool(relation.key) and not self._targets.of(relation).by_image
+        values = dict(zip(segment.columns, row, strict=False))
+        takes_key = segment.operation is Operation.INSERT or bool(segment.key)
+        if by_key and takes_key and all(position in values for position in relation.key):
+            key = [values[position] for position in relation.key]
+            if key != row[len(segment.columns) :]:
+                calls.append(self._deletion(relation, key))
+        if self._unfinished[relation.schema, relation.name] and segment.operation is not Operation.DELETE:
+            calls += [Call(query, row) for query in self._targets.way_queries(relation, segment)]
+        return [*calls, Call(self._targets.row_query(relation, segment), row)]
 
     def _deletion(self, relation: Relation, key: _Row) -> Call:
         shape = Segment(0, Operation.DELETE, 1, False, 1, (), relation.key, b"", (), ())  # noqa: FBT003 - a tuple

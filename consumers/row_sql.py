@@ -21,6 +21,8 @@ from consumers.sql_terms import (
     typed,
 )
 from consumers.text_rows import TEXT_OID
+from consumers.way_sql import deletions
+from embassy.model.replica_table import Uniques
 
 
 class RowSql(NamedTuple):
@@ -80,6 +82,26 @@ def _put_in_again(destination: Target, values: Mapping[int, str], where: str) ->
         f"WITH t AS (DELETE FROM ONLY {destination.name} AS t WHERE {where} RETURNING t.*) "
         f"INSERT INTO {destination.name} ({names}) OVERRIDING SYSTEM VALUE SELECT {rows} FROM t"
     )
+
+
+def out_of_the_way(
+    destination: Target, uniques: Uniques, columns: Sequence[int], key: Sequence[int], *, inserts: bool
+) -> list[RowSql]:
+    """DELETEs of the rows that have a unique value of a row to come, with the parameters of its INSERT or UPDATE.
+
+    Of an update that does not find its row here nothing is known to be in the way, if it does not send all of the row.
+    """
+    given = {destination.columns[position].name: f"${i}" for i, position in enumerate(columns, 1)}
+    types = tuple(destination.columns[position].base_oid for position in columns)
+    spared, source = "", ""
+    if not inserts:
+        spared, old_types = _conditions(destination, columns, key)
+        types += old_types
+        kept = [column.name for column in (*destination.columns, *destination.others) if column.name not in given]
+        if kept:
+            source = f" FROM ONLY {destination.name} AS t WHERE {spared}"
+            given |= {name: f"t.{quoted(name)}" for name in kept}
+    return [RowSql(sql, types) for sql in deletions(destination.name, uniques, given, source, spared)]
 
 
 def delete(destination: Target, key: Sequence[int]) -> RowSql:

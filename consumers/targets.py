@@ -10,8 +10,10 @@ from consumers.sql_terms import Target, target
 from consumers.text_rows import TEXT_ARRAY_OID
 from embassy.model.batch import Operation, Segment
 from embassy.model.relation import Relation
+from embassy.model.replica_table import Uniques
 from embassy.pg.apply_session import ApplySession, Query
 from embassy.pg.replica_catalog import find_table
+from embassy.pg.replica_uniques import find_uniques
 
 _SHAPES_MOST = 4096
 
@@ -33,12 +35,16 @@ class Targets:
         self._targets: dict[Relation, Target] = {}
         self._segments: dict[_Shape, SegmentQuery | None] = {}
         self._rows: dict[_Shape, Query] = {}
+        self._uniques: dict[str, Uniques] = {}
+        self._ways: dict[_Shape, list[Query]] = {}
 
     def forget(self) -> None:
         """Look again when next asked: the replica's tables may have been altered."""
         self._targets.clear()
         self._segments.clear()
         self._rows.clear()
+        self._uniques.clear()
+        self._ways.clear()
 
     def of(self, relation: Relation) -> Target:
         """The relation's table.
@@ -85,6 +91,31 @@ class Targets:
                 built = row_sql.delete(destination, segment.key)
             found = self._rows[shape] = Query(built.sql, built.types)
         return found
+
+    def uniques(self, destination: Target) -> Uniques:
+        """What is unique in a table."""
+        found = self._uniques.get(destination.name)
+        if found is None:
+            found = self._uniques[destination.name] = find_uniques(self._session.connection, destination.name)
+        return found
+
+    def way_queries(self, relation: Relation, segment: Segment) -> list[Query]:
+        """What takes other rows out of the way of one of an insert or update segment; parameters as for `row_query`.
+
+        Raises:
+            IntegrityError: as for `segment_query`.
+        """
+        shape = (relation, segment.operation, segment.columns, segment.key)
+        if shape not in self._ways:
+            if len(self._ways) >= _SHAPES_MOST:
+                self._ways.clear()
+            destination = self.of(relation)
+            inserts = segment.operation is Operation.INSERT
+            built = row_sql.out_of_the_way(
+                destination, self.uniques(destination), segment.columns, segment.key, inserts=inserts
+            )
+            self._ways[shape] = [Query(way.sql, way.types) for way in built]
+        return self._ways[shape]
 
     def _built(self, destination: Target, segment: Segment) -> SegmentQuery | None:
         if segment.operation is Operation.UPDATE:

@@ -2,12 +2,13 @@
 
 The source's requests for copies travel in the stream, so the replica's embassy.table_copy is right at each place. Until
 a table's copy is done, its changes may meet rows that have yet to come; everywhere else a row that is missing halts
-the stream.
+the stream. If all of a table is still to come, a row there that contradicts the stream is of no worth; but where only
+some ranges of it are, such a row may stand for one that nothing else will bring, and it halts the stream.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from consumers.text_rows import copy_rows, elements
 from embassy.model.batch import Batch, Operation, Segment
@@ -16,11 +17,16 @@ from embassy.model.relation import Relation
 from embassy.pg.apply_session import ApplySession
 
 Name = tuple[str, str]
+Lacking = Mapping[Name, bool]
+"""Tables that may lack rows, and whether each is to come as a whole."""
 
 _COPIES = (OWN_SCHEMA, "table_copy")
 _QUERY = """
-SELECT schema_name, table_name FROM embassy.table_copy WHERE state <> 'done'
-UNION SELECT schema_name, table_name FROM embassy.awaited_copy"""
+SELECT schema_name, table_name, bool_or(whole) FROM (
+    SELECT schema_name, table_name, from_key IS NULL AND to_key IS NULL AS whole
+    FROM embassy.table_copy WHERE state <> 'done'
+    UNION ALL SELECT schema_name, table_name, true FROM embassy.awaited_copy
+) AS found GROUP BY 1, 2"""
 
 
 class Unfinished:
@@ -29,23 +35,23 @@ class Unfinished:
     def __init__(self, session: ApplySession) -> None:
         self._session = session
         self._provisioned = False
-        self._known: frozenset[Name] | None = None
+        self._known: Lacking | None = None
 
     def forget(self) -> None:
         """Look again: what was applied may have been rolled back, or something else has changed it."""
         self._known = None
 
-    def at(self, batch: Batch) -> frozenset[Name]:
+    def at(self, batch: Batch) -> Lacking:
         """The tables that may lack rows while a batch is applied; to be asked before that, for each batch."""
         if self._known is None:
             self._known = self._read()
-        found = self._known
-        told = frozenset(_told_by(batch))
-        if told:
+        found = dict(self._known)
+        for name, whole in _told_by(batch):
+            found[name] = whole or found.get(name, False)
             self._known = None
-        return found | told
+        return found
 
-    def _read(self) -> frozenset[Name]:
+    def _read(self) -> Lacking:
         connection = self._session.connection
         if not self._provisioned:
             row = connection.execute(
@@ -53,24 +59,24 @@ class Unfinished:
             ).fetchone()
             self._provisioned = row == (True,)
         if not self._provisioned:
-            return frozenset()
-        return frozenset((schema, name) for schema, name in connection.execute(_QUERY))
+            return {}
+        return {(schema, name): whole for schema, name, whole in connection.execute(_QUERY)}
 
 
-def _told_by(batch: Batch) -> Iterator[Name]:
-    """The tables that a batch says something about; whatever it says, they may be unfinished somewhere in it."""
+def _told_by(batch: Batch) -> Iterator[tuple[Name, bool]]:
+    """The copies that a batch says something about; whatever it says, they may be unfinished somewhere in it."""
     for segment in batch.segments:
         relation = batch.relations[segment.relation]
         if (relation.schema, relation.name) == _COPIES and segment.columns:
-            yield from _names(relation, segment)
+            yield from _copies(relation, segment)
 
 
-def _names(relation: Relation, segment: Segment) -> Iterator[Name]:
+def _copies(relation: Relation, segment: Segment) -> Iterator[tuple[Name, bool]]:
     places = {relation.columns[position].name: at for at, position in enumerate(segment.columns)}
-    schema, name = places["schema_name"], places["table_name"]
+    wanted = [places[name] for name in ("schema_name", "table_name", "from_key", "to_key")]
     if segment.operation is Operation.INSERT:
-        rows = [(row[schema], row[name]) for row in copy_rows(segment.copy_text)]
+        rows = [tuple(row[place] for place in wanted) for row in copy_rows(segment.copy_text)]
     else:
-        rows = list(zip(elements(segment.values[schema]), elements(segment.values[name]), strict=True))
-    for of, called in rows:
-        yield (of or b"").decode(), (called or b"").decode()
+        rows = list(zip(*(elements(segment.values[place]) for place in wanted), strict=True))
+    for schema, name, from_key, to_key in rows:
+        yield ((schema or b"").decode(), (name or b"").decode()), from_key is None and to_key is None

@@ -57,6 +57,44 @@ class Index(NamedTuple):
     columns: tuple[IndexColumn, ...]
 
 
+class UniquePart(NamedTuple):
+    """A column or an expression of a `Unique`, and the operator by which two rows have the same."""
+
+    expression: str
+    """As SQL says it of a row of the table, its columns without the table's name."""
+    equals_schema: str
+    equals_name: str
+    collation: str
+    """Quoted and qualified; empty if the type has none."""
+
+
+class Unique(NamedTuple):
+    """What no two rows of a table may have in common, checked row by row: a unique index or an exclusion constraint."""
+
+    parts: tuple[UniquePart, ...]
+    predicate: str
+    """Of which rows it speaks; empty: of all."""
+    nulls_equal: bool
+
+
+class UniqueColumn(NamedTuple):
+    """A column that the expressions of a `Unique` may name."""
+
+    name: str
+    type_name: str
+    collation: str
+    """As in `UniquePart`."""
+    generated_as: str
+    """Its expression, if it is generated; else empty."""
+
+
+class Uniques(NamedTuple):
+    """All that is unique in a table."""
+
+    columns: tuple[UniqueColumn, ...]
+    uniques: tuple[Unique, ...]
+
+
 class ReplicaTable(NamedTuple):
     """The replica's table of a relation of the stream."""
 

@@ -116,6 +116,7 @@ def test_a_table_that_differs_is_copied_anew_and_a_halted_stream_goes_on_to_it(
         replica.execute("SET session_replication_role = replica")
         replica.execute("DELETE FROM public.person WHERE id IN (5, 6)")
         replica.execute("INSERT INTO public.person VALUES (-1, 'only here', 'too many')")
+        replica.execute("UPDATE public.person SET code = 'c601' WHERE id = 7")  # home's row 601 will need it
     with pipeline.source(databases.ADMIN) as connection:
         connection.execute("UPDATE public.person SET note = 'changed' WHERE id = 5")
         connection.execute("INSERT INTO public.person VALUES (601, 'c601')")

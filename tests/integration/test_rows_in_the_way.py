@@ -1,0 +1,124 @@
+"""A replica that is wrong while its table is copied anew: its rows make way for the stream's, none of home's is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from typing import LiteralString
+
+import psycopg
+import pytest
+
+from embassy.model.batch import Batch, Chunk
+from embassy.model.errors import IntegrityError
+from embassy.model.relation import Relation
+from embassy.pg import copy_source, replica_schema, table_copies
+from embassy.pg.copy_source import Range
+from tests.harness.two_databases import Connection, MakePair, TwoDatabases
+
+_TABLES: LiteralString = """
+CREATE SCHEMA s;
+CREATE COLLATION s.caseless (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+CREATE TABLE s.t (
+    id int PRIMARY KEY, code text COLLATE s.caseless UNIQUE, email text, note text, big text, day int4range,
+    upper_note text GENERATED ALWAYS AS (upper(note)) STORED, EXCLUDE USING gist (day WITH &&)
+);
+ALTER TABLE s.t ALTER big SET STORAGE EXTERNAL;
+CREATE UNIQUE INDEX ON s.t (lower(email)) WHERE note IS NOT NULL;
+CREATE UNIQUE INDEX ON s.t (upper_note, md5(big)) NULLS NOT DISTINCT;
+CREATE TABLE s.bag (a int, b text UNIQUE);
+ALTER TABLE s.bag REPLICA IDENTITY FULL;
+"""
+_IDS = 12
+
+
+def churn(connection: Connection, chance: random.Random, times: int) -> int:
+    """Change rows at random; returns how many statements the constraints allowed."""
+    done = 0
+    for _ in range(times):
+        one, other, n = chance.randrange(_IDS), chance.randrange(_IDS), chance.randrange(_IDS)
+        text = chance.choice("aAbBcC") + str(chance.randrange(3))
+        statement, *values = chance.choice(
+            [
+                ("INSERT INTO s.t VALUES (%s, %s, %s, %s, repeat(%s, 3000), int4range(%s, %s))", one, text, text,
+                 chance.choice([text, None]), text, n, n + 1),
+                ("UPDATE s.t SET code = %s WHERE id = %s", text, one),
+                ("UPDATE s.t SET email = %s, note = %s WHERE id = %s", text, chance.choice([text, None]), one),
+                ("UPDATE s.t SET big = repeat(%s, 3000) WHERE id = %s", text, one),
+                ("UPDATE s.t SET day = int4range(%s, %s) WHERE id = %s", n, n + 2, one),
+                ("UPDATE s.t SET id = %s, big = big || 'x' WHERE id = %s", other, one),
+                ("DELETE FROM s.t WHERE id = %s", one),
+                ("INSERT INTO s.bag VALUES (%s, %s)", n, text),
+                ("UPDATE s.bag SET b = %s WHERE a = %s", text, n),
+                ("DELETE FROM s.bag WHERE a = %s", n),
+            ]
+        )  # fmt: skip
+        with contextlib.suppress(psycopg.errors.UniqueViolation, psycopg.errors.ExclusionViolation):
+            connection.execute(str(statement).encode(), values)
+            done += 1
+    return done
+
+
+def copy(two: TwoDatabases, name: str, within: Range, **bounds: object) -> None:
+    """Write a chunk as the source has it now."""
+    with copy_source.reading(two.source, "s", name) as found:
+        assert found is not None
+        text = b"".join(copy_source.copy_rows(two.source, found[0], within, None))
+        relation: Relation = found[0].relation
+        key = found[0].key
+    whole = Chunk(0, True, key, (), False, (), (), text.count(b"\n"), tuple(range(len(relation.columns))), text)  # noqa: FBT003 - a tuple
+    two.apply([Batch((relation,), (), b"", (), 0, complete=True, chunk=whole._replace(**bounds))])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_wrong_rows_make_way_and_nothing_of_homes_is_lost(pair: MakePair, seed: int) -> None:
+    two, chance = pair(_TABLES), random.Random(seed)
+    churn(two.source, chance, 40)
+    two.apply(two.batches())
+    two.compare()
+    replica_schema.ensure(two.replica)
+    for name in ("t", "bag"):
+        table_copies.await_copy(two.replica, "s", name)
+    two.replica.execute("SET session_replication_role = replica")
+    assert churn(two.replica, chance, 40)
+
+    def go_on() -> None:
+        for _ in range(3):
+            with two.source.transaction():
+                for _ in range(4):
+                    with contextlib.suppress(psycopg.Error), two.source.transaction():
+                        churn(two.source, chance, 2)
+        two.apply(two.batches(together=chance.random() < 0.5))
+
+    for _ in range(4):
+        go_on()
+    assert two.replays
+    middle = chance.randrange(_IDS)
+    copy(two, "t", Range(upper=(str(middle),)), upper=(b"%d" % middle,))
+    go_on()
+    copy(two, "t", Range(lower=(str(middle),)), lower=(b"%d" % middle,))
+    copy(two, "bag", Range())
+    two.compare()
+    two.replica.execute("DELETE FROM embassy.awaited_copy")
+    go_on()
+    two.compare()
+
+
+def test_where_only_a_range_is_copied_a_wrong_row_elsewhere_halts(pair: MakePair) -> None:
+    two = pair(_TABLES)
+    two.source.execute("INSERT INTO s.t (id, code, note) SELECT i, i, i FROM generate_series(1, 9) i")
+    two.apply(two.batches())
+    replica_schema.ensure(two.replica)
+    two.replica.execute(
+        """INSERT INTO embassy.table_copy VALUES
+           (1, 's', 't', '{1}', '{3}', 'requested', '', now(), '', NULL, NULL, 0, 0, 0)"""
+    )
+    two.replica.execute("SET session_replication_role = replica")
+    two.replica.execute("UPDATE s.t SET code = 'x' WHERE id = 9")
+    two.source.execute("UPDATE s.t SET code = 'x' WHERE id = 2")
+    batches = two.batches()
+    with pytest.raises(IntegrityError, match="t_code_key"):
+        two.apply(batches)
+    two.replica.execute("UPDATE embassy.table_copy SET from_key = NULL, to_key = NULL")
+    two.apply(batches)
+    assert two.replica.execute("SELECT id, code FROM s.t WHERE code = 'x'").fetchall() == [(2, "x")]
