@@ -24,6 +24,7 @@ from embassy.runtime import logs
 from embassy.runtime.audit_log import JSON
 from embassy.runtime.exit_codes import ExitCode, exit_code, worst
 from embassy.wire.enrolment import load_roster
+from embassy.wire.given_approvals import GivenApprovals, is_majority
 from embassy.wire.keyring import load_identity, load_operator
 from embassy.wire.promotion_plan import Plan, Waivers
 from embassy.wire.promotion_report import ReportFile
@@ -130,12 +131,40 @@ def plan(
 @promote.command()
 @click.argument("path", metavar="PLAN", type=_PLAN)
 @click.option("--key", "key", required=True, type=_FILE, help="Your secret operator key file.")
+@click.option(
+    "--given",
+    type=_FILE,
+    help="Where your approvals are kept, to refuse a second embassy's; default: beside the key.",
+)
+@click.option(
+    "--given-up",
+    type=_PLAN,
+    multiple=True,
+    metavar="PROOF",
+    help="The proof that a plan which you approved for another embassy was aborted.",
+)
+@click.option(
+    "--site-lost",
+    multiple=True,
+    metavar="SITE",
+    help="Declare that SITE, for which you approved a plan before, is gone and can never open.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask whether this is what you mean to approve.")
 @pass_options
-def approve(options: Options, path: Path, key: Path, *, yes: bool) -> None:
+def approve(
+    options: Options,
+    path: Path,
+    key: Path,
+    *,
+    given: Path | None,
+    given_up: tuple[Path, ...],
+    site_lost: tuple[str, ...],
+    yes: bool,
+) -> None:
     """Add your approval to PLAN, after showing what it says.
 
-    A person counts once, whatever keys they hold. No network and no database is needed.
+    A person counts once, whatever keys they hold, and approves one embassy for an epoch, never two: two sites would
+    accept writes. No network and no database is needed.
     """
     settings = options.settings()
     roster = load_roster(options.need(settings.keys.operators, "keys.operators"), settings.keys.threshold)
@@ -144,6 +173,8 @@ def approve(options: Options, path: Path, key: Path, *, yes: bool) -> None:
     if not yes:
         click.confirm("Approve this?", abort=True, err=True)
     details: dict[str, JSON] = {**_named(found.plan), "payload_sha256": found.file.payload_hash.hex()}
+    if site_lost:
+        details["sites_declared_lost"] = list(site_lost)
     with audited(options, "promote.approve", details) as under_way:
         operator = load_operator(key, ask(key))
         under_way.note(person=operator.half.person, key=operator.half.id.hex())
@@ -153,7 +184,19 @@ def approve(options: Options, path: Path, key: Path, *, yes: bool) -> None:
                 place=str(key),
                 hint="use the key that the roster lists",
             )
-        replace(path, found.file.signed(operator).render())
+        kept = given or key.with_suffix(".approvals.json")
+        before = GivenApprovals.read(kept)
+        proofs = [ReportFile.read(proof).proven(roster, settings.keys.threshold, proof) for proof in given_up]
+        before.refuse_second_embassy(found.plan, given_up=proofs, lost=site_lost, place=kept)
+        signed = found.file.signed(operator)
+        before.with_plan(found.plan).write(kept)  # first: what was not noted must not be signed
+        replace(path, signed.render())
+    if not is_majority(roster, settings.keys.threshold):
+        click.echo(
+            f"warning: {settings.keys.threshold} persons approve, and that is no majority of the roster: others could "
+            "approve another embassy's plan at the same time. Tell each other.",
+            err=True,
+        )
     persons = read_plan(options, settings, path).persons
     click.echo(f"{path}: approved by {', '.join(sorted(persons))}")
 

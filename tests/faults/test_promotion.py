@@ -224,6 +224,15 @@ def test_who_may_not_promote_is_refused_each_with_its_reason(ceremony: Ceremony,
     assert "anna" in ceremony.run(ceremony.approve(plan, "anna"), 6)
     again = ceremony.promote("approve", str(plan), "--key", str(anna), "--yes")
     assert (again.returncode, "already" in again.stderr) == (5, True)
+    given = json.loads(anna.with_suffix(".approvals.json").read_text())
+    for entry in given["given"]:
+        entry.update(site="embassy-9", embassy="ab" * 32)
+    before = tmp_path / "given.json"
+    before.write_text(json.dumps(given))
+    before.chmod(0o600)
+    bert = str(role_configs.operator(layout, "bert"))
+    second = ceremony.promote("approve", str(plan), "--key", bert, "--given", str(before), "--yes")
+    assert (second.returncode, "embassy-9 becomes" in second.stderr) == (5, True), second.stderr
     generate_operator(tmp_path / "eve.json", person="Eve")
     stranger = ceremony.promote("approve", str(plan), "--key", str(tmp_path / "eve.json"), "--yes")
     assert (stranger.returncode, "not one of keys.operators" in stranger.stderr) == (5, True)

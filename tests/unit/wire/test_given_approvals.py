@@ -1,0 +1,84 @@
+"""A person who has approved one embassy for an epoch does not approve another one for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from embassy.model.errors import ConfigurationError, RefusedError
+from embassy.wire.given_approvals import GivenApprovals, is_majority
+from embassy.wire.keyring import Identity
+from embassy.wire.promotion_plan import PlanFile
+from embassy.wire.promotion_report import Report, ReportFile
+from tests.harness.envelope import ANNA, BERT, STREAM
+from tests.unit.wire.test_promotion_documents import CARL, EMBASSY, PLAN, ROSTER
+
+OTHER = Identity.from_seeds(b"\x41" * 32, b"\x42" * 32)
+THERE = dataclasses.replace(PLAN, site="embassy-2", nonce=bytes(16), identity=OTHER.public)
+KEPT = Path("kept.json")
+
+
+def refuse(before: GivenApprovals, *, given_up: tuple[Report, ...] = (), lost: tuple[str, ...] = ()) -> None:
+    before.refuse_second_embassy(THERE, given_up=given_up, lost=lost, place=KEPT)
+
+
+def test_a_second_embassy_is_refused_and_named() -> None:
+    with pytest.raises(RefusedError, match="embassy-1 becomes land in epoch 2") as caught:
+        refuse(GivenApprovals().with_plan(PLAN))
+    assert "--site-lost embassy-1" in str(caught.value.hint)
+
+
+def test_the_same_embassy_and_another_epoch_or_stream_are_not() -> None:
+    given = GivenApprovals().with_plan(PLAN)
+    given.refuse_second_embassy(dataclasses.replace(PLAN, nonce=bytes(16)), given_up=(), lost=(), place=KEPT)
+    (planned,) = PLAN.streams
+    for changed in (planned._replace(to_epoch=3), planned._replace(stream=bytes(16))):
+        elsewhere = dataclasses.replace(PLAN, streams=(changed,))
+        refuse(GivenApprovals().with_plan(elsewhere))
+
+
+def proof(**entry: bool) -> Report:
+    file = PlanFile.draft(PLAN).signed(ANNA).signed(BERT)
+    made = ReportFile.made(file, [{"name": "land", "stream": STREAM.hex(), **entry}], EMBASSY)
+    return made.proven(ROSTER, 2, KEPT)
+
+
+def test_the_proof_of_its_abort_frees_the_epoch_and_that_of_its_run_does_not() -> None:
+    given = GivenApprovals().with_plan(PLAN)
+    refuse(given, given_up=(proof(aborted=True),))
+    with pytest.raises(RefusedError):
+        refuse(given, given_up=(proof(),))
+
+
+def test_a_site_that_is_declared_lost_does_not_stand_in_the_way() -> None:
+    refuse(GivenApprovals().with_plan(PLAN), lost=("embassy-1",))
+    with pytest.raises(RefusedError):
+        refuse(GivenApprovals().with_plan(PLAN), lost=("embassy-3",))
+
+
+def test_what_was_given_is_kept_for_its_owner_alone_and_a_damaged_record_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "anna.approvals.json"
+    assert GivenApprovals.read(path) == GivenApprovals()
+    GivenApprovals().with_plan(PLAN).write(path)
+    both = GivenApprovals.read(path).with_plan(THERE).with_plan(THERE)
+    both.write(path)
+    assert GivenApprovals.read(path) == both
+    assert len(both.given) == 2
+    assert path.stat().st_mode & 0o777 == 0o600
+    document = json.loads(path.read_text())
+    document["given"][0]["to_epoch"] = "2"
+    path.write_text(json.dumps(document))
+    with pytest.raises(ConfigurationError, match="damaged"):
+        GivenApprovals.read(path)
+    path.chmod(0o644)
+    with pytest.raises(ConfigurationError, match="others"):
+        GivenApprovals.read(path)
+
+
+def test_two_of_three_is_a_majority_and_two_of_four_is_none() -> None:
+    three = (ANNA.public, BERT.public, CARL.public)
+    assert is_majority(three, 2)
+    assert not is_majority((*three, CARL.public._replace(person="Dora")), 2)
