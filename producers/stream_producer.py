@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import structlog
@@ -12,6 +13,7 @@ import structlog
 from embassy.model.errors import IntegrityError, RefusedError
 from embassy.model.record import SealedRecord
 from embassy.pg import source_fence, source_schema
+from embassy.pg.backlog_session import BacklogSession
 from embassy.pg.connection import connect
 from embassy.pg.replication_session import ReplicationSession, SourceIdentity
 from embassy.pg.slots import SlotState, slot_state
@@ -32,6 +34,7 @@ from producers.copy_desk import CopyDesk, Renewed
 from producers.copy_lane import CopyLane
 from producers.heartbeat import Heartbeat, Rotations, beat
 from producers.incarnation import Standing
+from producers.slot_reader import Patience, SlotReader
 from producers.tail import Tail
 
 
@@ -75,6 +78,7 @@ class StreamProducer:
         self._gauges = gauges
         self._slot_gauge = slot_gauge
         self._clock = clock
+        self._patience = Patience(tuning.backlog_bytes)
         self._rotate = threading.Event()
         self._rotations = Rotations(setup.enrolment.stream, self.rotate)
         self._log = structlog.get_logger(component="producer", stream=setup.name)
@@ -99,15 +103,15 @@ class StreamProducer:
         verified = setup.verified
         with (
             TopicReader(self._cluster, setup.topic, f"{setup.topic}-head") as log,
-            self._session() as session,
+            closing(self._reader()) as reader,
         ):
-            standing, source = self._prove(session, log, verified)
-            session.start(standing.head.resume_lsn)
+            standing, source = self._prove(reader.session, log, verified)
+            reader.session.start(standing.head.resume_lsn)
             appender = self._writer.appender(setup.topic)
             desk = CopyDesk()
             try:
                 loop = Tail(
-                    session=session,
+                    reader=reader,
                     source=source,
                     appender=appender,
                     log=log,
@@ -156,18 +160,19 @@ class StreamProducer:
             gauges=self._gauges,
         )
 
-    @contextmanager
-    def _session(self) -> Iterator[ReplicationSession]:
-        session = ReplicationSession(
-            self._setup.source.dsn,
-            slot=self._setup.slot,
-            publication=self._setup.source.publication,
-            application_name=f"embassy-producer-{self._setup.topic}",
+    def _reader(self) -> SlotReader:
+        of_slot = {
+            "slot": self._setup.slot,
+            "publication": self._setup.source.publication,
+            "application_name": f"embassy-producer-{self._setup.topic}",
+        }
+        return SlotReader(
+            self.name,
+            open_session=partial(ReplicationSession, self._setup.source.dsn, **of_slot),
+            open_backlog=partial(BacklogSession, self._setup.source.dsn, **of_slot),
+            patience=self._patience,
+            clock=self._clock,
         )
-        try:
-            yield session
-        finally:
-            session.close()
 
     def _prove(
         self, session: ReplicationSession, log: TopicReader, verified: Callable[[SealedRecord], int]

@@ -20,7 +20,7 @@ from embassy.model.batch import Batch
 from embassy.model.errors import TransientError
 from embassy.model.lsn import Lsn
 from embassy.model.record import Head, SealedRecord
-from embassy.pg.replication_session import ReplicationSession, SourceIdentity
+from embassy.pg.replication_session import SourceIdentity
 from embassy.runtime import failpoints
 from embassy.runtime.config import ProducerTuning
 from embassy.runtime.failpoints import failpoint
@@ -34,6 +34,7 @@ from producers.copy_lane import CopyLane
 from producers.heartbeat import Stages
 from producers.incarnation import Standing, begin_incarnation
 from producers.pgoutput_decoder import Begin, decode_begin, decode_commit
+from producers.slot_reader import LATE_SECONDS, SMALL_TRANSACTIONS, SlotReader
 
 _BEGIN, _COMMIT, _RELATION, _TYPE = b"BCRY"
 _RECEIVE_MESSAGES = 20_000
@@ -75,7 +76,7 @@ class Tail:
     def __init__(
         self,
         *,
-        session: ReplicationSession,
+        reader: SlotReader,
         source: SourceIdentity,
         appender: Appender,
         log: Log,
@@ -92,7 +93,7 @@ class Tail:
         pulse: Callable[[], None],
         rotate: threading.Event,
     ) -> None:
-        self._session = session
+        self._reader = reader
         self._source = source
         self._appender = appender
         self._log = log
@@ -164,6 +165,7 @@ class Tail:
             self._take_acks()
             self._advance_if_asked()
             self._send_status()
+            self._choose_source()
             dry = self._held or self._receive()
             self._ship_whole()
             self._held = self._place_copies()
@@ -180,7 +182,7 @@ class Tail:
             return True
         messages: list[bytes] = []
         most = 1 if self._copies.careful(self._reached) else _RECEIVE_MESSAGES
-        dry = self._session.drain(messages.append, most, _RECEIVE_BYTES)
+        dry = self._reader.drain(messages.append, most, _RECEIVE_BYTES)
         for message in messages:
             kind = message[0]
             if kind == _BEGIN:
@@ -198,6 +200,13 @@ class Tail:
                 if self._open_bytes >= self._tuning.batch_bytes or len(self._open) >= PART_MESSAGES:
                     self._ship_part()
         return dry
+
+    def _choose_source(self) -> None:
+        """Between parts of transactions only: what was shipped of one cannot come again."""
+        if self._part == 0 and self._reader.turn(self._resume_lsn, self._source):
+            self._begin = None
+            self._skipping = False
+            self._open, self._open_bytes = [], 0
 
     def _commit(self, message: bytes) -> None:
         commit = decode_commit(message)
@@ -232,6 +241,8 @@ class Tail:
         if must or (self._appender.inflight == 0 and (self._level or self._clock() >= self._ripe_at)):
             batch = self._builder.build_whole()
             self._ship(batch, batch.transactions[-1].end_lsn)
+            if len(batch.transactions) >= SMALL_TRANSACTIONS and self._age_seconds() >= LATE_SECONDS:
+                self._reader.late()
 
     def _ship_part(self) -> None:
         """Ship what has come of a transaction that is larger than a batch; whole ones before it go first."""
@@ -313,7 +324,7 @@ class Tail:
     def _send_status(self) -> None:
         """Confirm what has been durable long enough; at least once a second, or the server ends the session."""
         now = self._clock()
-        asked = self._session.keepalive.reply_requested
+        asked = self._reader.keepalive.reply_requested
         if asked:
             self._release_the_server(now)
         # A server that asks for an answer is shutting down, or lost patience: it must not wait out the delay.
@@ -323,7 +334,7 @@ class Tail:
         while self._acknowledged and self._acknowledged[0][0] + trail_seconds <= now:
             confirmed = self._acknowledged.popleft()[1]
         if confirmed > self._confirmed or asked or now >= self._status_due:
-            self._session.confirm(confirmed)
+            self._reader.confirm(confirmed)
             self._confirmed = confirmed
             self._status_due = now + _STATUS_SECONDS
             failpoint(failpoints.PRODUCER_AFTER_CONFIRM)
@@ -353,7 +364,7 @@ class Tail:
         Only between receives: a keepalive speaks of the log behind every message that has been received, and while
         some are still to be assembled, its position is ahead of the stream's.
         """
-        keepalive = self._session.keepalive
+        keepalive = self._reader.keepalive
         idle = self._begin is None and not self._builder.transactions and self._appender.inflight == 0
         if keepalive.reply_requested and idle and keepalive.wal_end > self._resume_lsn:
             self._resume_lsn = keepalive.wal_end
@@ -364,11 +375,11 @@ class Tail:
     @property
     def _level(self) -> bool:
         """Whether the source has sent everything that it had a moment ago."""
-        return self._begin is None and self._session.keepalive.wal_end >= self._resume_lsn
+        return self._begin is None and self._reader.keepalive.wal_end >= self._resume_lsn
 
     def _age_seconds(self) -> float:
         """How long the newest transaction had been committed when it came, by the source's clock."""
-        return (self._session.sent_at - self._newest_at) / 1e6
+        return (self._reader.sent_at - self._newest_at) / 1e6
 
     def _wait(self) -> None:
         readable = [self._appender.wake_fd]
@@ -376,7 +387,7 @@ class Tail:
         if seconds < _TICK_SECONDS:
             seconds = _WAIT_SECONDS
             if self._appender.inflight_bytes <= self._tuning.inflight_bytes:
-                readable.append(self._session.fileno)
+                readable.append(self._reader.fileno)
             if self._builder.transactions and self._appender.inflight == 0:
                 seconds = max(0.0, min(seconds, self._ripe_at - self._clock()))
         select.select(readable, [], [], seconds)
@@ -417,4 +428,4 @@ class Tail:
         deadline = self._clock() + _DRAIN_SECONDS
         while self._appender.inflight and self._clock() < deadline:
             self._wait_for_acks()
-        self._session.confirm(self._confirmed)
+        self._reader.confirm(self._confirmed)

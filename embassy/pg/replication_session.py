@@ -29,6 +29,10 @@ _XLOG_HEADER_BYTES = 25
 _SENT_AT = slice(17, 25)
 """Of an XLogData header."""
 _FIRST_STREAMED_ORIGIN_VERSION = 160_000
+_HELD_POLL_SECONDS = 0.01
+
+SERVER = "SELECT pg_catalog.pg_postmaster_start_time()::text"
+"""Tells one server from another, and from itself after a restart."""
 
 
 class SourceIdentity(NamedTuple):
@@ -69,6 +73,12 @@ class ReplicationSession:
             raise TransientError("IDENTIFY_SYSTEM returned nothing")
         return SourceIdentity(int(row[0]), int(row[1]))
 
+    def server(self) -> str:
+        """See `SERVER`."""
+        row = self._connection.execute(SERVER).fetchone()
+        assert row is not None, "a query without FROM has one row"
+        return str(row[0])
+
     def switch_points(self, timeline: int) -> dict[int, Lsn]:
         """TIMELINE_HISTORY: for each ancestor of the timeline, where it was left."""
         if timeline == 1:
@@ -84,14 +94,18 @@ class ReplicationSession:
                 points[int(fields[0])] = Lsn.parse(fields[1])
         return points
 
-    def start(self, resume_lsn: Lsn) -> None:
+    def start(self, resume_lsn: Lsn, *, wait_seconds: float = 0.0) -> None:
         """Take the slot; transactions that ended by then are not sent again.
+
+        Args:
+            resume_lsn: where to begin.
+            wait_seconds: how long a session that has just ended may take to let go of the slot.
 
         Raises:
             TransientError: another session holds the slot.
             ConfigurationError: the slot or the publication does not exist, or the slot was invalidated.
         """
-        version = 4 if self._pgconn.server_version >= _FIRST_STREAMED_ORIGIN_VERSION else 2
+        version = protocol_version(self._pgconn.server_version)
         command = sql.SQL(
             "START_REPLICATION SLOT {slot} LOGICAL {start} (proto_version {version}, publication_names {publication})"
         ).format(
@@ -100,9 +114,11 @@ class ReplicationSession:
             version=sql.Literal(str(version)),
             publication=sql.Literal(sql.Identifier(self._publication).as_string()),
         )
-        result = self._pgconn.exec_(command.as_bytes(self._connection))
-        if result.status != pq.ExecStatus.COPY_BOTH:
-            raise self._refusal(result)
+        end = time.monotonic() + wait_seconds
+        while (result := self._pgconn.exec_(command.as_bytes(self._connection))).status != pq.ExecStatus.COPY_BOTH:
+            if sqlstate(result) != errors.ObjectInUse.sqlstate or time.monotonic() > end:
+                raise self._refusal(result)
+            time.sleep(_HELD_POLL_SECONDS)
         self._pgconn.nonblocking = 1
 
     def drain(self, add: Callable[[bytes], object], messages: int, size: int) -> bool:
@@ -171,7 +187,7 @@ class ReplicationSession:
         return TransientError("the server ended the replication session", place=self._slot)
 
     def _refusal(self, result: pq.abc.PGresult) -> Exception:
-        state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
+        state = sqlstate(result)
         message = (result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or result.error_message).decode().strip()
         place = f"slot {self._slot}"
         if state == errors.ObjectInUse.sqlstate:
@@ -192,3 +208,13 @@ class ReplicationSession:
         if state.startswith(("57", "58", "08", "53")):
             return TransientError(message, place=place)
         return ConfigurationError(message, place=place, hint="embassy doctor home names the missing setting")
+
+
+def protocol_version(server_version: int) -> int:
+    """Pgoutput's protocol: the newest whose messages are understood here, of those that the server speaks."""
+    return 4 if server_version >= _FIRST_STREAMED_ORIGIN_VERSION else 2
+
+
+def sqlstate(result: pq.abc.PGresult) -> str:
+    """The code of a refusal; empty if libpq itself has failed."""
+    return (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()

@@ -186,6 +186,8 @@ class ProducerTuning(_Section):
     """Age of a data key after which a new incarnation begins."""
     rotate_bytes: int = Field(default=1024 * MIB, ge=1024)
     """Sealed bytes after which a new incarnation begins."""
+    backlog_bytes: int = Field(default=16 * MIB, ge=1)
+    """Log behind a producer that is late with small transactions, from which on it reads its slot by query."""
     heartbeat_seconds: float = Field(default=1, gt=0)
     confirm_delay_seconds: float = Field(default=30, ge=0)
     """How long after the cluster's acknowledgement a position is confirmed to the slot. An acknowledgement is not

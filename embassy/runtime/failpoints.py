@@ -2,7 +2,7 @@
 
 ``EMBASSY_FAILPOINT=name[:nth][:kill|raise]`` arms one: at the nth time (default 1) that the place is reached the
 process kills itself, as a power failure would, or raises `FailpointReached`. Unarmed, a place costs one comparison.
-Fault tests go through `ALL`, `COPYING` and `PROMOTION`, so a window added here is tested from then on.
+Fault tests go through `ALL`, `BACKLOG`, `COPYING` and `PROMOTION`, so a window added here is tested from then on.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ PRODUCER_AFTER_GENESIS_MARKED: Final = "producer.after_genesis_marked"
 PRODUCER_BEFORE_APPEND: Final = "producer.before_append"
 PRODUCER_AFTER_APPEND: Final = "producer.after_append"
 PRODUCER_BETWEEN_PARTS: Final = "producer.between_parts"
+PRODUCER_BETWEEN_STRETCHES: Final = "producer.between_stretches"
 PRODUCER_AFTER_ACK: Final = "producer.after_ack"
 PRODUCER_AFTER_CONFIRM: Final = "producer.after_confirm"
 PRODUCER_AFTER_CHUNK_READ: Final = "producer.after_chunk_read"
@@ -60,6 +61,9 @@ ALL: Final = (
     CONSUMER_BEFORE_COMMIT,
     CONSUMER_AFTER_COMMIT,
 )
+
+BACKLOG: Final = (PRODUCER_BETWEEN_STRETCHES,)
+"""While a backlog is read by query."""
 
 COPYING: Final = (
     PRODUCER_AFTER_CHUNK_READ,
@@ -112,7 +116,7 @@ def parse(text: str) -> _Armed | None:
     if not text:
         return None
     name, *rest = text.split(":")
-    known = (*ALL, *COPYING, *PROMOTION)
+    known = (*ALL, *BACKLOG, *COPYING, *PROMOTION)
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         raise ConfigurationError(
