@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -12,21 +13,28 @@ from deploy.lab.site import HOME
 from embassy.model.errors import RefusedError
 
 
-def provision(lab: Lab) -> None:
-    """Make what the streams need, at home and in every embassy.
+def provision(lab: Lab, *options: str) -> None:
+    """Make what the streams need, at home and in every embassy; empty replicas from the sources' schemas.
+
+    Args:
+        lab: whose.
+        options: global ones of the command, such as ``-r NAME``.
 
     Raises:
         RefusedError: the command failed; the message has its words.
     """
-    # Both sides of a registry were made by the same SQL, so they hold the same rows.
-    _apply(role_configs.admin_config(lab.layout, HOME), "--replica-is-level")
+    home = role_configs.admin_config(lab.layout, HOME)
+    schemas = lab.layout.home / "schemas"
+    _embassy(home, *options, "provision", "apply")
+    _embassy(home, *options, "provision", "schema", "-o", f"{schemas}{os.sep}")
     for embassy in lab.embassies:
-        _apply(role_configs.admin_config(lab.layout, embassy))
+        config = role_configs.admin_config(lab.layout, embassy)
+        _embassy(config, *options, "provision", "apply", "--schema", str(schemas))
 
 
-def _apply(config: Path, *options: str) -> None:
+def _embassy(config: Path, *arguments: str) -> None:
     run = subprocess.run(
-        [*program(), "-c", str(config), "provision", "apply", *options],
+        [*program(), "-c", str(config), *arguments],
         check=False,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -36,5 +44,6 @@ def _apply(config: Path, *options: str) -> None:
     if run.returncode != 0:
         said = run.stdout.decode(errors="replace").strip().splitlines()
         raise RefusedError(
-            f"provisioning ended with exit code {run.returncode}: {' | '.join(said[-3:])}", place=str(config)
+            f"embassy {' '.join(arguments)} ended with exit code {run.returncode}: {' | '.join(said[-3:])}",
+            place=str(config),
         )

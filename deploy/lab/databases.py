@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
@@ -43,11 +44,16 @@ def make_roles(server: PostgresServer, roles: Mapping[str, LiteralString]) -> No
                 connection.execute(sql.SQL("CREATE ROLE {} {}").format(sql.Identifier(role), sql.SQL(attributes)))
 
 
-def make_databases(server: PostgresServer, registries: Mapping[str, RegistryState]) -> None:
-    """Create each registry's database with its tables, unless it was made before.
+def make_databases(server: PostgresServer, registries: Mapping[str, RegistryState], *, with_tables: bool) -> None:
+    """Create each registry's database, unless it was made before.
 
     A database counts as made once its comment says so, which commits together with the tables; one that an
     interrupted start left unfinished is made again.
+
+    Args:
+        server: of the site.
+        registries: by name.
+        with_tables: whether the registries' people make their tables; else the databases stay empty.
 
     Raises:
         ConfigurationError: a registry's SQL fails; the message has the server's words.
@@ -66,20 +72,20 @@ def make_databases(server: PostgresServer, registries: Mapping[str, RegistryStat
             connection.execute(
                 sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0").format(database, sql.Identifier(OWNER))
             )
-            _make_tables(server, name, registry)
+            _make_tables(server, name, registry.schema_file if with_tables else None)
 
 
 _MARK = "Registry of the lab, schema "
 
 
-def _make_tables(server: PostgresServer, name: str, registry: RegistryState) -> None:
-    script = registry.schema_file.read_bytes() if registry.schema_file else b""
+def _make_tables(server: PostgresServer, name: str, schema_file: Path | None) -> None:
+    script = schema_file.read_bytes() if schema_file else b""
     mark = _MARK + (hashlib.sha256(script).hexdigest() if script else "(none)")
     with server.connect(OWNER, name) as connection, connection.transaction():
         try:
             _run_script(connection, script)
         except psycopg.Error as error:
-            place = f"{registry.schema_file}, database {name} of {server.site}"
+            place = f"{schema_file}, database {name} of {server.site}"
             raise ConfigurationError(
                 f"a registry's schema fails: {_words(error)}",
                 place=place,

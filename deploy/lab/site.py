@@ -52,7 +52,7 @@ class Site:
         _start(server, taken)
         server.announce(f"{self.name} postgres", "making roles and databases")
         databases.make_roles(server, databases.HOME_ROLES if self.is_home else databases.EMBASSY_ROLES)
-        databases.make_databases(server, registries)
+        databases.make_databases(server, registries, with_tables=self.is_home)
         server.announce(f"{self.name} postgres", "ready")
 
     def bring_up_kafka(self, taken: set[int]) -> None:

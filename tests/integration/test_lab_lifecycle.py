@@ -137,8 +137,10 @@ def test_a_lab_that_lost_power_goes_on_with_its_data_and_may_grow(folder: Path) 
     for dsn in (lab.source_dsn("alpha"), producer.streams["alpha"].source.dsn):
         with psycopg.connect(dsn) as connection:
             assert connection.execute("SELECT balance FROM account WHERE owner = 'kept'").fetchone() == (7,)
-    with psycopg.connect(lab.replica_dsn("embassy-1", "beta")) as connection:
+    with psycopg.connect(lab.source_dsn("beta")) as connection:
         assert connection.execute("SELECT count(*) FROM account").fetchone() == (1,)
+    with psycopg.connect(lab.replica_dsn("embassy-1", "beta")) as connection:
+        assert connection.execute("SELECT to_regclass('account')").fetchone() == (None,)
 
     pids = [daemon.pid for daemon in servers(lab.state)]
     assert [daemon.pid for daemon in servers(Lab.up().state)] == pids

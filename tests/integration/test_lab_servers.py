@@ -76,7 +76,8 @@ def test_a_database_that_lost_power_comes_back_whole_on_its_port(lab: Lab, site:
     port = server.port
     mark = uuid.uuid4().hex
     with server.connect("registry_owner", "ledger") as connection:
-        connection.execute("INSERT INTO account SELECT max(id) + 1, %s FROM account", (mark,))
+        connection.execute("CREATE TABLE IF NOT EXISTS power (mark text)")
+        connection.execute("INSERT INTO power VALUES (%s)", (mark,))
         session = connection.execute("SELECT pg_backend_pid()").fetchone()
         assert session is not None
         family = [Daemon.find(server.pid or 0), Daemon.find(session[0])]
@@ -91,7 +92,7 @@ def test_a_database_that_lost_power_comes_back_whole_on_its_port(lab: Lab, site:
     server.start()
     assert server.port == port
     with server.connect("registry_owner", "ledger") as connection:
-        assert connection.execute("SELECT count(*) FROM account WHERE owner = %s", (mark,)).fetchone() == (1,)
+        assert connection.execute("SELECT count(*) FROM power WHERE mark = %s", (mark,)).fetchone() == (1,)
 
 
 def test_a_database_starts_although_its_lock_file_names_another_program(lab: Lab) -> None:
