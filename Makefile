@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup check test test-matrix unit integration faults demo drill bench bench-stages bench-idle bench-bridge lock clean
+.PHONY: setup check test test-matrix unit integration faults demo drill bench bench-stages bench-idle bench-bridge bench-snapshot lock clean
 
 setup: $(STAMP)
 
@@ -58,6 +58,10 @@ bench-idle: setup
 # The bridge beside MirrorMaker 2, on the same records, with 0, 50 and 200 ms of round trip between the sites.
 bench-bridge: setup
 	$(BIN)/python -m benchmarks.bridging $(BENCH)
+
+# A database that is there already, copied by us, by pg_dump | psql and by native copy_data; then killed on the way.
+bench-snapshot: setup
+	$(BIN)/python -m benchmarks.snapshot $(BENCH)
 
 lock: setup
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements/runtime.txt

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,14 +21,12 @@ import click
 from psycopg import sql
 from rich.console import Console
 
-from benchmarks.machine import cpu_seconds, family_cpu_seconds, peak_rss_mb
-from benchmarks.ours import is_ready
+from benchmarks.fleet import Fleet
+from benchmarks.machine import peak_rss_mb
 from deploy.demo.provisioning import provision
-from deploy.lab.daemons import last_lines
 from deploy.lab.databases import ADMIN
 from deploy.lab.lab import Lab
 from deploy.lab.postgres_server import PostgresServer
-from deploy.lab.roles import Role, roles
 from embassy.model.errors import EmbassyError, TransientError
 from embassy.runtime.exit_codes import exit_code
 
@@ -39,46 +36,6 @@ _READY_SECONDS = 600.0
 _LEVEL_SECONDS = 900.0
 _SAMPLE_SECONDS = 0.2
 _SCHEMA_VERSION = "embassy.bench-idle/1"
-
-
-class _Fleet:
-    """The three roles."""
-
-    def __init__(self, lab: Lab) -> None:
-        self._lab = lab
-        self.roles = roles(lab.layout, lab.state)
-        self.running: dict[str, tuple[Role, subprocess.Popen[bytes]]] = {}
-
-    def start(self) -> float:
-        """Start all; returns the seconds until each was ready."""
-        self._lab.layout.roles.mkdir(parents=True, exist_ok=True)
-        begun = time.monotonic()
-        for role in self.roles:
-            role.address.unlink(missing_ok=True)
-            with role.log.open("wb") as log:
-                popen = subprocess.Popen(role.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-            self.running[role.stage] = (role, popen)
-        for role, popen in self.running.values():
-            while not is_ready(role):
-                if popen.poll() is not None or time.monotonic() - begun > _READY_SECONDS:
-                    raise TransientError(f"{role.name} is not ready: {last_lines(role.log)}", place=str(role.log))
-                time.sleep(0.5)
-        return time.monotonic() - begun
-
-    def stop(self) -> None:
-        for _, popen in self.running.values():
-            popen.terminate()
-        for _, popen in self.running.values():
-            popen.wait(60)
-        self.running.clear()
-
-    def cpu(self) -> dict[str, float]:
-        """CPU seconds so far: each role's, and the servers'."""
-        found = {stage: cpu_seconds(popen.pid) for stage, (_, popen) in self.running.items()}
-        for site in (self._lab.home, self._lab.site(self._lab.embassies[0])):
-            found[f"kafka {site.name}"] = cpu_seconds(site.kafka.pid or 0)
-            found[f"postgres {site.name}"] = family_cpu_seconds(site.postgres.pid or 0)
-        return found
 
 
 @contextmanager
@@ -122,7 +79,7 @@ def _widen(server: PostgresServer, streams: int) -> None:
     server.start()
 
 
-def _idle(fleet: _Fleet, seconds: float) -> dict[str, Any]:
+def _idle(fleet: Fleet, seconds: float) -> dict[str, Any]:
     before, begun = fleet.cpu(), time.monotonic()
     time.sleep(seconds)
     lasted, after = time.monotonic() - begun, fleet.cpu()
@@ -133,7 +90,7 @@ def _idle(fleet: _Fleet, seconds: float) -> dict[str, Any]:
     }
 
 
-def _busy(lab: Lab, fleet: _Fleet, names: list[str], transactions: int) -> dict[str, Any]:
+def _busy(lab: Lab, fleet: Fleet, names: list[str], transactions: int) -> dict[str, Any]:
     """All at once, from a backlog; the roles do not run when this is called, and run when it returns."""
     home, abroad = lab.home.postgres, lab.site(lab.embassies[0]).postgres
     for name in names:
@@ -192,7 +149,7 @@ def main(*, streams: int, seconds: float, busy: int, transactions: int, json_fil
         with _lab(streams, home, said) as lab:
             said.log("provisioning")
             provision(lab)
-            fleet = _Fleet(lab)
+            fleet = Fleet(lab, ready_seconds=_READY_SECONDS)
             try:
                 said.log("starting the roles")
                 found["ready_seconds"] = round(fleet.start(), 1)

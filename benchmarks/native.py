@@ -11,6 +11,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from benchmarks.contestant import Contestant
 from deploy.lab.databases import ADMIN, OWNER, PRODUCER
 from deploy.lab.lab import Lab
+from deploy.lab.postgres_server import PostgresServer
 from embassy.model.errors import TransientError
 
 NAME = "native"
@@ -49,7 +50,7 @@ class Native(Contestant):
             replica.execute(
                 sql.SQL(
                     "CREATE SUBSCRIPTION {name} CONNECTION {dsn} PUBLICATION {name} WITH (" + options + ")"
-                ).format(name=sql.Identifier(NAME), dsn=self._publisher())
+                ).format(name=sql.Identifier(NAME), dsn=publisher(self.home, self.abroad, NAME))
             )
         end = time.monotonic() + _START_SECONDS
         while not self._sends():
@@ -77,11 +78,12 @@ class Native(Contestant):
             query = "SELECT 1 FROM pg_replication_slots WHERE slot_name = %s AND active"
             return connection.execute(query, (self._slot,)).fetchone() is not None
 
-    def _publisher(self) -> str:
-        """A DSN whose files the embassy's server can read."""
-        dsn = conninfo_to_dict(self.home.dsn(PRODUCER, NAME))
-        for option, name in _FILES.items():
-            path = self.abroad.data / name
-            self.abroad.write(path, Path(str(dsn[option])).read_text(encoding="ascii"))
-            dsn[option] = str(path)
-        return make_conninfo(**{name: str(value) for name, value in dsn.items()})
+
+def publisher(home: PostgresServer, abroad: PostgresServer, database: str) -> str:
+    """How a subscription finds the publisher: a DSN whose files the embassy's server can read."""
+    dsn = conninfo_to_dict(home.dsn(PRODUCER, database))
+    for option, name in _FILES.items():
+        path = abroad.data / name
+        abroad.write(path, Path(str(dsn[option])).read_text(encoding="ascii"))
+        dsn[option] = str(path)
+    return make_conninfo(**{name: str(value) for name, value in dsn.items()})

@@ -30,12 +30,27 @@ SETTINGS = {
 }
 """Beyond the lab's own; fsync and full_page_writes stay on, and every table has checksums."""
 
+_HBA = """\
+hostssl all,replication all 127.0.0.1/32 cert
+local   all             all              trust
+"""
+
 
 @contextmanager
-def stand(announce: Announce, *, keep: bool, registries: str = "registries.toml") -> Iterator[Lab]:
-    """A lab, gone at the end unless it is to be kept; in EMBASSY_LAB_HOME or ``.lab/bench`` of the project."""
+def stand(
+    announce: Announce, *, keep: bool, registries: str | Path = "registries.toml", postgres: str | None = None
+) -> Iterator[Lab]:
+    """A lab, gone at the end unless it is to be kept; in EMBASSY_LAB_HOME or ``.lab/bench`` of the project.
+
+    Args:
+        announce: told what happens.
+        keep: whether its folder stays.
+        registries: their file, relative to this one.
+        postgres: the servers' version, if it matters.
+    """
     home = Path(os.environ.get("EMBASSY_LAB_HOME") or _PROJECT / ".lab" / "bench")
-    lab = Lab.up(home, registries=Path(__file__).with_name(registries), embassies=1, announce=announce)
+    file = Path(__file__).parent / registries
+    lab = Lab.up(home, registries=file, embassies=1, postgres=postgres, announce=announce)
     try:
         for server in (lab.home.postgres, lab.site(lab.embassies[0]).postgres):
             announce(f"{server.site} postgres", "restarting with the benchmark's settings")
@@ -46,9 +61,27 @@ def stand(announce: Announce, *, keep: bool, registries: str = "registries.toml"
         lab.down(keep_data=keep)
 
 
+def client_parameters(server: PostgresServer, database: str) -> dict[str, str]:
+    """The environment in which PostgreSQL's own client programs reach a server's database, as its superuser.
+
+    It leads over a Unix socket in the cluster's own folder, which nobody but the server's account can enter: the
+    programs that come with a Python package were built without TLS.
+    """
+    return {
+        "PGHOST": str(server.data),
+        "PGPORT": str(server.port),
+        "PGUSER": ADMIN,
+        "PGDATABASE": database,
+        "PGSSLMODE": "disable",
+    }
+
+
 def _configure(server: PostgresServer) -> None:
+    hba = server.data / "bench_hba.conf"
+    server.write(hba, _HBA)
+    settings = {**SETTINGS, "unix_socket_directories": str(server.data), "hba_file": str(hba)}
     with server.connect(ADMIN) as connection:
-        for name, value in SETTINGS.items():
+        for name, value in settings.items():
             connection.execute(
                 sql.SQL("ALTER SYSTEM SET {} = {}").format(sql.Identifier(name), sql.Literal(value))
             )

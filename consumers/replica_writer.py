@@ -40,6 +40,8 @@ class Bounds(NamedTuple):
     """When a target transaction is committed although more is here."""
 
     bytes: int = 16 << 20
+    chunk_bytes: int = 1 << 20
+    """Of one that ends with a chunk of a copy: a kill is not to cost more than about a chunk."""
     seconds: float = 0.5
     batches: int = 50
     """Each is a subtransaction; above 64 of them readers' snapshots become slow."""
@@ -194,7 +196,7 @@ class ReplicaWriter:
         self._batches += 1
         self._bytes += event.encoded_bytes
         if (
-            self._bytes >= self._bounds.bytes
+            self._bytes >= (self._bounds.bytes if batch.chunk is None else self._bounds.chunk_bytes)
             or self._batches >= self._bounds.batches
             or self._clock() - self._begun_at >= self._bounds.seconds
             or holds_ddl(batch)

@@ -140,6 +140,8 @@ class CopyLane:
                 offer.fates.put(Fate.RETRY)
                 return
             number, sequence = loop.ship_chunk(chunk_batch(offer, merged))
+            # The offer is kept until its chunk is in the topic for good, half a minute later: its rows need not be.
+            offer.chunk = offer.chunk._replace(copy_text=b"")
         failpoint(failpoints.PRODUCER_AFTER_CHUNK_SHIPPED)
         self._unacknowledged.append(_Shipped(number, offer, sequence))
         offer.fates.put(Fate.SHIPPED)

@@ -50,6 +50,8 @@ class TableReader:
         self._beat = beat
         self._limit = _FIRST_ROWS
         self._rows, self._bytes = wanted.rows, wanted.bytes
+        if wanted.bytes:  # as it was before: a first chunk of another size would be more to lose
+            self._adapt(wanted.rows, wanted.bytes)
         self._at = wanted.at
         self._unproven: frozenset[int] = frozenset()
 

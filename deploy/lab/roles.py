@@ -26,12 +26,14 @@ class Role:
         config: its configuration file.
         stage: the command that runs it.
         folder: where its log and its address are.
+        options: global ones of its command line, such as ``-r NAME``.
     """
 
     name: str
     config: Path
     stage: str
     folder: Path
+    options: tuple[str, ...] = ()
 
     @property
     def log(self) -> Path:
@@ -46,7 +48,8 @@ class Role:
     @property
     def command(self) -> list[str]:
         """Its command line; it ends with a path of the lab, by which the role is found again."""
-        return [*program(), "-c", str(self.config), self.stage, "run", _ADDRESS_FILE, str(self.address)]
+        own = [*program(), "-c", str(self.config), *self.options]
+        return [*own, self.stage, "run", _ADDRESS_FILE, str(self.address)]
 
     def running(self) -> list[Daemon]:
         """The processes that run it now, whoever started them."""

@@ -13,7 +13,7 @@ from consumers.inbox import BatchOpened, Event, KeyTaken
 from consumers.replica_writer import Bounds, ReplicaWriter
 from deploy.lab import databases
 from deploy.lab.lab import Lab
-from embassy.model.batch import Batch
+from embassy.model.batch import Batch, Chunk
 from embassy.model.errors import IntegrityError, RefusedError, TransientError
 from embassy.model.lsn import Lsn
 from embassy.model.record import Head
@@ -159,6 +159,34 @@ def test_batches_that_are_here_share_a_transaction_up_to_the_bounds(two: TwoData
     target.commit()
     assert [transactions for transactions, *_ in gauges.calls] == [4, 4, 2]
     two.compare()
+
+
+def test_a_chunk_of_a_copy_is_committed_before_the_next(two: TwoDatabases) -> None:
+    insert(two, 1, 1)
+    (ordinary,) = two.batches()
+    gauges, story = Applied(), Story()
+    target = writer(two, gauges, chunk_bytes=1000)
+    target.take(story.key(b"A" * 16))
+    seen = []
+    for first, size in ((1, 400), (2, 700), (3, 2000)):
+        text = b"%d\t0\n" % first
+        chunk = Chunk(
+            relation=0,
+            by_range=True,
+            key=(0,),
+            lower=(b"%d" % (first - 1),),
+            lower_inclusive=False,
+            upper=(b"%d" % first,),
+            spared=(),
+            rows=1,
+            columns=(0, 1),
+            copy_text=text,
+        )
+        story._next(Lsn(story.head.resume_lsn + 8))
+        batch = Batch(ordinary.relations, (), b"", (), 0, complete=True, chunk=chunk)
+        target.take(BatchOpened(story.head, story.offset, batch, size))
+        seen.append(rows(two))
+    assert seen == [0, 2, 3]
 
 
 def test_a_transaction_in_parts_is_committed_with_its_last(two: TwoDatabases) -> None:

@@ -56,7 +56,7 @@ def until(condition: Callable[[], bool], what: str) -> None:
 
 @contextmanager
 def supervised(folder: Path, text: str) -> Iterator[SupervisedRole]:
-    role = SupervisedRole(Script("producer", folder / "producer.toml", "producer", folder / "roles", text))
+    role = SupervisedRole(Script("producer", folder / "producer.toml", "producer", folder / "roles", text=text))
     role.start()
     try:
         yield role
