@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup check test test-matrix unit integration faults demo drill bench bench-stages bench-idle bench-bridge bench-snapshot lock clean
+.PHONY: setup check test test-matrix unit integration faults demo drill bench bench-stages bench-idle bench-bridge bench-snapshot bench-pgbench lock clean
 
 setup: $(STAMP)
 
@@ -62,6 +62,10 @@ bench-bridge: setup
 # A database that is there already, copied by us, by pg_dump | psql and by native copy_data; then killed on the way.
 bench-snapshot: setup
 	$(BIN)/python -m benchmarks.snapshot $(BENCH)
+
+# pgbench's built-in scripts, with DDL, a resync of the largest table and kill -9 of every role in the same run: equal?
+bench-pgbench: setup
+	$(BIN)/python -m benchmarks.pgbench $(BENCH)
 
 lock: setup
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements/runtime.txt

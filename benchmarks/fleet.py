@@ -34,14 +34,8 @@ class Fleet:
         Raises:
             TransientError: one ended, or is not ready in time.
         """
-        self._lab.layout.roles.mkdir(parents=True, exist_ok=True)
         begun = time.monotonic()
-        for role in self.roles:
-            if role.stage not in self.running:
-                role.address.unlink(missing_ok=True)
-                with role.log.open("ab") as log:
-                    popen = subprocess.Popen(role.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-                self.running[role.stage] = (role, popen)
+        self.spawn()
         for role, popen in self.running.values():
             while not is_ready(role):
                 if popen.poll() is not None or time.monotonic() - begun > self._ready_seconds:
@@ -49,8 +43,18 @@ class Fleet:
                 time.sleep(0.05)
         return time.monotonic() - begun
 
+    def spawn(self) -> None:
+        """Start what does not run, and do not wait for it."""
+        self._lab.layout.roles.mkdir(parents=True, exist_ok=True)
+        for role in self.roles:
+            if role.stage not in self.running:
+                role.address.unlink(missing_ok=True)
+                with role.log.open("ab") as log:
+                    popen = subprocess.Popen(role.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                self.running[role.stage] = (role, popen)
+
     def kill(self, stage: str) -> None:
-        """End a role as a power cut would (kill -9); `start` brings it back."""
+        """End a role as a power cut would (kill -9); `spawn` brings it back."""
         _, popen = self.running.pop(stage)
         popen.send_signal(signal.SIGKILL)
         popen.wait(_END_SECONDS)

@@ -215,6 +215,25 @@ def test_however_a_statement_is_run(captured: TwoDatabases, owner: Connection) -
     carry(captured)
 
 
+def test_a_function_may_speak_of_a_temporary_table(captured: TwoDatabases, owner: Connection) -> None:
+    owner.execute("CREATE TEMPORARY TABLE seen (id int)")
+    owner.execute("CREATE FUNCTION see(int) RETURNS void LANGUAGE sql AS 'INSERT INTO seen VALUES ($1)'")
+    carry(captured)
+
+
+def test_what_a_failed_concurrent_index_leaves_behind_can_be_dropped(
+    captured: TwoDatabases, owner: Connection
+) -> None:
+    owner.execute("CREATE TABLE twice (id int PRIMARY KEY, x int); INSERT INTO twice VALUES (1, 1), (2, 1)")
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        owner.execute("CREATE UNIQUE INDEX CONCURRENTLY torn ON twice (x)")
+    owner.execute("DROP INDEX torn")
+    owner.execute("CREATE INDEX whole ON twice (x)")
+    carry(captured)
+    owner.execute("DROP INDEX whole")
+    carry(captured)
+
+
 def test_a_new_value_of_an_enum_can_be_used_at_once(captured: TwoDatabases, owner: Connection) -> None:
     owner.execute("CREATE TYPE mood AS ENUM ('a')")
     owner.execute("CREATE TABLE m (mood mood PRIMARY KEY)")

@@ -8,11 +8,11 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import bridging, capacity, delay, idle, snapshot
+from benchmarks import bridging, capacity, delay, idle, pgbench, snapshot
 from deploy.lab.registries_file import read_registries
 
 
-@pytest.mark.parametrize("command", [bridging.main, delay.main, idle.main, snapshot.main])
+@pytest.mark.parametrize("command", [bridging.main, delay.main, idle.main, pgbench.main, snapshot.main])
 def test_a_benchmark_explains_itself(command: click.Command) -> None:
     done = CliRunner().invoke(command, ["--help"])
     assert done.exit_code == 0, done.output
