@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup check test test-matrix unit integration faults demo drill bench bench-stages bench-idle bench-bridge bench-snapshot bench-pgbench lock clean
+.PHONY: setup check test test-matrix unit integration faults demo drill bench bench-stages bench-idle bench-bridge bench-snapshot bench-pgbench bench-flat lock clean
 
 setup: $(STAMP)
 
@@ -66,6 +66,10 @@ bench-snapshot: setup
 # pgbench's built-in scripts, with DDL, a resync of the largest table and kill -9 of every role in the same run: equal?
 bench-pgbench: setup
 	$(BIN)/python -m benchmarks.pgbench $(BENCH)
+
+# Rate and memory on the way through one large backlog; 10,000,000 changes take a while, BENCH="--changes 1000000" less.
+bench-flat: setup
+	$(BIN)/python -m benchmarks.flat $(BENCH)
 
 lock: setup
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements/runtime.txt

@@ -13,8 +13,6 @@ from benchmarks.latency import Latency, measure
 from benchmarks.machine import await_quiet, busy_seconds
 from benchmarks.workloads import BACKLOGS, Sizes, fill
 from deploy.lab.waiting import Announce
-from deploy.workload.comparison import compare_tables
-from embassy.model.errors import IntegrityError
 
 W4 = "w4"
 WORKLOADS = (*BACKLOGS, W4)
@@ -176,14 +174,7 @@ class Contest:
 
     def compare(self, contestant: Contestant) -> None:
         self._announce(contestant.name, "comparing the tables")
-        compared = compare_tables(contestant.source_dsn, contestant.replica_dsn)
-        if unequal := [table for table in compared if not table.equal]:
-            raise IntegrityError(
-                f"{contestant.name}: {len(unequal)} of {len(compared)} tables differ: {unequal[0]}",
-                place=contestant.name,
-                hint="whatever was measured is worthless",
-            )
-        self.results.tables[contestant.name] = {table.table: table.source_rows or 0 for table in compared}
+        self.results.tables[contestant.name] = contestant.compared()
 
     def _busy(self) -> float:
         """CPU seconds that were neither ours, nor the servers', nor the benchmark's."""

@@ -15,7 +15,8 @@ from benchmarks.workloads import Connection
 from deploy.lab.databases import ADMIN
 from deploy.lab.lab import Lab
 from deploy.lab.postgres_server import PostgresServer
-from embassy.model.errors import TransientError
+from deploy.workload.comparison import compare_tables
+from embassy.model.errors import IntegrityError, TransientError
 
 _LEVEL_SECONDS = 600.0
 
@@ -116,6 +117,21 @@ class Contestant(ABC):
         except TransientError:
             self.check()
             raise
+
+    def compared(self) -> dict[str, int]:
+        """The rows of each table, once every one of both sides has been compared.
+
+        Raises:
+            IntegrityError: a table differs.
+        """
+        compared = compare_tables(self.source_dsn, self.replica_dsn)
+        if unequal := [table for table in compared if not table.equal]:
+            raise IntegrityError(
+                f"{self.name}: {len(unequal)} of {len(compared)} tables differ: {unequal[0]}",
+                place=self.name,
+                hint="whatever was measured is worthless",
+            )
+        return {table.table: table.source_rows or 0 for table in compared}
 
     def tidy(self) -> None:
         """Vacuum, analyse and checkpoint both sides, so that no measurement pays for what was before it."""

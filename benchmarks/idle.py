@@ -22,7 +22,7 @@ from psycopg import sql
 from rich.console import Console
 
 from benchmarks.fleet import Fleet
-from benchmarks.machine import peak_rss_mb
+from benchmarks.machine import peak_rss_mb, rss_mb
 from deploy.demo.provisioning import provision
 from deploy.lab.databases import ADMIN
 from deploy.lab.lab import Lab
@@ -35,6 +35,8 @@ _SCHEMA = "CREATE TABLE public.entry (id bigint PRIMARY KEY, text text NOT NULL)
 _READY_SECONDS = 600.0
 _LEVEL_SECONDS = 900.0
 _SAMPLE_SECONDS = 0.2
+_SETTLE_SECONDS = 20.0
+"""After which what only a start costs is over, and hearts are slow."""
 _SCHEMA_VERSION = "embassy.bench-idle/1"
 
 
@@ -86,6 +88,7 @@ def _idle(fleet: Fleet, seconds: float) -> dict[str, Any]:
     return {
         "seconds": round(lasted, 1),
         "cpu_percent": {name: round(100 * (after[name] - before[name]) / lasted, 2) for name in after},
+        "rss_mb": {stage: round(rss_mb(popen.pid)) for stage, (_, popen) in fleet.running.items()},
         "peak_rss_mb": {stage: round(peak_rss_mb(popen.pid)) for stage, (_, popen) in fleet.running.items()},
     }
 
@@ -153,7 +156,7 @@ def main(*, streams: int, seconds: float, busy: int, transactions: int, json_fil
             try:
                 said.log("starting the roles")
                 found["ready_seconds"] = round(fleet.start(), 1)
-                time.sleep(10)  # what only a start costs is over
+                time.sleep(_SETTLE_SECONDS)
                 said.log(f"{streams} idle streams for {seconds:g} s")
                 found["idle"] = _idle(fleet, seconds)
                 if busy:

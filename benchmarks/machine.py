@@ -29,13 +29,22 @@ def family_cpu_seconds(pid: int) -> float:
     return cpu_seconds(pid) + reaped + sum(cpu_seconds(child) for child in _children(pid))
 
 
+def rss_mb(pid: int) -> float:
+    """The memory that a process has resident now, in MiB; 0 if it is gone."""
+    return _status_mb(pid, "VmRSS:")
+
+
 def peak_rss_mb(pid: int) -> float:
     """The most memory that a process has had resident, in MiB; 0 if it is gone."""
+    return _status_mb(pid, "VmHWM:")
+
+
+def _status_mb(pid: int, name: str) -> float:
     try:
         text = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
     except OSError:
         return 0.0
-    found = next((line for line in text.splitlines() if line.startswith("VmHWM:")), "VmHWM: 0")
+    found = next((line for line in text.splitlines() if line.startswith(name)), f"{name} 0")
     return int(found.split()[1]) / _MIB
 
 

@@ -21,6 +21,12 @@ def send(source: psycopg.Connection[Any]) -> int:
     return number
 
 
+def arrived(replica: psycopg.Connection[Any], number: int) -> bool:
+    """Whether a mark is visible."""
+    row = replica.execute("SELECT 1 FROM public.mark WHERE id = %s", (number,), prepare=True).fetchone()
+    return row is not None
+
+
 def await_arrival(replica: psycopg.Connection[Any], number: int, limit_seconds: float) -> float:
     """Wait until a mark is visible; returns when it was, as `time.perf_counter` counts.
 
@@ -29,9 +35,9 @@ def await_arrival(replica: psycopg.Connection[Any], number: int, limit_seconds: 
     """
     end = time.perf_counter() + limit_seconds
     while True:
-        row = replica.execute("SELECT 1 FROM public.mark WHERE id = %s", (number,), prepare=True).fetchone()
+        there = arrived(replica, number)
         now = time.perf_counter()
-        if row is not None:
+        if there:
             return now
         if now > end:
             raise TransientError(f"mark {number} is not in the replica after {limit_seconds:g} s")

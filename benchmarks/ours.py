@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from benchmarks.contestant import Contestant
 from benchmarks.fleet import Fleet
-from benchmarks.machine import cpu_seconds, peak_rss_mb
+from benchmarks.machine import cpu_seconds, peak_rss_mb, rss_mb
 from deploy.demo.provisioning import provision
 from deploy.lab.kafka_broker import KafkaBroker
 from deploy.lab.lab import Lab
@@ -51,6 +53,14 @@ class Ours(Contestant):
             )
             for hop, broker in zip(("home topic", "foreign topic"), self._brokers, strict=True)
         }
+
+    def address(self, stage: str) -> Path:
+        """The file that says where a role tells its metrics."""
+        return next(role.address for role in self._fleet.roles if role.stage == stage)
+
+    def rss_mb(self) -> dict[str, float]:
+        """What the roles have resident now."""
+        return {stage: rss_mb(running.pid) for stage, (_, running) in self._fleet.running.items()}
 
     def peak_rss_mb(self) -> dict[str, float]:
         """Of the roles."""

@@ -8,11 +8,13 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import bridging, capacity, delay, idle, pgbench, snapshot
+from benchmarks import bridging, capacity, delay, flat, idle, pgbench, snapshot
+from benchmarks.carrying import LOADS
+from benchmarks.flat import Sample, slices
 from deploy.lab.registries_file import read_registries
 
 
-@pytest.mark.parametrize("command", [bridging.main, delay.main, idle.main, pgbench.main, snapshot.main])
+@pytest.mark.parametrize("command", [bridging.main, delay.main, flat.main, idle.main, pgbench.main, snapshot.main])
 def test_a_benchmark_explains_itself(command: click.Command) -> None:
     done = CliRunner().invoke(command, ["--help"])
     assert done.exit_code == 0, done.output
@@ -20,9 +22,22 @@ def test_a_benchmark_explains_itself(command: click.Command) -> None:
 
 def test_each_load_of_the_bridge_has_a_registry() -> None:
     registries = read_registries(Path(bridging.__file__).with_name("bridging.toml"))
-    assert {load.name for load in bridging.LOADS} == set(registries)
+    assert {load.name for load in LOADS} == set(registries)
 
 
 def test_the_capacity_that_is_documented_is_what_the_figures_give() -> None:
     text = (Path(__file__).parents[2] / "docs" / "capacity.md").read_text(encoding="utf-8")
     assert capacity.table() in text
+
+
+def test_a_rate_that_falls_and_memory_that_grows_show_in_the_slices() -> None:
+    def at(seconds: float, changes: float, rss: float) -> Sample:
+        return Sample(seconds, changes, {"producer": rss}, busy_seconds=2 * seconds)
+
+    samples = [at(0, 0, 50), *(at(second, 10 * second, 60) for second in range(1, 6))]
+    samples += [at(5 + second, 50 + 5 * second, 60 + second) for second in range(1, 11)]
+    found = slices(samples, 100, 2)
+    assert [piece["changes_per_second"] for piece in found] == [10, 5]
+    assert [piece["until_changes"] for piece in found] == [50, 100]
+    assert [piece["rss_mb"]["producer"] for piece in found] == [60, 70]
+    assert [piece["machine_cores_busy"] for piece in found] == [2, 2]
