@@ -8,7 +8,6 @@ foreign topic is where it goes on.
 from __future__ import annotations
 
 import select
-import threading
 from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
@@ -19,15 +18,16 @@ from embassy.model.chain import Follower, Standing
 from embassy.model.errors import IntegrityError
 from embassy.model.record import Head, SealedRecord
 from embassy.runtime import failpoints
-from embassy.runtime.config import KafkaCluster
 from embassy.runtime.failpoints import failpoint
+from embassy.runtime.stop import Stop
 from embassy.wire.enrolment import Enrolment
 from embassy.wire.head_search import find_head, locate
-from embassy.wire.kafka_reader import Fetched, StreamsReader, Subscription, TopicReader
+from embassy.wire.kafka_reader import Fetched, StreamsReader, Subscription
 from embassy.wire.kafka_writer import Appender, KafkaWriter
+from embassy.wire.reader_pool import ReaderPool
 from embassy.wire.record_codec import decode_record
 
-_WAIT_SECONDS = 0.25
+_WAIT_SECONDS = 2.0
 _DRAIN_SECONDS = 3.0
 
 
@@ -62,8 +62,8 @@ class Forwarder:
         topic: str,
         enrolment: Enrolment,
         verified: Callable[[SealedRecord], int],
-        home: KafkaCluster,
-        foreign: KafkaCluster,
+        home: ReaderPool,
+        foreign: ReaderPool,
         reader: StreamsReader,
         writer: KafkaWriter,
         limits: Limits,
@@ -83,7 +83,7 @@ class Forwarder:
         self._clock = clock
         self._log = structlog.get_logger(component="bridge", stream=name)
 
-    def run(self, stop: threading.Event, pulse: Callable[[], None]) -> None:
+    def run(self, stop: Stop, pulse: Callable[[], None]) -> None:
         """Carry until told to stop.
 
         Raises:
@@ -92,19 +92,20 @@ class Forwarder:
         """
         verified = self._verified
         genesis = self._enrolment.genesis()
-        with TopicReader(self._foreign, self._topic, f"{self._topic}-head") as log:
-            found = find_head(log, verified, genesis)
+        found = find_head(self._foreign.log(self._topic), verified, genesis)
         head = genesis if found is None else found.head
-        with TopicReader(self._home, self._topic, f"{self._topic}-resume") as log:
-            offset = locate(log, head, verified)
+        offset = locate(self._home.log(self._topic), head, verified)
         self._log.info("carrying", sequence=head.sequence, offset=offset)
         follower = Follower(
             head, topic=self._topic, verified=verified, clock=self._clock, hold_seconds=self._limits.hold_seconds
         )
-        appender = self._writer.appender(self._topic)
         subscription = self._reader.subscribe(self._topic, offset, self._limits.queue_bytes)
+        appender = self._writer.appender(self._topic, subscription.wake)
         try:
-            _Carriage(follower, appender, self._limits, self._gauges, pulse).run(subscription, stop, self._clock)
+            with stop.waking(appender.wake):
+                _Carriage(follower, appender, self._limits, self._gauges, pulse).run(
+                    subscription, stop, self._clock
+                )
         finally:
             self._reader.unsubscribe(self._topic)
             appender.close()
@@ -134,7 +135,7 @@ class _Carriage:
         self._pulse = pulse
         self._sent: deque[_Sent] = deque()
 
-    def run(self, subscription: Subscription, stop: threading.Event, clock: Callable[[], float]) -> None:
+    def run(self, subscription: Subscription, stop: Stop, clock: Callable[[], float]) -> None:
         while not stop.is_set():
             self._pulse()
             fetched = subscription.take(_WAIT_SECONDS)

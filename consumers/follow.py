@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,9 +14,10 @@ from consumers.replica_writer import ReplicaWriter
 from embassy.model.control import Cut, Point
 from embassy.pg import control_store
 from embassy.pg.progress_store import ControlMoved
+from embassy.runtime.stop import Stop
 from embassy.wire.kafka_reader import Subscription
 
-_WAIT_SECONDS = 0.25
+_WAIT_SECONDS = 2.0
 _DELAY_STEP_SECONDS = 0.5
 _LOOK_SECONDS = 1.0
 _IDLE_LOOK_SECONDS = 5.0
@@ -57,6 +57,7 @@ class Following:
         writer: ReplicaWriter,
         clocks: Clocks,
         freezes: bool,
+        authority: Callable[[psycopg.Connection[Any]], None],
     ) -> None:
         """Take what belongs together.
 
@@ -70,6 +71,7 @@ class Following:
             writer: applies it.
             clocks: time.
             freezes: whether the point at which the gate ends was said in the control row, and so freezes the stream.
+            authority: given the session where it is at rest.
         """
         self._connection = connection
         self._stream = stream
@@ -80,9 +82,10 @@ class Following:
         self._writer = writer
         self._clocks = clocks
         self._freezes = freezes
+        self._authority = authority
         self._looked_at = clocks.monotonic()
 
-    def run(self, stop: threading.Event, pulse: Callable[[], None]) -> Ended | None:
+    def run(self, stop: Stop, pulse: Callable[[], None]) -> Ended | None:
         """Follow until told to stop, or until the gate ends it.
 
         Raises:
@@ -102,11 +105,11 @@ class Following:
                     break
             writer.commit()
             self._look(_IDLE_LOOK_SECONDS)
+            if not writer.parts_open:
+                self._authority(self._connection)
         return None
 
-    def _take(
-        self, event: KeyTaken | BatchOpened, stop: threading.Event, pulse: Callable[[], None]
-    ) -> Ended | None:
+    def _take(self, event: KeyTaken | BatchOpened, stop: Stop, pulse: Callable[[], None]) -> Ended | None:
         writer = self._writer
         if isinstance(event, KeyTaken):
             if event.rolls_back:
@@ -123,7 +126,7 @@ class Following:
             return None
         return self._end(event, passage, passage.end)
 
-    def _wait(self, due: float, stop: threading.Event, pulse: Callable[[], None]) -> bool:
+    def _wait(self, due: float, stop: Stop, pulse: Callable[[], None]) -> bool:
         """Wait until a commit is old enough; False if told to stop first."""
         self._writer.commit()
         while (left := due - self._clocks.wall()) > 0:

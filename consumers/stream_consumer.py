@@ -13,13 +13,13 @@ they are held until one links, and the hold's end halts the stream.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
+import psycopg
 import structlog
 
 from consumers import inbox, replica_writer, verifier
@@ -29,6 +29,7 @@ from consumers.follow import Clocks, Ended, Following
 from consumers.gate import Gate
 from consumers.inbox import Inbox, Opener, resume
 from consumers.replica_writer import ReplicaWriter
+from consumers.seldom import Seldom
 from consumers.verifier import Verifier
 from embassy.model.chain import Follower
 from embassy.model.control import Control, Freeze, Point
@@ -41,14 +42,17 @@ from embassy.pg.connection import connect, place_of
 from embassy.pg.lost_session import transient
 from embassy.pg.progress_store import ControlMoved, Progress
 from embassy.pg.replica_catalog import holds_rows
-from embassy.runtime.config import ConsumerTuning, KafkaCluster, Protection, Replica
+from embassy.runtime.config import ConsumerTuning, Protection, Replica
+from embassy.runtime.stop import Stop
 from embassy.runtime.supervised_stream import Finished
 from embassy.wire.enrolment import Enrolment
 from embassy.wire.head_search import Log, locate, read_records
-from embassy.wire.kafka_reader import StreamsReader, TopicReader
+from embassy.wire.kafka_reader import StreamsReader
+from embassy.wire.reader_pool import ReaderPool
 
 _LEASE_POLL_SECONDS = 0.5
 _FROZEN_POLL_SECONDS = 0.5
+_AUTHORITY_SECONDS = 10.0
 _TAIL_RECORDS = 2_000
 _ROLLBACK = Call(Query("ROLLBACK"))
 
@@ -73,8 +77,8 @@ class StreamConsumer:
         topic: str,
         enrolment: Enrolment,
         verified: Callable[[SealedRecord], int],
-        foreign: KafkaCluster,
         replica: Replica,
+        readers: ReaderPool,
         reader: StreamsReader,
         opener: Opener,
         tuning: ConsumerTuning,
@@ -84,6 +88,7 @@ class StreamConsumer:
         protection: Protection | None = None,
         until: Point | None = None,
         froze: Callable[[Freeze], None] = lambda _: None,
+        authority: Callable[[psycopg.Connection[Any]], None] = lambda _: None,
     ) -> None:
         """Take what the stream needs; nothing is connected to yet.
 
@@ -92,8 +97,8 @@ class StreamConsumer:
             topic: in the embassy's cluster.
             enrolment: the stream's beginning.
             verified: which of its producers signed a record, from 1; 0 is none.
-            foreign: the cluster.
             replica: the database.
+            readers: the clients with which streams look for their places.
             reader: the client that many streams share.
             opener: opens records.
             tuning: limits.
@@ -103,12 +108,13 @@ class StreamConsumer:
             protection: what freezes the stream.
             until: where this run ends.
             froze: told when this consumer has frozen the stream itself.
+            authority: looks now and then, with the session at the replica, who may write there.
         """
         self.name = name
         self._topic = topic
         self._enrolment = enrolment
         self._verified = verified
-        self._foreign = foreign
+        self._readers = readers
         self._replica = replica
         self._reader = reader
         self._opener = opener
@@ -119,9 +125,10 @@ class StreamConsumer:
         self._protection = protection or Protection()
         self._until = until
         self._froze = froze
+        self._authority = Seldom(_AUTHORITY_SECONDS, authority, clock)
         self._log = structlog.get_logger(component="consumer", stream=name)
 
-    def run(self, stop: threading.Event, pulse: Callable[[], None]) -> None:
+    def run(self, stop: Stop, pulse: Callable[[], None]) -> None:
         """Apply until told to stop, or up to the point that was given.
 
         Raises:
@@ -155,15 +162,14 @@ class StreamConsumer:
                     self._finish(session, ended)
 
     def _apply(
-        self, session: ApplySession, control: Control, stop: threading.Event, pulse: Callable[[], None]
+        self, session: ApplySession, control: Control, stop: Stop, pulse: Callable[[], None]
     ) -> Ended | None:
         """Apply under one version of the control row."""
         progress = self._progress(session)
         self._gauges.applied(0, 0, progress.head.resume_lsn, progress.committed_at)  # what is here already
         verified = self._verified
         head = resume(self._opener, progress.head, progress.key_record, verified, session.place)
-        with TopicReader(self._foreign, self._topic, f"{self._topic}-resume") as log:
-            offset = place_in(log, progress, verified)
+        offset = place_in(self._readers.log(self._topic), progress, verified)
         self._log.info("applying", sequence=progress.head.sequence, offset=offset)
         follower = Follower(
             head,
@@ -191,17 +197,19 @@ class StreamConsumer:
         )
         subscription = self._reader.subscribe(self._topic, offset, self._tuning.queue_bytes)
         try:
-            return Following(
-                session.connection,
-                self._enrolment.stream,
-                control_version=control.version,
-                subscription=subscription,
-                inbox=Inbox(follower, self._opener, self._gauges),
-                gate=gate,
-                writer=writer,
-                clocks=Clocks(self._clock, self._wall),
-                freezes=self._until is None,
-            ).run(stop, pulse)
+            with stop.waking(subscription.wake):
+                return Following(
+                    session.connection,
+                    self._enrolment.stream,
+                    control_version=control.version,
+                    subscription=subscription,
+                    inbox=Inbox(follower, self._opener, self._gauges),
+                    gate=gate,
+                    writer=writer,
+                    clocks=Clocks(self._clock, self._wall),
+                    freezes=self._until is None,
+                    authority=self._authority,
+                ).run(stop, pulse)
         finally:
             self._reader.unsubscribe(self._topic)
 
@@ -210,7 +218,7 @@ class StreamConsumer:
         session: ApplySession,
         control: Control,
         freeze: Freeze,
-        stop: threading.Event,
+        stop: Stop,
         pulse: Callable[[], None],
     ) -> None:
         """Hold the lease and read nothing until something new is said; what comes meanwhile waits in Kafka."""
@@ -224,6 +232,7 @@ class StreamConsumer:
         )
         while control_store.version(session.connection, self._enrolment.stream) == control.version:
             pulse()
+            self._authority(session.connection)
             if stop.wait(_FROZEN_POLL_SECONDS):
                 return
 
@@ -248,7 +257,7 @@ class StreamConsumer:
         finally:
             connection.close()
 
-    def _leased(self, session: ApplySession, stop: threading.Event, pulse: Callable[[], None]) -> bool:
+    def _leased(self, session: ApplySession, stop: Stop, pulse: Callable[[], None]) -> bool:
         """Wait for the lease; False if told to stop first."""
         told = False
         while not lease.try_lease(session.connection, self._enrolment.stream):
@@ -256,6 +265,7 @@ class StreamConsumer:
                 told = True
                 self._log.info("waiting: another consumer applies this stream", holder=self._holder(session))
             pulse()
+            self._authority(session.connection)
             if stop.wait(_LEASE_POLL_SECONDS):
                 return False
         return True

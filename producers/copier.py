@@ -1,8 +1,8 @@
 """Copies tables beside a stream: which copies are wanted, who reads them, and what is written down about them.
 
-The clerk, a thread with a session of its own, asks the source for unfinished copies, lets a few readers work at a time,
-and notes at the source what the topic has acknowledged. A session that breaks is opened again; a copy that cannot be
-read is told once and tried again. Neither ends the stream.
+The clerk, a thread that has a session of its own while there is work, asks the source for unfinished copies, lets a few
+readers work at a time, and notes at the source what the topic has acknowledged. A session that breaks is opened again; a
+copy that cannot be read is told once and tried again. Neither ends the stream.
 """
 
 from __future__ import annotations
@@ -81,6 +81,8 @@ class Copier:
         self._incarnation = b""
         self._look_at = 0.0
         self._done = threading.Event()
+        self._at_work = False
+        self._noted: InTopic | Renewed | None = None
         self._running: dict[_Table, threading.Thread] = {}
         self._read: set[int] = set()
         self._rest_until: dict[_Table, float] = {}
@@ -102,6 +104,11 @@ class Copier:
             self._renew(connection, before, after)
             self._look(connection)
 
+    def look(self, connection: psycopg.Connection[Any]) -> None:
+        """Set the clerk to work if a copy is wanted; called with somebody else's session, again and again."""
+        if not self._at_work and table_copies.unfinished(connection):
+            self._desk.notes.put(None)
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self
@@ -109,6 +116,7 @@ class Copier:
     def __exit__(self, *_exc: object) -> None:
         self._done.set()
         self._desk.close()
+        self._desk.notes.put(None)
         self._thread.join(timeout=_JOIN_SECONDS)
         for thread in self._running.values():
             thread.join(timeout=_JOIN_SECONDS)
@@ -118,12 +126,16 @@ class Copier:
     def _run(self) -> None:
         failing = False
         while not self._done.is_set():
+            if not self._at_work:
+                self._noted = self._desk.notes.get()
+                self._at_work = True
             try:
                 with (
                     passing("copies"),
                     connect(self._dsn, application_name=_APPLICATION, autocommit=True) as connection,
                 ):
                     self._work(connection)
+                self._at_work = False
             except EmbassyError as error:
                 if not failing:
                     self._log.warning("copies of tables are not written down; trying again", error=str(error))
@@ -133,19 +145,29 @@ class Copier:
                 failing = False
 
     def _work(self, connection: psycopg.Connection[Any]) -> None:
+        """Work until there is nothing to do; what was noted and not yet written down, a next session writes."""
         self._look_at = 0.0
+        wanted: list[WantedCopy] = []
         while not self._done.is_set():
+            if isinstance(self._noted, Renewed):
+                self._renew(connection, self._noted.before, self._noted.after)
+            elif self._noted is not None:
+                self._note(connection, self._noted)
+            self._noted = None
+            if time.monotonic() >= self._look_at:
+                wanted = self._look(connection)
+                self._assign(wanted)
+                self._look_at = time.monotonic() + _POLL_SECONDS
+            if not wanted and not any(thread.is_alive() for thread in self._running.values()):
+                try:
+                    self._noted = self._desk.notes.get_nowait()
+                except queue.Empty:
+                    return
+                continue
             try:
-                noted = self._desk.notes.get(timeout=_POLL_SECONDS)
-                if isinstance(noted, Renewed):
-                    self._renew(connection, noted.before, noted.after)
-                else:
-                    self._note(connection, noted)
+                self._noted = self._desk.notes.get(timeout=_POLL_SECONDS)
             except queue.Empty:
                 self._look_at = 0.0
-            if time.monotonic() >= self._look_at:
-                self._assign(self._look(connection))
-                self._look_at = time.monotonic() + _POLL_SECONDS
 
     def _look(self, connection: psycopg.Connection[Any]) -> list[WantedCopy]:
         wanted = table_copies.unfinished(connection)

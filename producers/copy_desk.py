@@ -93,11 +93,13 @@ class Renewed(NamedTuple):
 class CopyDesk:
     """One stream's."""
 
-    def __init__(self) -> None:
+    def __init__(self, wake: Callable[[], None]) -> None:
+        """``wake`` lets the loop turn, for it to see what the readers have put here."""
+        self._wake = wake
         self.unfinished: Unfinished = {}
         """Tables with copies that are not done; replaced whole by the readers."""
-        self.notes: queue.Queue[InTopic | Renewed] = queue.Queue()
-        """What the topic has; for the readers to write down."""
+        self.notes: queue.Queue[InTopic | Renewed | None] = queue.Queue()
+        """What the topic has; for the clerk to write down. None: look whether a copy is wanted."""
         self.failure: EmbassyError | None = None
         self._closed = threading.Event()
         self._lock = threading.Lock()
@@ -124,6 +126,7 @@ class CopyDesk:
         opened = threading.Event()
         with self._lock:
             self._opening.append((oid.to_bytes(4, "big"), opened))
+        self._wake()
         self.until(opened.wait)
 
     def close_window(self, oid: int) -> None:
@@ -140,6 +143,7 @@ class CopyDesk:
         with self._lock:
             self._holders += 1
             self._held.clear()
+        self._wake()
         try:
             self.until(self._held.wait)
         except TransientError:
@@ -150,11 +154,13 @@ class CopyDesk:
         """Let the loop go on."""
         with self._lock:
             self._holders -= 1
+        self._wake()
 
     def put(self, offer: Offer) -> None:
         """Hand a chunk in."""
         with self._lock:
             self._offers.append(offer)
+        self._wake()
 
     def fate(self, offer: Offer) -> Fate:
         """Wait for what becomes of an offer.

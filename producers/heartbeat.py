@@ -1,33 +1,29 @@
-"""The stream's heart: a row at the source, renewed once a second, that travels like any other change.
+"""The stream's heart: a row at the source, renewed again and again, that travels like any other change.
 
 Its age in the replica is the true lag, end to end; it also moves an idle slot along. It carries how far the producer
-had come when it was written, so that whoever reads it abroad sees each stage at home. Now and then it also has the
-sequences sampled, which no change tells of. It beats in a thread of its own:
-a source that is slow to commit must not slow the stream.
+had come when it was written, so that whoever reads it abroad sees each stage at home. It beats in a thread of its own,
+at the pace that `producers.pace` sets: a source that is slow to commit must not slow the stream. What else has to be
+looked at at home is looked at on the same session.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from itertools import count
 from typing import Any, NamedTuple, Self
 
 import psycopg
 import structlog
 
 from embassy.model.errors import EmbassyError
-from embassy.pg import ddl_capture, source_schema
+from embassy.pg import source_schema
 from embassy.pg.connection import connect
 from embassy.pg.lost_session import passing
-from embassy.pg.slots import SlotState, slot_state
+from producers.pace import Pace
 
 _JOIN_SECONDS = 5.0
-_CLEAR_EVERY_BEATS = 60
-SAMPLE_SECONDS = 3.0
-"""Between two looks at the source's sequences and at the slot."""
 
 
 class Stages(NamedTuple):
@@ -57,6 +53,14 @@ class Rotations:
             self._asked()
 
 
+class Chore(NamedTuple):
+    """Something else that is done at home now and then, on the heart's session."""
+
+    every_seconds: float
+    """0: with each beat."""
+    run: Callable[[psycopg.Connection[Any]], None]
+
+
 class Heartbeat:
     """Beats while entered; a broken session is opened again at the next beat."""
 
@@ -66,18 +70,30 @@ class Heartbeat:
         *,
         dsn: str,
         slot: str,
-        every_seconds: float,
+        pace: Pace,
         stages: Callable[[], Stages],
-        slot_seen: Callable[[SlotState], None],
-        rotations: Rotations,
+        carried: Callable[[], bool],
+        chores: Sequence[Chore],
     ) -> None:
+        """Take what the heart needs.
+
+        Args:
+            name: the stream's, for the log.
+            dsn: the source.
+            slot: named in errors.
+            pace: when to beat.
+            stages: how far the producer is.
+            carried: whether the registry has committed anything since the last call.
+            chores: what else is done on the session, after a beat.
+        """
         self._dsn = dsn
         self._slot = slot
-        self._every_seconds = every_seconds
+        self._pace = pace
         self._stages = stages
-        self._slot_seen = slot_seen
-        self._rotations = rotations
-        self._done = threading.Event()
+        self._carried = carried
+        self._chores = [(chore, [0.0]) for chore in chores]
+        self._done = False
+        self._stirred = threading.Event()
         self._failing = False
         self._log = structlog.get_logger(component="producer", stream=name)
         self._thread = threading.Thread(target=self._run, name=f"{name}-heart", daemon=True)
@@ -87,34 +103,47 @@ class Heartbeat:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        self._done.set()
+        self._done = True
+        self._stirred.set()
         self._thread.join(timeout=_JOIN_SECONDS)
 
+    def rouse(self) -> None:
+        """The registry has committed something; from any thread."""
+        self._stirred.set()
+
     def _run(self) -> None:
-        while not self._done.wait(self._every_seconds):
+        while self._rest():
             try:
                 with passing(self._slot):  # read-only for a while, a right revoked: the cause may pass
                     self._beat_until_done()
             except EmbassyError as error:
-                if not self._failing:  # once, not every second
+                if not self._failing:  # once, not with every beat
                     self._log.warning("heartbeat failed; trying again", error=str(error))
                 self._failing = True
 
     def _beat_until_done(self) -> None:
         with connect(self._dsn, application_name="embassy-heartbeat", autocommit=True) as connection:
-            sampled_at = -SAMPLE_SECONDS
-            for beats in count():
+            while True:
                 beat(connection, self._stages())
                 self._failing = False
-                if time.monotonic() - sampled_at >= SAMPLE_SECONDS:
-                    sampled_at = time.monotonic()
-                    self._slot_seen(slot_state(connection, self._slot))
-                    source_schema.sample_sequences(connection)
-                if beats % _CLEAR_EVERY_BEATS == 0:
-                    ddl_capture.clear_rows(connection)
-                self._rotations.look(connection)
-                if self._done.wait(self._every_seconds):
+                now = time.monotonic()
+                self._pace.beaten(now, carried=self._carried())
+                for chore, due in self._chores:
+                    if now >= due[0]:
+                        due[0] = now + chore.every_seconds
+                        chore.run(connection)
+                if not self._rest():
                     return
+
+    def _rest(self) -> bool:
+        """Wait until the next beat is due; False if there will be none."""
+        while not self._done:
+            now = time.monotonic()
+            if not self._stirred.wait(self._pace.next_at(now) - now):
+                return True
+            self._stirred.clear()
+            self._pace.rouse(time.monotonic())
+        return False
 
 
 def beat(connection: psycopg.Connection[Any], stages: Stages) -> None:

@@ -6,25 +6,27 @@ import threading
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import psycopg
 import structlog
 
 from embassy.model.errors import IntegrityError, RefusedError
 from embassy.model.record import SealedRecord
-from embassy.pg import source_fence, source_schema
+from embassy.pg import ddl_capture, source_fence, source_schema
 from embassy.pg.backlog_session import BacklogSession
 from embassy.pg.connection import connect
 from embassy.pg.replication_session import ReplicationSession, SourceIdentity
 from embassy.pg.slots import SlotState, slot_state
-from embassy.runtime.config import KafkaCluster, ProducerTuning, Source
+from embassy.runtime.config import ProducerTuning, Source
 from embassy.runtime.failpoints import PRODUCER_AFTER_GENESIS_MARKED, failpoint
+from embassy.runtime.stop import Stop
 from embassy.wire.batch_codec import BatchEncoder
 from embassy.wire.enrolment import Enrolment
-from embassy.wire.head_search import FoundHead, find_head
-from embassy.wire.kafka_reader import TopicReader
+from embassy.wire.head_search import FoundHead, Log, find_head
 from embassy.wire.kafka_writer import KafkaWriter
 from embassy.wire.key_record import decode_key_body
+from embassy.wire.reader_pool import ReaderPool
 from embassy.wire.sealing import Sealer
 from producers import copier, tail
 from producers.batch_builder import BatchBuilder
@@ -32,10 +34,16 @@ from producers.continuity import check_continuity
 from producers.copier import Copier, CopyTuning
 from producers.copy_desk import CopyDesk, Renewed
 from producers.copy_lane import CopyLane
-from producers.heartbeat import Heartbeat, Rotations, beat
+from producers.heartbeat import Chore, Heartbeat, Rotations, beat
 from producers.incarnation import Standing
+from producers.pace import Pace
 from producers.slot_reader import Patience, SlotReader
 from producers.tail import Tail
+
+_SEQUENCES_SECONDS = 3.0
+_SLOT_SECONDS = 5.0
+_CLEAR_SECONDS = 60.0
+_AUTHORITY_SECONDS = 10.0
 
 
 class Gauges(tail.Gauges, copier.Gauges, Protocol):
@@ -52,6 +60,8 @@ class StreamSetup(NamedTuple):
     enrolment: Enrolment
     verified: Callable[[SealedRecord], int]
     """Which of the enrolment's producers signed a record, from 1; 0 is none."""
+    rpo_seconds: float
+    """How old the replica may become: an idle heart is not slower than that allows."""
 
 
 class StreamProducer:
@@ -62,21 +72,36 @@ class StreamProducer:
         setup: StreamSetup,
         *,
         sealer: Sealer,
-        cluster: KafkaCluster,
+        readers: ReaderPool,
         writer: KafkaWriter,
         tuning: ProducerTuning,
         gauges: Gauges,
         slot_gauge: Callable[[SlotState], None],
+        authority: Callable[[psycopg.Connection[Any]], None],
         clock: Callable[[], float],
     ) -> None:
+        """Take what the stream needs; nothing is connected to yet.
+
+        Args:
+            setup: the stream.
+            sealer: makes its records.
+            readers: read its topic.
+            writer: appends to it.
+            tuning: limits.
+            gauges: told how it goes.
+            slot_gauge: told of the slot.
+            authority: looks, with a session at the source, who may write there.
+            clock: monotonic.
+        """
         self.name = setup.name
         self._setup = setup
         self._sealer = sealer
-        self._cluster = cluster
+        self._readers = readers
         self._writer = writer
         self._tuning = tuning
         self._gauges = gauges
         self._slot_gauge = slot_gauge
+        self._authority = authority
         self._clock = clock
         self._patience = Patience(tuning.backlog_bytes)
         self._rotate = threading.Event()
@@ -90,7 +115,7 @@ class StreamProducer:
         """
         self._rotate.set()
 
-    def run(self, stop: threading.Event, pulse: Callable[[], None]) -> None:
+    def run(self, stop: Stop, pulse: Callable[[], None]) -> None:
         """Tail the stream's slot.
 
         Raises:
@@ -101,14 +126,13 @@ class StreamProducer:
         """
         setup = self._setup
         verified = setup.verified
-        with (
-            TopicReader(self._cluster, setup.topic, f"{setup.topic}-head") as log,
-            closing(self._reader()) as reader,
-        ):
+        log = self._readers.log(setup.topic)
+        with closing(self._reader()) as reader:
             standing, source = self._prove(reader.session, log, verified)
             reader.session.start(standing.head.resume_lsn)
             appender = self._writer.appender(setup.topic)
-            desk = CopyDesk()
+            desk = CopyDesk(appender.wake)
+            stirred = _Stirred()
             try:
                 loop = Tail(
                     reader=reader,
@@ -127,27 +151,39 @@ class StreamProducer:
                     clock=self._clock,
                     pulse=pulse,
                     rotate=self._rotate,
+                    rouse=stirred,
                 )
                 loop.begin()
                 self._mark_genesis()
                 self._log.info("tailing", slot=setup.slot, resume_lsn=str(standing.head.resume_lsn))
                 copies = self._copier(loop, desk)
                 copies.adopt(standing.head, loop.head)
-                with self._heartbeat(loop), copies:
+                heartbeat = self._heartbeat(loop, copies)
+                stirred.tell = heartbeat.rouse
+                with heartbeat, copies:
                     loop.run(stop)
             finally:
                 desk.close()
                 appender.close()
 
-    def _heartbeat(self, loop: Tail) -> Heartbeat:
+    def _heartbeat(self, loop: Tail, copies: Copier) -> Heartbeat:
+        tuning, slot = self._tuning, self._setup.slot
+        slowest = tuning.slowest_beat_seconds(self._setup.rpo_seconds)
         return Heartbeat(
             self.name,
             dsn=self._setup.source.dsn,
-            slot=self._setup.slot,
-            every_seconds=self._tuning.heartbeat_seconds,
+            slot=slot,
+            pace=Pace(tuning.heartbeat_seconds, slowest),
             stages=lambda: loop.stages,
-            slot_seen=self._slot_gauge,
-            rotations=self._rotations,
+            carried=loop.has_carried,
+            chores=(
+                Chore(0, self._rotations.look),
+                Chore(0, copies.look),
+                Chore(_SEQUENCES_SECONDS, source_schema.sample_sequences),
+                Chore(_SLOT_SECONDS, lambda session: self._slot_gauge(slot_state(session, slot))),
+                Chore(_AUTHORITY_SECONDS, self._authority),
+                Chore(_CLEAR_SECONDS, ddl_capture.clear_rows),
+            ),
         )
 
     def _copier(self, loop: Tail, desk: CopyDesk) -> Copier:
@@ -175,7 +211,7 @@ class StreamProducer:
         )
 
     def _prove(
-        self, session: ReplicationSession, log: TopicReader, verified: Callable[[SealedRecord], int]
+        self, session: ReplicationSession, log: Log, verified: Callable[[SealedRecord], int]
     ) -> tuple[Standing, SourceIdentity]:
         """Where to go on, once the source has proven to be the stream's own.
 
@@ -239,6 +275,16 @@ class StreamProducer:
         ) as connection:
             source_schema.mark_genesis(connection, self._setup.enrolment.stream)
         failpoint(PRODUCER_AFTER_GENESIS_MARKED)
+
+
+class _Stirred:
+    """Tells the heart of commits, once there is one."""
+
+    def __init__(self) -> None:
+        self.tell: Callable[[], None] = lambda: None
+
+    def __call__(self) -> None:
+        self.tell()
 
 
 def _source_named_by(found: FoundHead) -> SourceIdentity | None:

@@ -24,6 +24,7 @@ from embassy.pg.replication_session import SourceIdentity
 from embassy.runtime import failpoints
 from embassy.runtime.config import ProducerTuning
 from embassy.runtime.failpoints import failpoint
+from embassy.runtime.stop import Stop
 from embassy.wire.batch_codec import BatchEncoder
 from embassy.wire.head_search import Log
 from embassy.wire.kafka_writer import Appender
@@ -39,8 +40,10 @@ from producers.slot_reader import LATE_SECONDS, SMALL_TRANSACTIONS, SlotReader
 _BEGIN, _COMMIT, _RELATION, _TYPE = b"BCRY"
 _RECEIVE_MESSAGES = 20_000
 _RECEIVE_BYTES = 8 << 20
-_STATUS_SECONDS = 1.0
-_WAIT_SECONDS = 0.25
+_STATUS_SECONDS = 5.0
+_WAIT_SECONDS = 2.0
+_ACK_WAIT_SECONDS = 0.25
+_CONFIRM_SECONDS = 0.25
 _TICK_SECONDS = 0.0002
 _DRAIN_SECONDS = 3.0
 _ASKED_AGAIN_SECONDS = 5.0
@@ -92,6 +95,7 @@ class Tail:
         clock: Callable[[], float],
         pulse: Callable[[], None],
         rotate: threading.Event,
+        rouse: Callable[[], None],
     ) -> None:
         self._reader = reader
         self._source = source
@@ -111,6 +115,8 @@ class Tail:
         self._clock = clock
         self._pulse = pulse
         self._rotate = rotate
+        self._rouse = rouse
+        self._carried = False
         self._resume_lsn = standing.head.resume_lsn
         # the transaction being received
         self._begin: Begin | None = None
@@ -158,20 +164,21 @@ class Tail:
         """The last record that was appended."""
         return self._head
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stop: Stop) -> None:
         """Tail until told to stop, then let what is in flight be acknowledged and confirm it."""
-        while not stop.is_set():
-            self._pulse()
-            self._take_acks()
-            self._advance_if_asked()
-            self._send_status()
-            self._choose_source()
-            dry = self._held or self._receive()
-            self._ship_whole()
-            self._held = self._place_copies()
-            self._rotate_if_due()
-            if dry:
-                self._wait()
+        with stop.waking(self._appender.wake):
+            while not stop.is_set():
+                self._pulse()
+                self._take_acks()
+                self._advance_if_asked()
+                self._send_status()
+                self._choose_source()
+                dry = self._held or self._receive()
+                self._ship_whole()
+                self._held = self._place_copies()
+                self._rotate_if_due()
+                if dry:
+                    self._wait()
         self._drain()
 
     # ------------------------------------------------------------------ receiving
@@ -221,6 +228,9 @@ class Tail:
             self._copies.delivered(begin.xid, messages)
         self._resume_lsn = commit.end_lsn
         self._captured_at = begin.committed_at
+        if not self._carried and (len(messages) > 1 or self._part or not self._is_beat(messages)):
+            self._carried = True
+            self._rouse()
         if self._part == 0:
             if not self._builder.transactions:
                 self._ripe_at = self._clock() + patience.to_ship(self._age_seconds())
@@ -231,6 +241,15 @@ class Tail:
             self._builder.add_part(begin, messages)
             self._ship(self._builder.build_part(begin, self._part, commit), commit.end_lsn)
             self._part = 0
+
+    def _is_beat(self, messages: list[bytes]) -> bool:
+        """Whether all of a transaction's messages, of which there is at most one, are the heart's."""
+        return all(message[1:5] == self._builder.relations.heart for message in messages)
+
+    def has_carried(self) -> bool:
+        """Whether anything but the heart was committed since the last call; asked by the heartbeat's thread."""
+        carried, self._carried = self._carried, False
+        return carried
 
     # ------------------------------------------------------------------ shipping
 
@@ -322,7 +341,7 @@ class Tail:
                 failpoint(failpoints.PRODUCER_AFTER_ACK)
 
     def _send_status(self) -> None:
-        """Confirm what has been durable long enough; at least once a second, or the server ends the session."""
+        """Confirm what has been durable long enough; else answer when asked, and tell of life as a standby does."""
         now = self._clock()
         asked = self._reader.keepalive.reply_requested
         if asked:
@@ -390,10 +409,13 @@ class Tail:
                 readable.append(self._reader.fileno)
             if self._builder.transactions and self._appender.inflight == 0:
                 seconds = max(0.0, min(seconds, self._ripe_at - self._clock()))
+            if self._acknowledged:
+                due = self._acknowledged[0][0] + self._tuning.confirm_delay_seconds
+                seconds = min(seconds, max(_CONFIRM_SECONDS, due - self._clock()))
         select.select(readable, [], [], seconds)
 
     def _wait_for_acks(self) -> None:
-        select.select([self._appender.wake_fd], [], [], _WAIT_SECONDS)
+        select.select([self._appender.wake_fd], [], [], _ACK_WAIT_SECONDS)
         self.breathe()
 
     def _append_and_wait(self, value: bytes) -> int:
@@ -402,7 +424,7 @@ class Tail:
             for ack in self._appender.acks():
                 if ack.number == number:
                     return ack.offset
-            select.select([self._appender.wake_fd], [], [], _WAIT_SECONDS)
+            select.select([self._appender.wake_fd], [], [], _ACK_WAIT_SECONDS)
             self._pulse()
             self._send_status()
 

@@ -1,9 +1,13 @@
-"""Who may write where, as metrics: looked at every few seconds, whether the streams run or have halted."""
+"""Who may write where, as metrics: looked at every few seconds, whether the streams run or have halted.
+
+A running stream looks with the session that it has anyway; for one that does not run, someone else must.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import psycopg
 
@@ -16,15 +20,25 @@ from embassy.runtime.metrics import Metrics
 _EVERY_SECONDS = 10.0
 _PROMOTION = "promotion"
 
-Look = Callable[[], None]
+Look = Callable[[psycopg.Connection[Any]], None]
+"""Looks, with a session in autocommit mode at the place in question."""
+
+
+class Authority(NamedTuple):
+    """Where to look for one stream."""
+
+    name: str
+    dsn: str
+    look: Look
 
 
 class AuthorityWatch:
-    """Looks in a thread of its own until closed; what cannot be seen keeps its last value."""
+    """Looks until closed, for streams that do not run; what cannot be seen keeps its last value."""
 
-    def __init__(self, looks: Sequence[Look]) -> None:
-        """Begin."""
-        self._looks = looks
+    def __init__(self, authorities: Iterable[Authority], running: Callable[[str], bool]) -> None:
+        """Begin; ``running`` tells which streams look by themselves."""
+        self._authorities = tuple(authorities)
+        self._running = running
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="authority-watch", daemon=True)
         self._thread.start()
@@ -35,27 +49,29 @@ class AuthorityWatch:
         self._thread.join(timeout=1)
 
     def _watch(self) -> None:
-        while True:
-            for look in self._looks:
+        while not self._done.wait(_EVERY_SECONDS):
+            for authority in self._authorities:
                 if self._done.is_set():
                     return
+                if self._running(authority.name):
+                    continue
                 try:
-                    look()
+                    with connect(
+                        authority.dsn, application_name="embassy-authority-watch", autocommit=True
+                    ) as connection:
+                        authority.look(connection)
                 except (EmbassyError, psycopg.Error):
                     continue  # the database cannot be asked; the stream itself has logged why
-            if self._done.wait(_EVERY_SECONDS):
-                return
 
 
-def at_replica(metrics: Metrics, *, site: str, name: str, dsn: str, stream: bytes) -> Look:
+def at_replica(metrics: Metrics, *, site: str, name: str, stream: bytes) -> Look:
     """What a replica's journal says: its epoch, whether it was promoted, and the step under way."""
     epoch = metrics.late_gauge(catalogue.EPOCH, registry=name, site=site)
     writable = metrics.late_gauge(catalogue.WRITABLE, registry=name, site=site)
     step = metrics.late_gauge(catalogue.OPERATION_STEP_START, registry=name, operation=_PROMOTION)
 
-    def look() -> None:
-        with connect(dsn, application_name="embassy-authority-watch", autocommit=True) as connection:
-            standing = promotion_store.standing(connection, stream)
+    def look(connection: psycopg.Connection[Any]) -> None:
+        standing = promotion_store.standing(connection, stream)
         if standing is not None:
             epoch.set(standing.epoch)
             writable.set(standing.promoted)
@@ -64,13 +80,11 @@ def at_replica(metrics: Metrics, *, site: str, name: str, dsn: str, stream: byte
     return look
 
 
-def at_source(metrics: Metrics, *, site: str, name: str, dsn: str, stream: bytes) -> Look:
+def at_source(metrics: Metrics, *, site: str, name: str, stream: bytes) -> Look:
     """Whether a source is shut."""
     writable = metrics.late_gauge(catalogue.WRITABLE, registry=name, site=site)
 
-    def look() -> None:
-        with connect(dsn, application_name="embassy-authority-watch", autocommit=True) as connection:
-            fenced = source_fence.is_ready(connection) and source_fence.fences(connection, stream)
-        writable.set(not fenced)
+    def look(connection: psycopg.Connection[Any]) -> None:
+        writable.set(not (source_fence.is_ready(connection) and source_fence.fences(connection, stream)))
 
     return look

@@ -18,6 +18,7 @@ from embassy.runtime.supervised_stream import Assignment
 from embassy.wire import verifying
 from embassy.wire.kafka_reader import StreamsReader
 from embassy.wire.kafka_writer import KafkaWriter
+from embassy.wire.reader_pool import ReaderPool
 
 
 @click.group()
@@ -51,16 +52,20 @@ class _Fleet:
         verifying.selftest()
         need, settings = service.options.need, service.settings
         self._service = service
-        self._home = need(settings.kafka.home, "kafka.home")
-        self._foreign = need(settings.kafka.foreign, "kafka.foreign")
+        home = need(settings.kafka.home, "kafka.home")
+        foreign = need(settings.kafka.foreign, "kafka.foreign")
         need(settings.keys.operators, "keys.operators")
         site = settings.site
         home_link = service.link(catalogue.BRIDGE_CONNECTED, "home")
         self._link = service.link(catalogue.BRIDGE_CONNECTED, site)
-        self._writer = KafkaWriter(self._foreign, f"bridge-{site}", self._link.refused)
+        self._writer = KafkaWriter(foreign, f"bridge-{site}", self._link.refused)
         service.closing.callback(self._writer.close, CLOSE_SECONDS)
-        self._reader = StreamsReader(self._home, f"bridge-{site}", home_link.heard)
+        self._reader = StreamsReader(home, f"bridge-{site}", home_link.heard)
         service.closing.callback(self._reader.close)
+        self._home = ReaderPool(home, f"bridge-{site}-resume")
+        self._foreign = ReaderPool(foreign, f"bridge-{site}-head")
+        for pool in (self._home, self._foreign):
+            service.closing.callback(pool.close)
 
     def assignment(self, name: str, stream: Stream) -> Assignment:
         gauges = BridgeGauges(self._service.metrics, name, link=self._link)

@@ -9,7 +9,7 @@ import click
 import structlog
 
 from consumers.stream_consumer import StreamConsumer
-from embassy.cli.authority_watch import AuthorityWatch, Look, at_replica
+from embassy.cli.authority_watch import Authority, AuthorityWatch, at_replica
 from embassy.cli.options import Options, pass_options
 from embassy.cli.points import POINT
 from embassy.cli.service import CLOCK, Service, address_file_option
@@ -27,6 +27,7 @@ from embassy.wire.kafka_reader import StreamsReader
 from embassy.wire.key_client import KeydKeys
 from embassy.wire.keyring import RecipientKey
 from embassy.wire.opening import Opener
+from embassy.wire.reader_pool import ReaderPool
 from embassy.wire.recipient_keys import HeldKeys, RecipientKeys, load_recipients
 from embassy.wire.selftest import selftest
 
@@ -63,9 +64,10 @@ def run(options: Options, *, address_file: Path | None, stop_at: Point | None) -
         if stop_at is not None and stop_at.lsn is not None and len(service.streams) > 1:
             raise click.UsageError("a position is one stream's: name it with -r")
         fleet = _Fleet(service, stop_at)
-        watch = AuthorityWatch([fleet.authority(name, stream) for name, stream in service.streams.items()])
+        assignments = [fleet.assignment(name, stream) for name, stream in service.streams.items()]
+        watch = AuthorityWatch(fleet.authorities.values(), service.running)
         service.closing.callback(watch.close)
-        return service.run([fleet.assignment(name, stream) for name, stream in service.streams.items()])
+        return service.run(assignments)
 
 
 class _Fleet:
@@ -82,6 +84,9 @@ class _Fleet:
         link = service.link(catalogue.KAFKA_CONNECTED, settings.site)
         self._reader = StreamsReader(self._cluster, f"consumer-{settings.site}", link.heard)
         service.closing.callback(self._reader.close)
+        self._readers = ReaderPool(self._cluster, f"consumer-{settings.site}-resume")
+        service.closing.callback(self._readers.close)
+        self.authorities: dict[str, Authority] = {}
 
     def _holder(self) -> RecipientKeys:
         """A keyd, if the configuration names its socket and no key file; else the files, read anew at each reload."""
@@ -101,20 +106,19 @@ class _Fleet:
         self._service.record("key.load", outcome="ok", details=details)
         return found
 
-    def authority(self, name: str, stream: Stream) -> Look:
-        """What the replica's journal says of who may write."""
-        replica = self._service.options.need(stream.replica, f"streams.{name}.replica")
-        return at_replica(
-            self._service.metrics,
-            site=self._service.settings.site,
-            name=name,
-            dsn=replica.dsn,
-            stream=bytes.fromhex(stream.stream),
-        )
-
     def assignment(self, name: str, stream: Stream) -> Assignment:
         replica = self._service.options.need(stream.replica, f"streams.{name}.replica")
         self._service.metrics.gauge(catalogue.REGISTRY_INFO, registry=name).set(1)
+        self.authorities[name] = Authority(
+            name,
+            replica.dsn,
+            at_replica(
+                self._service.metrics,
+                site=self._service.settings.site,
+                name=name,
+                stream=bytes.fromhex(stream.stream),
+            ),
+        )
         gauges = ConsumerGauges(self._service.metrics, name, delay_seconds=replica.apply_delay_seconds)
         return Assignment(
             name,
@@ -131,8 +135,8 @@ class _Fleet:
             topic=stream.topic,
             enrolment=enrolment,
             verified=self._service.verifier(name, enrolment).verified,
-            foreign=self._cluster,
             replica=self._service.options.need(stream.replica, f"streams.{name}.replica"),
+            readers=self._readers,
             reader=self._reader,
             opener=Opener(self._recipients, enrolment),
             tuning=self._service.settings.consumer,
@@ -141,6 +145,7 @@ class _Fleet:
             protection=stream.protection,
             until=self._stop_at,
             froze=partial(self._record, name),
+            authority=self.authorities[name].look,
         )
         return TriedAgain(loop, f"streams.{name}.replica")
 

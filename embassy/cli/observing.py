@@ -111,9 +111,8 @@ class Observer:
                 home.get(name),
                 unsent.get(name),
             )
-            limits = Limits.of(
-                rpo_seconds=stream.rpo_seconds, heartbeat_seconds=self._settings.producer.heartbeat_seconds
-            )
+            slowest = self._settings.producer.slowest_beat_seconds(stream.rpo_seconds)
+            limits = Limits.of(rpo_seconds=stream.rpo_seconds, slowest_beat_seconds=slowest)
             seen.append(Observed(name, stream.rpo_seconds, observation, assess(observation, limits)))
         sides = frozenset(side for entry in seen for side in entry.observation.sides)
         return Look(observed_at, self._settings.site, sides, tuple(seen), tuple(self._problems))

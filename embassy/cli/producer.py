@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import click
 
-from embassy.cli.authority_watch import AuthorityWatch, Look, at_source
+from embassy.cli.authority_watch import Authority, AuthorityWatch, at_source
 from embassy.cli.options import Options, pass_options
 from embassy.cli.service import CLOCK, CLOSE_SECONDS, Service, address_file_option
 from embassy.model.errors import ConfigurationError
@@ -22,6 +22,7 @@ from embassy.wire.enrolment import Enrolment
 from embassy.wire.kafka_writer import KafkaWriter
 from embassy.wire.keyring import Identity, load_identity
 from embassy.wire.public_keys import PublicRecipient, load_public_recipient
+from embassy.wire.reader_pool import ReaderPool
 from embassy.wire.sealing import Sealer
 from embassy.wire.selftest import selftest
 from embassy.wire.supersession import refuse_if_superseded
@@ -55,7 +56,7 @@ def run(options: Options, *, address_file: Path | None) -> ExitCode:
         assignments = [fleet.assignment(name, stream) for name, stream in service.streams.items()]
         watch = SlotWatch(fleet.slots, service.running)
         service.closing.callback(watch.close)
-        authority = AuthorityWatch([fleet.authority(name, stream) for name, stream in service.streams.items()])
+        authority = AuthorityWatch(fleet.authorities.values(), service.running)
         service.closing.callback(authority.close)
         return service.run(assignments)
 
@@ -87,7 +88,10 @@ class _Fleet:
         self._link = service.link(catalogue.KAFKA_CONNECTED, "home")
         self._writer = KafkaWriter(self._cluster, f"producer-{settings.site}", self._link.refused)
         service.closing.callback(self._writer.close, CLOSE_SECONDS)
+        self._readers = ReaderPool(self._cluster, f"producer-{settings.site}-head")
+        service.closing.callback(self._readers.close)
         self.slots: list[Watched] = []
+        self.authorities: dict[str, Authority] = {}
 
     def _load_keys(self) -> _Keys:
         keys = self._service.settings.keys
@@ -127,20 +131,19 @@ class _Fleet:
             )
         return max(identities, key=lambda identity: enrolment.generation_of(identity.public))
 
-    def authority(self, name: str, stream: Stream) -> Look:
-        """Whether home is shut."""
-        source = self._service.options.need(stream.source, f"streams.{name}.source")
-        return at_source(
-            self._service.metrics,
-            site=self._service.settings.site,
-            name=name,
-            dsn=source.dsn,
-            stream=bytes.fromhex(stream.stream),
-        )
-
     def assignment(self, name: str, stream: Stream) -> Assignment:
         source = self._service.options.need(stream.source, f"streams.{name}.source")
         gauges = ProducerGauges(self._service.metrics, name, link=self._link)
+        self.authorities[name] = Authority(
+            name,
+            source.dsn,
+            at_source(
+                self._service.metrics,
+                site=self._service.settings.site,
+                name=name,
+                stream=bytes.fromhex(stream.stream),
+            ),
+        )
         self.slots.append(Watched(name, source.dsn, stream.slot, gauges.slot, gauges.slot_lost))
         return Assignment(
             name, partial(self._build, name, stream, gauges), gauges.newest_seconds, stream.rpo_seconds
@@ -156,13 +159,14 @@ class _Fleet:
         verified = self._service.verifier(name, enrolment).verified
         sealer = Sealer(self._identity_for(enrolment), enrolment, self._keys.recipients)
         loop = StreamProducer(
-            StreamSetup(name, stream.topic, stream.slot, source, enrolment, verified),
+            StreamSetup(name, stream.topic, stream.slot, source, enrolment, verified, stream.rpo_seconds),
             sealer=sealer,
-            cluster=self._cluster,
+            readers=self._readers,
             writer=self._writer,
             tuning=self._service.settings.producer,
             gauges=gauges,
             slot_gauge=gauges.slot,
+            authority=self.authorities[name].look,
             clock=CLOCK,
         )
         self._running[name] = _Running(sealer, loop)

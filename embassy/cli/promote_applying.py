@@ -14,10 +14,12 @@ from embassy.pg.lost_session import TriedAgain
 from embassy.runtime.config import KafkaCluster, Replica, Settings, Stream
 from embassy.runtime.gauges import ConsumerGauges
 from embassy.runtime.metrics import Metrics
+from embassy.runtime.stop import Stop
 from embassy.wire.enrolment import Enrolment
 from embassy.wire.kafka_reader import StreamsReader
 from embassy.wire.key_client import KeydKeys
 from embassy.wire.opening import Opener
+from embassy.wire.reader_pool import ReaderPool
 from embassy.wire.recipient_keys import HeldKeys, RecipientKeys, load_recipients
 from embassy.wire.selftest import selftest
 from embassy.wire.verifying import RecordVerifier
@@ -40,6 +42,7 @@ class Consumers:
         self._cluster = cluster
         self._recipient: RecipientKeys | None = None
         self._reader: StreamsReader | None = None
+        self._readers = ReaderPool(cluster, f"promote-{settings.site}-resume")
         self._lock = threading.Lock()
         if settings.keys.recipient is not None:
             selftest()
@@ -50,7 +53,8 @@ class Consumers:
         self._metrics = Metrics(version=metadata.version("data-embassy"), component="promote", site=settings.site)
 
     def close(self) -> None:
-        """End the client."""
+        """End the clients."""
+        self._readers.close()
         if self._reader is not None:
             self._reader.close()
 
@@ -69,8 +73,8 @@ class Consumers:
                 topic=stream.topic,
                 enrolment=enrolment,
                 verified=RecordVerifier(enrolment).verified,
-                foreign=self._cluster,
                 replica=replica,
+                readers=self._readers,
                 reader=self._shared_reader(),
                 opener=Opener(self._recipient, enrolment),
                 tuning=self._settings.consumer,
@@ -103,7 +107,7 @@ class _Running:
 
     def __init__(self, loop: TriedAgain, name: str) -> None:
         self._loop = loop
-        self._stop = threading.Event()
+        self._stop = Stop()
         self._failure: EmbassyError | None = None
         self._thread = threading.Thread(target=self._run, name=f"promote {name}", daemon=True)
         self._thread.start()

@@ -21,7 +21,8 @@ from embassy.model.observation import (
 )
 
 _STALE_SECONDS = 15.0
-_MISSED_BEATS = 3
+MISSED_BEATS = 3
+"""So many beats in turn must be missing before their absence means anything."""
 
 
 class Limits(NamedTuple):
@@ -38,9 +39,14 @@ class Limits(NamedTuple):
         return self.fresh_seconds / 3
 
     @classmethod
-    def of(cls, *, rpo_seconds: float, heartbeat_seconds: float) -> Limits:
-        """A stream's limits: 15 s or three heartbeats, and never more than the age that its replica may have."""
-        return cls(min(rpo_seconds, max(_STALE_SECONDS, _MISSED_BEATS * heartbeat_seconds)))
+    def of(cls, *, rpo_seconds: float, slowest_beat_seconds: float) -> Limits:
+        """A stream's limits: 15 s or three heartbeats, and never more than the age that its replica may have.
+
+        Args:
+            rpo_seconds: that age.
+            slowest_beat_seconds: the longest time between two beats, where nothing else is committed.
+        """
+        return cls(min(rpo_seconds, max(_STALE_SECONDS, MISSED_BEATS * slowest_beat_seconds)))
 
 
 class Behind(NamedTuple):

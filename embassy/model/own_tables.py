@@ -5,5 +5,7 @@ from __future__ import annotations
 OWN_SCHEMA = "embassy"
 PUBLISHED = ("heartbeat", "stream", "table_copy", "ddl", "ddl_rows", "sequence_state", "fence", "verify_message")
 """Same name and columns on both sides; the others say what one side is."""
+HEARTBEAT = (OWN_SCHEMA, "heartbeat")
+"""The stream's heart."""
 VERIFY_MESSAGES = (OWN_SCHEMA, "verify_message")
 """What home says of its rows."""

@@ -6,7 +6,6 @@ middle of any later statement shows as psycopg's own error in whatever call was 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -14,6 +13,7 @@ from typing import Protocol
 import psycopg
 
 from embassy.model.errors import TransientError
+from embassy.runtime.stop import Stop
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def passing(place: str) -> Iterator[None]:
 class Runnable(Protocol):
     """A stream's loop."""
 
-    def run(self, stop: threading.Event, pulse: Callable[[], None]) -> None:
+    def run(self, stop: Stop, pulse: Callable[[], None]) -> None:
         """Work until told to stop."""
 
 
@@ -58,7 +58,7 @@ class TriedAgain:
         self._loop = loop
         self._place = place
 
-    def run(self, stop: threading.Event, pulse: Callable[[], None]) -> None:
+    def run(self, stop: Stop, pulse: Callable[[], None]) -> None:
         """Run the loop; see `transient`."""
         with transient(self._place):
             self._loop.run(stop, pulse)

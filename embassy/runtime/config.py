@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from embassy.model.errors import ConfigurationError
+from embassy.model.measures import MISSED_BEATS
 from embassy.runtime.key_files import public_files, secret_files
 
 MIB = 1 << 20
@@ -189,6 +190,10 @@ class ProducerTuning(_Section):
     backlog_bytes: int = Field(default=16 * MIB, ge=1)
     """Log behind a producer that is late with small transactions, from which on it reads its slot by query."""
     heartbeat_seconds: float = Field(default=1, gt=0)
+    """Between two beats of a stream's heart, while its registry commits."""
+    idle_heartbeat_seconds: float = Field(default=5, gt=0)
+    """Between two beats once nothing else was committed for five seconds; three always fit into the stream's rpo_seconds.
+    An idle replica's RPO≤ grows to so much between two beats."""
     confirm_delay_seconds: float = Field(default=30, ge=0)
     """How long after the cluster's acknowledgement a position is confirmed to the slot. An acknowledgement is not
     an fsync: until the brokers' pages are on disk, the source must be able to send again."""
@@ -198,6 +203,13 @@ class ProducerTuning(_Section):
     """About how much of a table is read at once; each chunk is one short transaction at the source."""
     release_seconds: float = Field(default=10, gt=0)
     """How long a server that shuts down is kept waiting for what the home cluster does not acknowledge."""
+
+    def slowest_beat_seconds(self, rpo_seconds: float) -> float:
+        """The longest time between two beats of a stream: for its heart, and for whoever judges the age of a beat.
+
+        Slow beats never make a stream look older than it may be, unless the quick ones do too.
+        """
+        return max(self.heartbeat_seconds, min(self.idle_heartbeat_seconds, rpo_seconds / MISSED_BEATS))
 
 
 class ConsumerTuning(_Section):

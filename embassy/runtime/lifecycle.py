@@ -22,6 +22,7 @@ import structlog
 
 from embassy.runtime.exit_codes import ExitCode, worst
 from embassy.runtime.health import Check
+from embassy.runtime.stop import Stop
 from embassy.runtime.supervised_stream import Assignment, Clocks, Condition, Observer, SupervisedStream
 from embassy.runtime.systemd import Systemd
 
@@ -65,7 +66,7 @@ class Supervisor:
         self._systemd = systemd
         self._clock = clocks.monotonic
         self._drain_seconds = drain_seconds
-        self._stop = threading.Event()
+        self._stop = Stop()
         self._signals: list[int] = []
         self._reload = reload
         self._reload_asked = False

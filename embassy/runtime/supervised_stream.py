@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple, Protocol
@@ -25,6 +24,7 @@ from embassy.model.errors import (
 from embassy.runtime.exit_codes import ExitCode, exit_code
 from embassy.runtime.health import Check
 from embassy.runtime.logs import WITHHELD, failure
+from embassy.runtime.stop import Stop
 
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
@@ -54,7 +54,7 @@ class Finished(Exception):  # noqa: N818 - nothing is wrong
 class Runnable(Protocol):
     """A stream's loop: a producer, a bridge or a consumer of one stream."""
 
-    def run(self, stop: threading.Event, pulse: Callable[[], None]) -> None:
+    def run(self, stop: Stop, pulse: Callable[[], None]) -> None:
         """Work until told to stop; call ``pulse`` at each turn. May be called again after an error.
 
         Raises:
@@ -124,7 +124,7 @@ class SupervisedStream:
         """Whether it will not run again."""
         return self.condition in (Condition.HALTED, Condition.STOPPED)
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stop: Stop) -> None:
         """Run the stream until it is told to stop or halts; never raises."""
         runnable: Runnable | None = None
         while not stop.is_set():
@@ -201,7 +201,7 @@ class SupervisedStream:
         self._logged = ()
         self._become(Condition.RUNNING)
 
-    def _wait(self, error: TransientError, stop: threading.Event) -> None:
+    def _wait(self, error: TransientError, stop: Stop) -> None:
         self._observer.failed(_family(error))
         self._failure = str(error)
         self._attempts += 1

@@ -21,6 +21,7 @@ from embassy.wire.kafka_client import as_embassy_error, client_config
 _METADATA_SECONDS = 10.0
 _POLL_SECONDS = 0.05
 _TAKE = 200
+_FETCH_WAIT_MS = 100
 
 
 class Fetched(NamedTuple):
@@ -32,9 +33,23 @@ class Fetched(NamedTuple):
 
 
 def new_consumer(
-    cluster: KafkaCluster, client: str, on_error: Callable[[KafkaError], None] | None, *, eof: bool
+    cluster: KafkaCluster,
+    client: str,
+    on_error: Callable[[KafkaError], None] | None,
+    *,
+    eof: bool,
+    fetch_wait_ms: int = _FETCH_WAIT_MS,
 ) -> Consumer:
-    """A client that reads partitions it is told to, from offsets it is told, and joins no group."""
+    """A client that reads partitions it is told to, from offsets it is told, and joins no group.
+
+    Args:
+        cluster: the cluster.
+        client: its name in the brokers' logs.
+        on_error: told what befalls the client as a whole.
+        eof: whether to tell that a partition's end was reached.
+        fetch_wait_ms: how long a broker may wait for a first record before it answers that there is none. Each answer
+            and each question names every partition: with many idle ones, few of them are the cheaper way to wait.
+    """
     config: dict[str, Any] = client_config(cluster, client) | {
         "group.id": f"embassy-{client}",  # librdkafka wants one even where none is joined
         "enable.auto.commit": False,
@@ -42,7 +57,7 @@ def new_consumer(
         "auto.offset.reset": "error",
         "enable.partition.eof": eof,
         "check.crcs": True,
-        "fetch.wait.max.ms": 100,
+        "fetch.wait.max.ms": fetch_wait_ms,
         "fetch.message.max.bytes": 4 << 20,
         "queued.max.messages.kbytes": 8 << 10,
         "fetch.error.backoff.ms": 100,
@@ -71,12 +86,58 @@ def fetch_error(error: KafkaError, place: str) -> EmbassyError:
     return as_embassy_error(error, place)
 
 
+def bounds_of(consumer: Consumer, topic: str) -> tuple[int, int]:
+    """The first offset that the topic's partition still holds, and the one that its next record will get.
+
+    Raises:
+        TransientError: the cluster is unreachable.
+        IntegrityError: the topic does not exist.
+    """
+    try:
+        low, high = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=_METADATA_SECONDS)
+    except KafkaException as exception:
+        raise fetch_error(exception.args[0], topic) from exception
+    return low, high
+
+
+def read_from(consumer: Consumer, topic: str, start: int, stop: int) -> Iterator[Fetched]:
+    """The records at offsets start ≤ offset < stop, in order; ``stop`` is at most the end that `bounds_of` told.
+
+    Raises:
+        TransientError: the cluster is unreachable, or its new leader has not caught up with that end.
+        IntegrityError: the topic is gone, or no longer holds the records.
+    """
+    if start >= stop:
+        return
+    consumer.assign([TopicPartition(topic, 0, start)])
+    try:
+        while True:
+            message = consumer.poll(_METADATA_SECONDS)
+            if message is None:
+                raise as_embassy_error(KafkaError(KafkaError._TIMED_OUT), topic)
+            error = message.error()
+            if error is not None:
+                if error.code() == KafkaError._PARTITION_EOF:
+                    end = message.offset()
+                    if end is not None and 0 <= end < stop:  # a new leader that has not caught up yet
+                        raise TransientError(f"the topic ends at {end}, before {stop}", place=topic)
+                    return
+                raise fetch_error(error, f"{topic}@{start}")
+            fetched = as_fetched(message)
+            if fetched.offset >= stop:
+                return
+            yield fetched
+            if fetched.offset == stop - 1:
+                return
+    finally:
+        consumer.unassign()
+
+
 class TopicReader:
-    """Reads one topic's only partition, from any offset to the end that it had when asked."""
+    """Reads one topic's only partition with a client of its own."""
 
     def __init__(self, cluster: KafkaCluster, topic: str, client: str) -> None:
         self.topic = topic
-        self._partition = TopicPartition(topic, 0)
         self._consumer = new_consumer(cluster, client, None, eof=True)
 
     def __enter__(self) -> Self:
@@ -86,49 +147,12 @@ class TopicReader:
         self._consumer.close()
 
     def bounds(self) -> tuple[int, int]:
-        """The first offset still held, and the one that the next record will get.
-
-        Raises:
-            TransientError: the cluster is unreachable.
-            IntegrityError: the topic does not exist.
-        """
-        try:
-            low, high = self._consumer.get_watermark_offsets(self._partition, timeout=_METADATA_SECONDS)
-        except KafkaException as exception:
-            raise fetch_error(exception.args[0], self.topic) from exception
-        return low, high
+        """See `bounds_of`."""
+        return bounds_of(self._consumer, self.topic)
 
     def read(self, start: int, stop: int) -> Iterator[Fetched]:
-        """The records at offsets start ≤ offset < stop, in order; ``stop`` is at most the end that `bounds` told.
-
-        Raises:
-            TransientError: the cluster is unreachable, or its new leader has not caught up with that end.
-            IntegrityError: the topic is gone, or no longer holds the records.
-        """
-        if start >= stop:
-            return
-        self._consumer.assign([TopicPartition(self.topic, 0, start)])
-        try:
-            while True:
-                message = self._consumer.poll(_METADATA_SECONDS)
-                if message is None:
-                    raise as_embassy_error(KafkaError(KafkaError._TIMED_OUT), self.topic)
-                error = message.error()
-                if error is not None:
-                    if error.code() == KafkaError._PARTITION_EOF:
-                        end = message.offset()
-                        if end is not None and 0 <= end < stop:  # a new leader that has not caught up yet
-                            raise TransientError(f"the topic ends at {end}, before {stop}", place=self.topic)
-                        return
-                    raise fetch_error(error, f"{self.topic}@{start}")
-                fetched = as_fetched(message)
-                if fetched.offset >= stop:
-                    return
-                yield fetched
-                if fetched.offset == stop - 1:
-                    return
-        finally:
-            self._consumer.unassign()
+        """See `read_from`."""
+        return read_from(self._consumer, self.topic, start, stop)
 
 
 _Switch = Callable[["Subscription"], None]
@@ -146,17 +170,19 @@ class Subscription:
         self._bytes = 0
         self._paused = False
         self._failure: EmbassyError | None = None
+        self._woken = False
         self._changed = threading.Condition()
 
     def take(self, timeout_seconds: float) -> list[Fetched]:
-        """All that has arrived; waits up to the time-out for the first record.
+        """All that has arrived; waits up to the time-out, or until `wake`, for the first record.
 
         Raises:
             EmbassyError: the topic cannot be read on from here.
         """
         with self._changed:
-            if not self._queue and self._failure is None:
+            if not self._queue and self._failure is None and not self._woken:
                 self._changed.wait(timeout_seconds)
+            self._woken = False
             if self._failure is not None and not self._queue:
                 raise self._failure
             taken = list(self._queue)
@@ -167,6 +193,12 @@ class Subscription:
         if resume:
             self._resume(self)
         return taken
+
+    def wake(self) -> None:
+        """Let `take` return, now or when it is called next; from any thread."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify()
 
     def put(self, records: list[Fetched]) -> None:
         """Called by the client's thread."""

@@ -40,8 +40,11 @@ class Ack(NamedTuple):
 class Appender:
     """Appends to one topic's only partition; used by one loop."""
 
-    def __init__(self, topic: str, produce: Callable[[Appender, bytes], None]) -> None:
+    def __init__(
+        self, topic: str, produce: Callable[[Appender, bytes], None], woken: Callable[[], None] | None = None
+    ) -> None:
         self.topic = topic
+        self._woken = woken
         self.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.inflight_bytes = 0
         self._produce = produce
@@ -112,9 +115,15 @@ class Appender:
         else:
             self._last_offset = offset
             self._acked.append(Ack(self._sent.popleft(), offset, value_bytes))
+        self.wake()
+
+    def wake(self) -> None:
+        """Make the descriptor readable, so that the loop turns; from any thread."""
         with self._lock:
             if self._open:
                 os.eventfd_write(self.wake_fd, 1)
+        if self._woken is not None:
+            self._woken()
 
 
 class KafkaWriter:
@@ -134,8 +143,11 @@ class KafkaWriter:
         self._thread = threading.Thread(target=self._poll, name=f"{client}-acks", daemon=True)
         self._thread.start()
 
-    def appender(self, topic: str) -> Appender:
-        """A fresh appender; after a fatal error of the client, on a fresh client."""
+    def appender(self, topic: str, woken: Callable[[], None] | None = None) -> Appender:
+        """A fresh appender; after a fatal error of the client, on a fresh client.
+
+        ``woken`` is called too whenever the appender's descriptor becomes readable, for a loop that waits elsewhere.
+        """
         with self._lock:
             if self._fatal:
                 self._fatal = False
@@ -161,7 +173,7 @@ class KafkaWriter:
             except KafkaException as exception:
                 raise as_embassy_error(exception.args[0], topic) from exception
 
-        return Appender(topic, produce)
+        return Appender(topic, produce, woken)
 
     def close(self, timeout_seconds: float = 5) -> int:
         """Wait for what is on its way; returns how many records were not acknowledged in time."""

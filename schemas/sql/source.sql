@@ -5,7 +5,7 @@
 
 CREATE SCHEMA IF NOT EXISTS embassy;
 
--- The beat of the stream's heart: one row, renewed every second. The replica's age of it is the true lag, end to end.
+-- The beat of the stream's heart: one row, renewed again and again. The replica's age of it is the true lag, end to end.
 CREATE TABLE IF NOT EXISTS embassy.heartbeat (
     id integer PRIMARY KEY CHECK (id = 1),
     beat_at timestamptz NOT NULL,      -- the source's clock

@@ -1,6 +1,6 @@
 -- What operators ask of a stream's producer about its keys.
 
--- The latest request for a fresh data key. The producer looks once a second. Not published.
+-- The latest request for a fresh data key. The producer looks with each heartbeat. Not published.
 CREATE TABLE IF NOT EXISTS embassy.rotation_request (
     stream bytea PRIMARY KEY,
     requested_at timestamptz NOT NULL,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from deploy.lab.lab import Lab
 from embassy.runtime.config import KafkaCluster
+from embassy.wire.head_search import Log
 from embassy.wire.kafka_reader import StreamsReader, Subscription, TopicReader
+from embassy.wire.reader_pool import ReaderPool
 from tests.harness.kafka import MakeTopic, append_values
 from tests.harness.pipeline import poll_until
 
@@ -69,3 +72,26 @@ def test_a_range_is_read_whole(lab: Lab, cluster: KafkaCluster, make_topic: Make
         assert [fetched.value for fetched in log.read(0, len(_VALUES))] == _VALUES
         assert [fetched.offset for fetched in log.read(1_990, 1_995)] == list(range(1_990, 1_995))
         assert list(log.read(5, 5)) == []
+
+
+def test_many_streams_read_their_topics_with_few_clients(
+    lab: Lab, cluster: KafkaCluster, make_topic: MakeTopic
+) -> None:
+    topics = [make_topic("home") for _ in range(4)]
+    for number, topic in enumerate(topics):
+        append_values(lab.client_config("home", "admin"), topic, _VALUES[number:])
+    pool = ReaderPool(cluster, "test-pool", most=2)
+    try:
+        with ThreadPoolExecutor(len(topics)) as threads:
+            found = list(threads.map(lambda topic: _values(pool.log(topic)), topics))
+        assert found == [_VALUES[number:] for number in range(len(topics))]
+        # Whoever has seen enough gives the client back: with two of them, three could not have left off like this.
+        for topic in topics[:3]:
+            assert next(pool.log(topic).read(5, 1_000)).offset == 5
+        assert pool.log(topics[0]).bounds() == (0, len(_VALUES))
+    finally:
+        pool.close()
+
+
+def _values(log: Log) -> list[bytes]:
+    return [fetched.value for fetched in log.read(*log.bounds())]

@@ -25,6 +25,7 @@ from embassy.model.lsn import Lsn
 from embassy.model.record import Head
 from embassy.pg import control_store, progress_store, replica_schema
 from embassy.runtime.config import ConsumerTuning, KafkaCluster, Protection, Replica
+from embassy.runtime.stop import Stop
 from embassy.runtime.supervised_stream import Finished
 from embassy.wire.batch_codec import BatchEncoder
 from embassy.wire.enrolment import Enrolment, load_enrolment
@@ -32,6 +33,7 @@ from embassy.wire.kafka_reader import StreamsReader
 from embassy.wire.keyring import load_identity, load_recipient
 from embassy.wire.opening import Opener
 from embassy.wire.public_keys import load_public_recipient
+from embassy.wire.reader_pool import ReaderPool
 from embassy.wire.sealing import Sealer
 from embassy.wire.verifying import RecordVerifier
 from tests.harness.kafka import MakeTopic
@@ -76,7 +78,7 @@ class Running:
     """A consumer in a thread of its own."""
 
     thread: threading.Thread
-    stop: threading.Event
+    stop: Stop
     gauges: Recorded
     errors: list[BaseException] = field(default_factory=list)
 
@@ -148,14 +150,15 @@ class Stream:
         dsn = self.lab.site(SITE).postgres.dsn(databases.CONSUMER, self.two.replica.info.dbname)
         recipient = load_recipient(role_configs.recipient(self.lab.layout, SITE))
         reader = StreamsReader(self.cluster(), f"test-{self.topic}")
+        readers = ReaderPool(self.cluster(), f"test-{self.topic}-resume")
         gauges = Recorded()
         consumer = StreamConsumer(
             "test",
             topic=self.topic,
             enrolment=self.enrolment,
             verified=RecordVerifier(self.enrolment).verified,
-            foreign=self.cluster(),
             replica=Replica(dsn=dsn, apply_delay_seconds=delay_seconds),
+            readers=readers,
             reader=reader,
             opener=Opener(recipient, self.enrolment),
             tuning=ConsumerTuning.model_validate(tuning),
@@ -165,7 +168,7 @@ class Stream:
             protection=protection,
             until=until,
         )
-        stop = threading.Event()
+        stop = Stop()
 
         def run() -> None:
             try:
@@ -181,6 +184,7 @@ class Stream:
             stop.set()
             running.thread.join(30)
             reader.close()
+            readers.close()
         assert not running.thread.is_alive()
 
     def level(self, running: Running) -> None:

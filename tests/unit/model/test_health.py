@@ -353,7 +353,7 @@ def test_seeing_one_place_late_does_not_age_another() -> None:
 
 
 def test_fresh_is_never_longer_than_the_age_that_the_replica_may_have() -> None:
-    assert Limits.of(rpo_seconds=60, heartbeat_seconds=1).fresh_seconds == 15
-    assert Limits.of(rpo_seconds=5, heartbeat_seconds=1).fresh_seconds == 5
-    assert Limits.of(rpo_seconds=600, heartbeat_seconds=30).fresh_seconds == 90
-    assert Limits.of(rpo_seconds=60, heartbeat_seconds=30).fresh_seconds == 60
+    assert Limits.of(rpo_seconds=60, slowest_beat_seconds=1).fresh_seconds == 15
+    assert Limits.of(rpo_seconds=5, slowest_beat_seconds=1).fresh_seconds == 5
+    assert Limits.of(rpo_seconds=600, slowest_beat_seconds=30).fresh_seconds == 90
+    assert Limits.of(rpo_seconds=60, slowest_beat_seconds=30).fresh_seconds == 60

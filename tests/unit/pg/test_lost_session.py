@@ -9,6 +9,7 @@ from psycopg import errors
 
 from embassy.model.errors import IntegrityError, TransientError
 from embassy.pg.lost_session import TriedAgain
+from embassy.runtime.stop import Stop
 
 
 class _Loop:
@@ -20,7 +21,7 @@ class _Loop:
 
 
 def _run(error: Exception) -> None:
-    TriedAgain(_Loop(error), "streams.land.source").run(threading.Event(), lambda: None)
+    TriedAgain(_Loop(error), "streams.land.source").run(Stop(), lambda: None)
 
 
 @pytest.mark.parametrize(

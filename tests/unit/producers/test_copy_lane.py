@@ -55,7 +55,7 @@ def offered() -> Offer:
 
 
 def test_a_chunk_that_was_shipped_does_not_keep_its_rows_until_it_is_in_the_topic_for_good() -> None:
-    desk, loop, now = CopyDesk(), Loop(), 100.0
+    desk, loop, now = CopyDesk(lambda: None), Loop(), 100.0
     lane = CopyLane(desk, "unused", lambda: now)
     with ThreadPoolExecutor() as reader:
         opened = reader.submit(desk.open_window, 77)

@@ -14,6 +14,7 @@ from embassy.model.errors import (
     TransientError,
 )
 from embassy.runtime.exit_codes import ExitCode
+from embassy.runtime.stop import Stop
 from embassy.runtime.supervised_stream import Assignment, Clocks, Condition, Runnable, SupervisedStream
 
 Step = Callable[["World"], None]
@@ -27,7 +28,7 @@ class World:
         self.newest = 0.0
         self.pauses: list[float] = []
         self.told: list[tuple[object, ...]] = []
-        self.stop = threading.Event()
+        self.stop = Stop()
         self._script = iter(script)
         self._broken: list[AssertionError] = []
         clocks = Clocks(lambda: self.now, lambda: self.now, self._jitter)
@@ -212,7 +213,7 @@ def test_a_loop_that_cannot_be_built_halts_its_stream() -> None:
         clocks=Clocks(lambda: 0.0, lambda: 0.0, lambda low, high: low),
     )
     with capture_logs():
-        stream.run(threading.Event())
+        stream.run(Stop())
     assert stream.code is ExitCode.CONFIGURATION
 
 
