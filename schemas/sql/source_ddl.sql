@@ -215,7 +215,8 @@ BEGIN
                         FILTER (WHERE d.own IS NOT TRUE AND d.classid = 'pg_catalog.pg_class'::regclass), '{}')
         INTO commands, scripted, kept, relations
         FROM (SELECT *, in_extension OR schema_name IN ('pg_temp', 'embassy')
-                        OR object_identity ~ ' on (pg_temp|embassy)\.' AS own
+                        OR object_identity ~ ' on (pg_temp|embassy)\.'
+                        OR pg_catalog.lower(object_type) = 'large object' AS own
               FROM pg_catalog.pg_event_trigger_ddl_commands()) d;
         IF scripted THEN
             RETURN;
@@ -252,7 +253,9 @@ BEGIN
         END IF;
     END IF;
 
-    IF (commands > 0 AND kept = '[]') OR (TG_EVENT = 'ddl_command_end' AND TG_TAG ~ '^DROP ' AND TG_TAG <> 'DROP OWNED') THEN
+    -- No command at all: IF (NOT) EXISTS had nothing to do, or it is what REFRESH … CONCURRENTLY does inside.
+    IF (commands > 0 AND kept = '[]') OR (commands = 0 AND TG_TAG IN ('CREATE TABLE', 'ALTER TABLE', 'CREATE INDEX'))
+       OR (TG_EVENT = 'ddl_command_end' AND TG_TAG ~ '^DROP ' AND TG_TAG <> 'DROP OWNED') THEN
         RETURN;
     END IF;
 

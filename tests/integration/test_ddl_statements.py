@@ -221,6 +221,24 @@ def test_a_function_may_speak_of_a_temporary_table(captured: TwoDatabases, owner
     carry(captured)
 
 
+def test_what_a_command_does_inside_is_not_done_again(captured: TwoDatabases, owner: Connection) -> None:
+    owner.execute("CREATE TABLE base (id int PRIMARY KEY, x int); INSERT INTO base VALUES (1, 1), (2, 1)")
+    owner.execute("CREATE MATERIALIZED VIEW seen AS SELECT * FROM base; CREATE UNIQUE INDEX ON seen (id)")
+    owner.execute("UPDATE base SET x = 3 WHERE id = 2")
+    owner.execute("REFRESH MATERIALIZED VIEW CONCURRENTLY seen")
+    owner.execute("CREATE TABLE IF NOT EXISTS base (id int); ALTER TABLE IF EXISTS nothing ADD y int")
+    carry(captured)
+    rows = "SELECT id, x FROM seen ORDER BY id"
+    assert captured.replica.execute(rows).fetchall() == owner.execute(rows).fetchall() == [(1, 1), (2, 3)]
+
+
+def test_whose_large_objects_are_is_not_told(captured: TwoDatabases, owner: Connection) -> None:
+    owner.execute("CREATE TABLE a (id int PRIMARY KEY)")
+    owner.execute("SELECT lo_create(7001)")
+    owner.execute("GRANT SELECT ON LARGE OBJECT 7001 TO PUBLIC; COMMENT ON LARGE OBJECT 7001 IS 'a scan'")
+    carry(captured)
+
+
 def test_what_a_failed_concurrent_index_leaves_behind_can_be_dropped(
     captured: TwoDatabases, owner: Connection
 ) -> None:
