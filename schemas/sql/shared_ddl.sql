@@ -27,9 +27,11 @@ CREATE TABLE IF NOT EXISTS embassy.ddl_rows (
 );
 
 -- What a table is, as far as two servers can be asked to agree on it: columns, and what of one major version also tells
--- constraints and indexes, whose texts differ between versions.
+-- constraints and indexes, whose texts differ between versions; constants in them are written alike in every session.
 CREATE OR REPLACE FUNCTION embassy.table_shape(relation oid) RETURNS jsonb
-LANGUAGE sql STABLE SET search_path = '' AS $$
+LANGUAGE sql STABLE SET search_path = '' SET "DateStyle" = 'ISO' SET "IntervalStyle" = 'postgres' SET "TimeZone" = 'UTC'
+    SET extra_float_digits = 3 SET bytea_output = 'hex' SET lc_monetary = 'C' SET xmloption = 'content'
+    SET quote_all_identifiers = off AS $$
     SELECT pg_catalog.jsonb_build_object(
         'table', relation::regclass::text,
         'version', pg_catalog.current_setting('server_version_num')::integer / 10000,

@@ -232,6 +232,18 @@ def test_what_a_command_does_inside_is_not_done_again(captured: TwoDatabases, ow
     assert captured.replica.execute(rows).fetchall() == owner.execute(rows).fetchall() == [(1, 1), (2, 3)]
 
 
+def test_tables_are_compared_whatever_the_session_writes_dates_like(
+    captured: TwoDatabases, owner: Connection
+) -> None:
+    owner.execute("SET DateStyle = German; SET IntervalStyle = iso_8601; SET TimeZone = 'Asia/Tokyo'")
+    owner.execute("SET quote_all_identifiers = on")
+    owner.execute(
+        "CREATE TABLE a (id int PRIMARY KEY, d date CHECK (d > DATE '01.02.2006'), i interval CHECK (i > 'PT90M'),"
+        " t timestamptz CHECK (t > TIMESTAMPTZ '01.02.2006 03:04'))"
+    )
+    carry(captured)
+
+
 def test_whose_large_objects_are_is_not_told(captured: TwoDatabases, owner: Connection) -> None:
     owner.execute("CREATE TABLE a (id int PRIMARY KEY)")
     owner.execute("SELECT lo_create(7001)")
