@@ -26,7 +26,6 @@ from embassy.wire.kafka_client import as_embassy_error, client_config
 
 _QUEUE_KIB = 512 * 1024
 _POLL_SECONDS = 0.5
-_REQUESTS_MADE_AHEAD = 5
 
 
 class Ack(NamedTuple):
@@ -190,9 +189,6 @@ class KafkaWriter:
             "message.timeout.ms": 0,
             "compression.type": "none",
             "linger.ms": 0,
-            # By default a request is made only while none waits to be written. A full socket then keeps the next from
-            # being made until an answer wakes the client: never more than two are on their way, of the five that may.
-            "queue.buffering.backpressure.threshold": _REQUESTS_MADE_AHEAD,
             "queue.buffering.max.kbytes": _QUEUE_KIB,
             "queue.buffering.max.messages": 1_000_000,
             "message.max.bytes": 100_000_000,  # the topic's own limit decides
