@@ -8,7 +8,8 @@ from typing import Any
 import psycopg
 
 from embassy.model.errors import StaleError, StepError
-from embassy.pg import promotion_store, replica_opening
+from embassy.pg import large_objects, promotion_store, replica_opening
+from embassy.pg.large_objects import LargeObjectState
 from embassy.pg.progress_store import Progress
 from failover.promotion import NO_RETURN
 from failover.replica import Replica
@@ -49,13 +50,27 @@ def open_up(replica: Replica, wish: Wish, ports: Ports) -> Mapping[str, Any]:
             place=wish.planned.name,
             hint="end long sessions (pg_stat_activity), then run the plan again: it goes on here",
         ) from error
+    objects = large_objects.state(connection, replica.stream)
     return {
+        "large_objects_as_of": objects.as_of.isoformat() if objects and objects.as_of else None,
+        "large_objects_behind": objects.behind if objects else 0,
         "sequences": [sequence._asdict() for sequence in sequences],
         "triggers": triggers,
         "guards": guards,
         "roles": list(wish.application_roles),
-        "words": f"{len(sequences)} sequences set, {triggers} triggers enabled, {guards} guards dropped",
+        "words": f"{len(sequences)} sequences set, {triggers} triggers enabled, {guards} guards dropped"
+        f"{_large_objects(objects)}",
     }
+
+
+def _large_objects(found: LargeObjectState | None) -> str:
+    """As of when they are here: those that no row's transaction took along come later, with looks at home."""
+    if found is None:
+        return ""
+    if found.as_of is None:
+        return f"; large objects never came whole: {found.behind} are missing or incomplete"
+    behind = f", and {found.behind} that changed since are incomplete" if found.behind else ""
+    return f"; large objects that no row brought are as of {found.as_of:%H:%M:%S}Z{behind}"
 
 
 def smoke_write(replica: Replica, wish: Wish) -> Mapping[str, Any]:

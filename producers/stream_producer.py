@@ -36,6 +36,7 @@ from producers.copy_desk import CopyDesk, Renewed
 from producers.copy_lane import CopyLane
 from producers.heartbeat import Chore, Heartbeat, Rotations, beat
 from producers.incarnation import Standing
+from producers.large_objects import LargeObjectSweep
 from producers.pace import Pace
 from producers.slot_reader import Patience, SlotReader
 from producers.tail import Tail
@@ -158,15 +159,16 @@ class StreamProducer:
                 self._log.info("tailing", slot=setup.slot, resume_lsn=str(standing.head.resume_lsn))
                 copies = self._copier(loop, desk)
                 copies.adopt(standing.head, loop.head)
-                heartbeat = self._heartbeat(loop, copies)
+                sweep = self._sweep()
+                heartbeat = self._heartbeat(loop, copies, sweep)
                 stirred.tell = heartbeat.rouse
-                with heartbeat, copies:
+                with heartbeat, copies, sweep:
                     loop.run(stop)
             finally:
                 desk.close()
                 appender.close()
 
-    def _heartbeat(self, loop: Tail, copies: Copier) -> Heartbeat:
+    def _heartbeat(self, loop: Tail, copies: Copier, sweep: LargeObjectSweep) -> Heartbeat:
         tuning, slot = self._tuning, self._setup.slot
         slowest = tuning.slowest_beat_seconds(self._setup.rpo_seconds)
         return Heartbeat(
@@ -179,11 +181,20 @@ class StreamProducer:
             chores=(
                 Chore(0, self._rotations.look),
                 Chore(0, copies.look),
+                Chore(0, sweep.notice),
                 Chore(_SEQUENCES_SECONDS, source_schema.sample_sequences),
                 Chore(_SLOT_SECONDS, lambda session: self._slot_gauge(slot_state(session, slot))),
                 Chore(_AUTHORITY_SECONDS, self._authority),
                 Chore(_CLEAR_SECONDS, ddl_capture.clear_rows),
             ),
+        )
+
+    def _sweep(self) -> LargeObjectSweep:
+        return LargeObjectSweep(
+            self.name,
+            dsn=self._setup.source.dsn,
+            stream=self._setup.enrolment.stream,
+            clock=self._clock,
         )
 
     def _copier(self, loop: Tail, desk: CopyDesk) -> Copier:

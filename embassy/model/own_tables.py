@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 OWN_SCHEMA = "embassy"
-PUBLISHED = ("heartbeat", "stream", "table_copy", "ddl", "ddl_rows", "sequence_state", "fence", "verify_message")
+PUBLISHED = (
+    "heartbeat",
+    "stream",
+    "table_copy",
+    "ddl",
+    "ddl_rows",
+    "sequence_state",
+    "fence",
+    "verify_message",
+    "large_object_change",
+    "large_object_state",
+)
 """Same name and columns on both sides; the others say what one side is."""
 HEARTBEAT = (OWN_SCHEMA, "heartbeat")
 """The stream's heart."""

@@ -36,6 +36,11 @@ WHERE r.rolcanlogin AND NOT r.rolsuper AND r.rolname <> %s AND EXISTS (
     WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('information_schema', 'embassy') AND n.nspname !~ '^pg_'
       AND pg_catalog.pg_has_role(r.oid, c.relowner, 'MEMBER'))
 ORDER BY 1"""
+_LARGE_OBJECTS = """
+SELECT r.rolsuper FROM pg_catalog.pg_trigger t
+JOIN pg_catalog.pg_proc f ON f.oid = t.tgfoid JOIN pg_catalog.pg_roles r ON r.oid = f.proowner
+WHERE t.tgrelid = pg_catalog.to_regclass('embassy.large_object_change') AND t.tgname = 'apply_large_object'
+  AND t.tgenabled = 'R'"""
 _UNWRITABLE = """
 SELECT n.nspname || '.' || c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
@@ -72,6 +77,7 @@ def replica_remarks(subject: ReplicaSubject) -> Iterator[Remark]:
         if replica_schema.is_provisioned(connection):
             yield Remark("RP02", Level.OK, place, "the schema embassy is there")
             yield _progress(connection, place, subject)
+            yield _large_objects(connection, place)
         else:
             yield Remark("RP02", Level.FAIL, place, "there is no schema embassy", _APPLY)
         if is_empty(connection):
@@ -133,6 +139,21 @@ def _firing(connection: psycopg.Connection[Any], place: str) -> Iterator[Remark]
         )
     if not found:
         yield Remark("RP04", Level.OK, place, "nothing fires while the stream is applied")
+
+
+def _large_objects(connection: psycopg.Connection[Any], place: str) -> Remark:
+    row = connection.execute(_LARGE_OBJECTS).fetchone()
+    if row is None:
+        return Remark("RP14", Level.FAIL, place, "the stream's large objects would not be taken", _APPLY)
+    if row != (True,):
+        return Remark(
+            "RP14",
+            Level.WARN,
+            place,
+            "large objects cannot be taken: who provisioned the replica is no superuser; the first one halts the stream",
+            f"{_APPLY} as a superuser",
+        )
+    return Remark("RP14", Level.OK, place, "large objects are taken as they come")
 
 
 def _consumer(connection: psycopg.Connection[Any], place: str, role: str) -> Iterator[Remark]:

@@ -21,6 +21,8 @@ _SCRIPTS = (
     "replica_control.sql",
     "replica_promotion.sql",
     "replica_verify.sql",
+    "shared_large_objects.sql",
+    "replica_large_objects.sql",
 )
 """Executed in this order."""
 
@@ -30,18 +32,20 @@ SELECT n.nspname, c.relname, 'trigger', t.tgname, t.tgenabled::text, NOT c.relis
 FROM pg_catalog.pg_trigger t
 JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE t.tgenabled IN ('A', 'R') AND c.relkind IN ('r', 'p') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+WHERE t.tgenabled IN ('A', 'R') AND c.relkind IN ('r', 'p') AND n.nspname NOT IN ('information_schema', 'embassy')
+  AND n.nspname !~ '^pg_'
 UNION ALL
 SELECT n.nspname, c.relname, 'rule', r.rulename, r.ev_enabled::text, NOT c.relispartition
 FROM pg_catalog.pg_rewrite r
 JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE r.ev_enabled IN ('A', 'R') AND c.relkind IN ('r', 'p') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+WHERE r.ev_enabled IN ('A', 'R') AND c.relkind IN ('r', 'p') AND n.nspname NOT IN ('information_schema', 'embassy')
+  AND n.nspname !~ '^pg_'
 ORDER BY 6 DESC, 1, 2, 3, 4"""
 
 
 class Firing(NamedTuple):
-    """A trigger or rule that would fire while the stream is applied."""
+    """A trigger or rule of the registry's that would fire while the stream is applied."""
 
     schema: str
     table: str

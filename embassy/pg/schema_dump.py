@@ -1,7 +1,8 @@
 """A source's schema as a file: what a replica is made of before its rows come.
 
 Left out are the product's own tables, what belongs to one server (tablespaces) and what would act twice
-(publications, subscriptions, the event triggers by which the product sees DDL). Owners, grants and policies are in.
+(publications, subscriptions, the triggers by which the product sees DDL and large objects). Owners, grants and policies
+are in.
 """
 
 from __future__ import annotations
@@ -30,6 +31,11 @@ _OWN_EVENT_TRIGGERS = """
 SELECT e.evtname FROM pg_catalog.pg_event_trigger e
 JOIN pg_catalog.pg_proc f ON f.oid = e.evtfoid JOIN pg_catalog.pg_namespace n ON n.oid = f.pronamespace
 WHERE n.nspname = 'embassy'"""
+_OWN_TRIGGERS = """
+SELECT t.tgname FROM pg_catalog.pg_trigger t
+JOIN pg_catalog.pg_proc f ON f.oid = t.tgfoid JOIN pg_catalog.pg_namespace n ON n.oid = f.pronamespace
+JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+WHERE n.nspname = 'embassy' AND c.relnamespace <> n.oid GROUP BY 1"""
 # pg_shdepend does not have what the first superuser owns.
 _ROLES = """
 WITH RECURSIVE named (oid) AS (
@@ -62,13 +68,14 @@ def take_schema(dsn: str) -> SchemaFile:
         assert row is not None, "a query without FROM has one row"
         database, encoding, lsn = row
         event_triggers = [name for (name,) in connection.execute(_OWN_EVENT_TRIGGERS)]
-        script = _plain(dump(find_client(version), connection, _OPTIONS), event_triggers)
+        triggers = [name for (name,) in connection.execute(_OWN_TRIGGERS)]
+        script = _plain(dump(find_client(version), connection, _OPTIONS), event_triggers, triggers)
         roles = tuple(role for role in _roles(connection) if _quoted(role.name) in script)
     return SchemaFile(database, version, encoding, lsn, roles, script)
 
 
-def _plain(dumped: str, event_triggers: list[str]) -> str:
-    """The dump as SQL alone, without psql's own commands and without the product's event triggers."""
+def _plain(dumped: str, event_triggers: list[str], triggers: list[str]) -> str:
+    """The dump as SQL alone, without psql's own commands and without the product's triggers."""
     token = _RESTRICTED.search(dumped)
     if token is not None:
         dumped = dumped.replace(f"\\restrict {token[1]}\n", "").replace(f"\\unrestrict {token[1]}\n", "")
@@ -76,6 +83,11 @@ def _plain(dumped: str, event_triggers: list[str]) -> str:
         quoted = re.escape(_quoted(name))
         dumped = re.sub(rf"^CREATE EVENT TRIGGER {quoted} ON [^;]*;\n", "", dumped, flags=re.MULTILINE)
         dumped = re.sub(rf"^(ALTER|COMMENT ON) EVENT TRIGGER {quoted} .*;\n", "", dumped, flags=re.MULTILINE)
+    for name in triggers:
+        quoted = re.escape(_quoted(name))
+        made = rf'^CREATE TRIGGER {quoted} .* EXECUTE FUNCTION "embassy"\.[^;]*;\n'
+        dumped = re.sub(made, "", dumped, flags=re.MULTILINE)
+        dumped = re.sub(rf"^ALTER TABLE .* TRIGGER {quoted};\n", "", dumped, flags=re.MULTILINE)
     return dumped
 
 

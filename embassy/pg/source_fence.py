@@ -1,7 +1,8 @@
 """Shutting a registry at home: nobody writes there any more, whatever role or session they have.
 
 Roles lose their login, sessions are ended, each table gets a trigger that fires for everyone, and new transactions are
-read-only by default. Only then is the row written that tells so in the stream: nothing of the registry's can follow it.
+read-only by default. What is new in large objects is carried. Only then is the row written that tells so in the stream:
+nothing of the registry's can follow it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import psycopg
 from psycopg import sql
 
 from embassy.model.errors import RefusedError
+from embassy.pg import large_objects
 from embassy.pg.setup_errors import in_turn
 from embassy.pg.write_triggers import tables_without
 
@@ -105,6 +107,8 @@ def fence(
             place=place,
             hint="COMMIT PREPARED or ROLLBACK PREPARED each of pg_prepared_xacts, then run it again",
         )
+    if large_objects.is_carried(connection):
+        large_objects.carry_all(connection, wish.stream)
     written = connection.execute(
         """INSERT INTO embassy.fence AS f (nonce, stream, to_epoch, fenced_at, fenced_by, reason, promoted)
            VALUES (%s, %s, %s, pg_catalog.clock_timestamp(), %s, %s, %s)

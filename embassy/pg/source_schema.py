@@ -23,6 +23,8 @@ _SCRIPTS = (
     "source_fence.sql",
     "source_keys.sql",
     "source_verify.sql",
+    "shared_large_objects.sql",
+    "source_large_objects.sql",
 )
 """Executed in this order."""
 _GRANTS = """

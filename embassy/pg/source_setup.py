@@ -17,7 +17,7 @@ from psycopg import sql
 
 from embassy.model.errors import ConfigurationError, RefusedError
 from embassy.model.step import Step
-from embassy.pg import ddl_capture, publication, slots, source_schema, table_copies
+from embassy.pg import ddl_capture, large_objects, publication, slots, source_schema, table_copies
 from embassy.pg.catalog import OWN_TABLES, SourceTable, brief, source_tables
 from embassy.pg.connection import connect, place_of
 from embassy.pg.setup_errors import LOCK_SETTINGS, in_turn
@@ -87,6 +87,7 @@ class _Setup:
         yield self._capture()
         yield self._step(f"slot {wish.slot}", self._make_slot if slot is None else None)
         yield from self._publish([table for table in tables if table not in before], later=True)
+        yield from self._large_objects()
 
     def _publish(self, tables: list[SourceTable], *, later: bool) -> Iterator[Step]:
         for table in tables:
@@ -107,6 +108,19 @@ class _Setup:
             return Step(self._place, what, None if there else capture, refresh=capture)
         warning = "only a superuser may create event triggers: DDL stays with the operators of both sides"
         return Step(self._place, what, None, warning="" if there else warning)
+
+    def _large_objects(self) -> Iterator[Step]:
+        connection = self._connection
+        if not large_objects.may_read(connection):
+            warning = (
+                "only a superuser may read large objects, or who was granted SELECT on pg_largeobject: not carried"
+            )
+            there = large_objects.is_carried(connection)
+            yield Step(self._place, "large objects go into the stream", None, warning="" if there else warning)
+            return
+        for table in large_objects.unwatched(connection):
+            watch = partial(large_objects.watch, connection, table)
+            yield self._step(f"large objects of rows of {table}", partial(in_turn, connection, watch))
 
     def _step(self, what: str, make: Any) -> Step:
         return Step(self._place, what, make)

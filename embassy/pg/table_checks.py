@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
 from embassy.model.diagnosis import Level, Remark
-from embassy.pg import source_schema
+from embassy.pg import large_objects, source_schema
 from embassy.pg.catalog import GENERATED_IDENTITY_VERSION, SourceTable, brief, source_tables
 from embassy.pg.publication import publication_state
 
 _APPLY = "embassy provision apply"
+_LOOK_SECONDS = 900
 
 
 def table_remarks(
@@ -33,7 +35,7 @@ def table_remarks(
     ):
         if all(remark.code != code for remark in found):
             yield Remark(code, Level.OK, place, text)
-    yield from _large_objects(connection, place)
+    yield from _large_objects(connection, place, stream)
 
 
 def _publication(connection: psycopg.Connection[Any], place: str, name: str, stream: bytes) -> Iterator[Remark]:
@@ -89,16 +91,52 @@ def _table(table: SourceTable, version: int) -> Iterator[Remark]:
         yield Remark("PG09", Level.FAIL, place, "not in the publication: it is not replicated", _APPLY)
 
 
-def _large_objects(connection: psycopg.Connection[Any], place: str) -> Iterator[Remark]:
-    row = connection.execute("SELECT count(*) FROM pg_catalog.pg_largeobject_metadata").fetchone()
-    (count,) = row or (0,)
-    if count:
+def _large_objects(connection: psycopg.Connection[Any], place: str, stream: bytes) -> Iterator[Remark]:
+    there = large_objects.count(connection)
+    if not large_objects.is_carried(connection):
+        if there:
+            yield Remark(
+                "PG13",
+                Level.WARN,
+                place,
+                f"{there} large objects are not carried: who provisioned home may not read them",
+                f"{_APPLY} as a superuser, or GRANT SELECT ON pg_catalog.pg_largeobject TO its role first",
+            )
+        else:
+            yield Remark("PG13", Level.OK, place, "there are no large objects")
+        return
+    unwatched = large_objects.unwatched(connection)
+    if unwatched:
         yield Remark(
             "PG13",
             Level.WARN,
             place,
-            f"{count} large objects are not replicated",
-            "keep such content in a bytea column: UPDATE … SET content = lo_get(the large object's oid)",
+            f"transactions that write {brief(unwatched)} do not take their large objects along: they come later",
+            _APPLY,
         )
-    else:
-        yield Remark("PG13", Level.OK, place, "there are no large objects")
+    state = large_objects.state(connection, stream)
+    if state is not None and state.behind:
+        yield Remark(
+            "PG13",
+            Level.WARN,
+            place,
+            f"{state.behind} of {there} large objects are still to come",
+            "wait; where the number does not fall, the producer's log says what for",
+        )
+    elif state is not None and state.as_of is not None and _age_seconds(connection, state.as_of) > _LOOK_SECONDS:
+        yield Remark(
+            "PG13",
+            Level.WARN,
+            place,
+            f"what is new in large objects was last looked for at {state.as_of:%Y-%m-%dT%H:%M:%SZ}",
+            "start embassy producer run; if it runs, its log says why not",
+        )
+    elif not unwatched:
+        yield Remark("PG13", Level.OK, place, f"{there} large objects are carried")
+
+
+def _age_seconds(connection: psycopg.Connection[Any], then: datetime) -> float:
+    row = connection.execute(
+        "SELECT extract(epoch FROM pg_catalog.clock_timestamp() - %s)::float8", (then,)
+    ).fetchone()
+    return float(row[0]) if row else 0.0

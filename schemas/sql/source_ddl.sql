@@ -304,6 +304,10 @@ BEGIN
             PERFORM embassy.publish(relation);
         END LOOP;
     END IF;
+    IF TG_EVENT = 'ddl_command_end' AND pg_catalog.has_table_privilege('pg_catalog.pg_largeobject', 'SELECT') THEN
+        PERFORM embassy.watch_table(u.relation) FROM embassy.unwatched_tables(
+            ARRAY(SELECT t.relation FROM embassy.ddl_tables(relations) t (relation))) u (relation);
+    END IF;
     SELECT coalesce(pg_catalog.jsonb_agg(embassy.table_shape(t.relation)), '[]')
     INTO shapes FROM embassy.ddl_tables(relations) t (relation);
 

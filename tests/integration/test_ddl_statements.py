@@ -244,7 +244,7 @@ def test_tables_are_compared_whatever_the_session_writes_dates_like(
     carry(captured)
 
 
-def test_whose_large_objects_are_is_not_told(captured: TwoDatabases, owner: Connection) -> None:
+def test_whose_large_objects_are_is_no_statement(captured: TwoDatabases, owner: Connection) -> None:
     owner.execute("CREATE TABLE a (id int PRIMARY KEY)")
     owner.execute("SELECT lo_create(7001)")
     owner.execute("GRANT SELECT ON LARGE OBJECT 7001 TO PUBLIC; COMMENT ON LARGE OBJECT 7001 IS 'a scan'")

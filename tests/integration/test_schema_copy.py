@@ -44,6 +44,7 @@ CREATE TABLE part (id integer, year integer, PRIMARY KEY (id, year)) PARTITION B
 CREATE TABLE part_1 PARTITION OF part FOR VALUES FROM (2000) TO (2010);
 CREATE TABLE part_default PARTITION OF part DEFAULT;
 CREATE TABLE child (id serial PRIMARY KEY, parent bigint REFERENCES "Odd ""one"."select" DEFERRABLE INITIALLY DEFERRED);
+CREATE TABLE scan (id integer PRIMARY KEY, image oid);  -- the product's triggers on it stay at home
 CREATE INDEX child_parent ON child (parent) WHERE parent IS NOT NULL;
 CREATE STATISTICS child_statistics ON id, parent FROM child;
 CREATE VIEW seen AS SELECT "Id", title FROM "Odd ""one"."select";

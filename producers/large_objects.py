@@ -1,0 +1,155 @@
+"""Looks for what is new in large objects, which no change in the log tells of, and has it carried.
+
+A look reads all of them. So statistics, which cost next to nothing and are asked on the heart's session, say when one is
+worth while; and because statistics may come late or be lost, one is taken now and then although they say nothing.
+However large the objects, looks take no more than a small share of the time. They have a thread of their own, and
+a session for as long as they last: neither the heart nor the stream waits for them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Self
+
+import psycopg
+import structlog
+
+from embassy.model.errors import EmbassyError
+from embassy.pg import large_objects
+from embassy.pg.connection import connect
+from embassy.pg.lost_session import passing
+
+_JOIN_SECONDS = 5.0
+_AGAIN_SECONDS = 0.2
+_FAILED_SECONDS = 2.0
+_PATIENCE_SECONDS = 60.0
+
+
+class Cadence:
+    """When to look. Pure."""
+
+    LEAST_SECONDS = 2.0
+    """Between two looks, when there is something new all the time."""
+    MOST_SECONDS = 300.0
+    """Between two looks, when statistics say that nothing is new."""
+    PAUSE = 20
+    """Or so many times as long as the last look took, if that is longer."""
+
+    def __init__(self) -> None:
+        self._ended_at: float | None = None
+        self._took = 0.0
+        self._changes = -1
+
+    def is_due(self, now: float, changes: int) -> bool:
+        """Whether to look now.
+
+        Args:
+            now: seconds, monotonic.
+            changes: what statistics count.
+        """
+        if self._ended_at is None:
+            return True
+        rested = now - self._ended_at
+        pause = self.PAUSE * self._took
+        if changes != self._changes:
+            return rested >= max(self.LEAST_SECONDS, pause)
+        return rested >= max(self.MOST_SECONDS, pause)
+
+    def looked(self, began: float, ended: float, changes: int) -> None:
+        """A look is over; ``changes`` is what statistics counted before it."""
+        self._ended_at = ended
+        self._took = ended - began
+        self._changes = changes
+
+
+class LargeObjectSweep:
+    """Looks while entered, when it was told that it is time."""
+
+    def __init__(self, name: str, *, dsn: str, stream: bytes, clock: Callable[[], float]) -> None:
+        """Take what it needs; nothing is connected to yet.
+
+        Args:
+            name: the stream's, in logs.
+            dsn: the source's.
+            stream: whose looks these are.
+            clock: monotonic.
+        """
+        self._dsn = dsn
+        self._stream = stream
+        self._clock = clock
+        self._cadence = Cadence()
+        self._changes = 0
+        self._wanted = threading.Event()
+        """While it is set the thread works, and nothing else has the cadence."""
+        self._done = threading.Event()
+        self._told = ""
+        self._log = structlog.get_logger(component="producer", stream=name)
+        self._thread = threading.Thread(target=self._run, name=f"{name}-large-objects", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._done.set()
+        self._wanted.set()
+        self._thread.join(timeout=_JOIN_SECONDS)
+
+    def notice(self, connection: psycopg.Connection[Any]) -> None:
+        """Ask, on somebody's session at the source, whether it is time for a look; from any one thread."""
+        if self._wanted.is_set():
+            return
+        self._changes = large_objects.changes(connection)
+        if self._cadence.is_due(self._clock(), self._changes):
+            self._wanted.set()
+
+    def _run(self) -> None:
+        while self._wanted.wait() and not self._done.is_set():
+            try:
+                with (
+                    passing("large objects"),
+                    connect(
+                        self._dsn,
+                        application_name="embassy-large-objects",
+                        autocommit=True,
+                        settings=large_objects.SETTINGS,
+                    ) as connection,
+                ):
+                    self._sweep(connection)
+            except EmbassyError as error:
+                self._tell("large objects wait; trying again", error=str(error))
+                self._done.wait(_FAILED_SECONDS)
+                continue
+            if not self._done.is_set():
+                self._wanted.clear()
+
+    def _sweep(self, connection: psycopg.Connection[Any]) -> None:
+        """Look once, and carry all that was found, unless told to stop."""
+        began = self._clock()
+        if not large_objects.is_carried(connection):
+            self._tell("large objects are not carried", hint="embassy doctor home (PG13)")
+            self._cadence.looked(began, self._clock(), self._changes)
+            return
+        behind = large_objects.look(connection, self._stream)
+        moved_at = looked_at = self._clock()
+        while behind and not self._done.is_set():
+            left = large_objects.carry(connection, self._stream)
+            if left is not None:
+                behind, moved_at = left, self._clock()
+                self._told = ""
+                continue
+            if self._clock() - moved_at > _PATIENCE_SECONDS:
+                self._tell(
+                    "large objects wait for a transaction that has written some and is prepared or still commits",
+                    objects=behind,
+                    hint="pg_locks: who has embassy.large_object_turn",
+                )
+            self._done.wait(_AGAIN_SECONDS)
+        self._cadence.looked(began, looked_at, self._changes)
+
+    def _tell(self, what: str, **more: object) -> None:
+        """Warn once of the same thing."""
+        if self._told != what:
+            self._log.warning(what, **more)
+        self._told = what
