@@ -203,6 +203,7 @@ BEGIN
         SELECT count(*), false, bool_or(d.original AND d.is_temporary),
                coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('type', d.object_type, 'identity', d.object_identity))
                         FILTER (WHERE d.original AND NOT d.is_temporary AND d.schema_name IS DISTINCT FROM 'embassy'
+                                      AND d.object_identity !~ '( on |[(,])pg_temp\.'
                                       AND (d.object_type, d.object_identity) <> ('schema', 'embassy')), '[]'),
                '{}'
         INTO commands, scripted, temporary, kept, relations
@@ -215,8 +216,8 @@ BEGIN
                         FILTER (WHERE d.own IS NOT TRUE AND d.classid = 'pg_catalog.pg_class'::regclass), '{}')
         INTO commands, scripted, kept, relations
         FROM (SELECT *, in_extension OR schema_name IN ('pg_temp', 'embassy')
-                        OR object_identity ~ ' on (pg_temp|embassy)\.'
-                        OR pg_catalog.lower(object_type) = 'large object' AS own
+                        OR object_identity ~ '( on |[(,])pg_temp\.| on embassy\.'
+                        OR pg_catalog.lower(object_type) IN ('large object', 'publication', 'subscription') AS own
               FROM pg_catalog.pg_event_trigger_ddl_commands()) d;
         IF scripted THEN
             RETURN;

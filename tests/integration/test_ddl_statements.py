@@ -218,6 +218,8 @@ def test_however_a_statement_is_run(captured: TwoDatabases, owner: Connection) -
 def test_a_function_may_speak_of_a_temporary_table(captured: TwoDatabases, owner: Connection) -> None:
     owner.execute("CREATE TEMPORARY TABLE seen (id int)")
     owner.execute("CREATE FUNCTION see(int) RETURNS void LANGUAGE sql AS 'INSERT INTO seen VALUES ($1)'")
+    owner.execute("CREATE FUNCTION look(seen) RETURNS int LANGUAGE sql AS 'SELECT 1'; DROP FUNCTION look(seen)")
+    owner.execute("CREATE RULE r AS ON INSERT TO seen DO INSTEAD NOTHING; DROP RULE r ON seen")
     carry(captured)
 
 
@@ -248,6 +250,7 @@ def test_whose_large_objects_are_is_no_statement(captured: TwoDatabases, owner: 
     owner.execute("CREATE TABLE a (id int PRIMARY KEY)")
     owner.execute("SELECT lo_create(7001)")
     owner.execute("GRANT SELECT ON LARGE OBJECT 7001 TO PUBLIC; COMMENT ON LARGE OBJECT 7001 IS 'a scan'")
+    captured.source.execute("COMMENT ON PUBLICATION embassy IS 'the stream'")
     carry(captured)
 
 
