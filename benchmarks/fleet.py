@@ -21,10 +21,20 @@ _END_SECONDS = 60.0
 class Fleet:
     """One producer, one bridge and one consumer for all streams."""
 
-    def __init__(self, lab: Lab, *, ready_seconds: float = 60.0, options: tuple[str, ...] = ()) -> None:
+    def __init__(self, lab: Lab, *, ready_seconds: float = 60.0, registry: str = "") -> None:
+        """Take a lab's roles.
+
+        Args:
+            lab: whose.
+            ready_seconds: how long they may take.
+            registry: the only one that they carry; empty: all.
+        """
         self._lab = lab
         self._ready_seconds = ready_seconds
-        self.roles = [replace(role, options=options) for role in roles(lab.layout, lab.state)]
+        self.roles = [
+            replace(role, options=_only(lab, role, registry) if registry else ())
+            for role in roles(lab.layout, lab.state)
+        ]
         self.running: dict[str, tuple[Role, subprocess.Popen[bytes]]] = {}
         """By stage."""
 
@@ -97,6 +107,11 @@ class Fleet:
             found[f"kafka {site.name}"] = cpu_seconds(site.kafka.pid or 0)
             found[f"postgres {site.name}"] = family_cpu_seconds(site.postgres.pid or 0)
         return found
+
+
+def _only(lab: Lab, role: Role, registry: str) -> tuple[str, str]:
+    """A bridge knows no names."""
+    return "-r", lab.registries[registry].stream if role.stage == "bridge" else registry
 
 
 def is_ready(role: Role) -> bool:
