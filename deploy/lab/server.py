@@ -16,7 +16,7 @@ from deploy.lab.state import Ledger
 from deploy.lab.waiting import Announce, Patience
 from embassy.model.errors import TransientError
 
-START_SECONDS = 60
+START_SECONDS = 180
 
 
 @dataclass(frozen=True, slots=True)
