@@ -1,4 +1,4 @@
-"""Batches to bytes and back: schemas/batch.avsc, in Avro's single-object encoding.
+"""Batches to bytes and back: the newest schemas/batch*.avsc, in Avro's single-object encoding.
 
 The prefix names the schema that a batch was written with. Every schema that was ever shipped stays in `_SHIPPED`,
 so a log of any age can be read, and what a newer writer has added is refused by an older reader, never guessed.
@@ -11,10 +11,12 @@ import struct
 import sys
 from array import array
 from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
 from io import BytesIO
 from itertools import pairwise
+from operator import add, sub
 from typing import Any
 
 import fastavro
@@ -25,8 +27,9 @@ from embassy.model.errors import IntegrityError
 from embassy.model.lsn import Lsn
 from embassy.model.relation import Column, Relation, ReplicaIdentity
 from embassy.wire.avro_long import encode_long
+from embassy.wire.number_columns import Numbers, pack, unpack
 
-_SHIPPED = ("batch.avsc", "batch-2.avsc")
+_SHIPPED = ("batch.avsc", "batch-2.avsc", "batch-3.avsc")
 """The schemas of every released version, oldest first; the last is written. Append only."""
 
 _MARKER = b"\xc3\x01"
@@ -59,11 +62,12 @@ _WRITTEN_PREFIX, _WRITTEN = list(_SCHEMAS.items())[-1]
 _FIELD_SCHEMAS = {
     field["name"]: fastavro.parse_schema(field["type"], named_schemas={})
     for field in _SOURCES[_WRITTEN_PREFIX]["fields"]
-    if field["name"] in ("relations", "transactions", "chunk")
+    if field["name"] in ("relations", "chunk")
 }
 
 _END = b"\0"
 """Of an array; and the number of the first branch of a union, null."""
+_SECOND_BRANCH = encode_long(1)
 _BOOLEANS = (b"\0", b"\1")
 _SMALL = tuple([encode_long(number) for number in range(256)])
 _OPERATIONS = {operation: encode_long(index) for index, operation in enumerate(Operation)}
@@ -91,14 +95,15 @@ class BatchEncoder:
             _END,
             _long(len(batch.order)),
             batch.order,
-            _by_library(
-                "transactions",
-                [dict(zip(Transaction._fields, transaction, strict=True)) for transaction in batch.transactions],
-            ),
+            _END,  # of transactions one by one
             _long(batch.part),
             _BOOLEANS[batch.complete],
             _END if batch.chunk is None else _by_library("chunk", batch.chunk._asdict()),
         )
+        if batch.transactions:
+            _lay_out_transactions(batch.transactions, parts)
+        else:
+            parts.append(_END)
         return b"".join(parts)
 
 
@@ -121,6 +126,18 @@ def _lay_out(segment: Segment, parts: list[bytes]) -> None:
                 parts += (_long(len(column)), column)
         parts.append(_END)
     parts += (_long(segment.truncate_options), _longs(segment.truncated))
+
+
+def _lay_out_transactions(transactions: Sequence[Transaction], parts: list[bytes]) -> None:
+    parts += (_SECOND_BRANCH, _long(len(transactions)))
+    for numbers in map(pack, _columns_of(transactions)):
+        parts += (_long(numbers.first), _long(numbers.step), _long(len(numbers.rest)), numbers.rest)
+
+
+def _columns_of(transactions: Sequence[Transaction]) -> tuple[Sequence[int], ...]:
+    """In the order of the schema's fields."""
+    xids, begins, ends, times, changes = zip(*transactions, strict=True)
+    return xids, begins, [*map(sub, ends, begins)], times, changes
 
 
 def _long(number: int) -> bytes:
@@ -174,7 +191,7 @@ def _from_avro(datum: dict[str, Any]) -> Batch:
         tuple([_relation(fields) for fields in datum["relations"]]),
         tuple([_segment(fields) for fields in datum["segments"]]),
         datum["order"],
-        tuple([_transaction(fields) for fields in datum["transactions"]]),
+        _transactions(datum),
         datum["part"],
         datum["complete"],
         _chunk(datum["chunk"]),
@@ -199,6 +216,18 @@ def _chunk(fields: dict[str, Any] | None) -> Chunk | None:
     for name in ("key", "lower", "upper", "spared", "columns"):
         fields[name] = tuple(fields[name])
     return Chunk(**fields)
+
+
+def _transactions(datum: dict[str, Any]) -> tuple[Transaction, ...]:
+    columns = datum["transaction_columns"]
+    if columns is None:
+        return tuple([_transaction(fields) for fields in datum["transactions"]])
+    if datum["transactions"]:
+        raise ValueError("transactions twice")
+    count = columns.pop("count")
+    xids, begins, lengths, times, changes = (unpack(Numbers(**numbers), count) for numbers in columns.values())
+    ends = map(Lsn, map(add, begins, lengths))
+    return tuple(map(Transaction, xids, map(Lsn, begins), ends, times, changes))
 
 
 def _transaction(fields: dict[str, Any]) -> Transaction:
