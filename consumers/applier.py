@@ -1,9 +1,9 @@
 """Applies batches to the replica: fast if that works, exact if it does not.
 
 *Fast:* wave by wave, in each wave deletes, then updates, then inserts, one statement a segment, behind a savepoint;
-statements travel together, and only COPY needs an exchange of its own. Each count must be the segment's. *Exact:*
-whatever surprises there (a constraint that only the source's order satisfies, a count) rolls back to the savepoint, and
-`consumers.replay` decides.
+statements travel together, the INSERTs of a few rows too, and only COPY needs exchanges of its own. Each count must be
+the segment's. *Exact:* whatever surprises there (a constraint that only the source's order satisfies, a count) rolls
+back to the savepoint, and `consumers.replay` decides.
 
 The planner is told how to look for rows, segment by segment. What it would choose by itself, from statistics that are
 stale or for a table that was small a moment ago, may compare each row with each.
@@ -19,9 +19,10 @@ from consumers.ddl_executor import DdlExecutor
 from consumers.replay import Replay
 from consumers.sql_builder import Access, copy, truncate
 from consumers.targets import Targets
-from consumers.text_rows import text_array
+from consumers.text_rows import copy_rows, text_array
 from consumers.unfinished import Lacking, Unfinished
 from embassy.model.batch import Batch, Operation, Segment
+from embassy.model.relation import Relation
 from embassy.pg.apply_session import ApplySession, Call, Query, StatementFailed
 from embassy.runtime.failpoints import CONSUMER_BEFORE_REPLAY, failpoint
 
@@ -39,6 +40,9 @@ _PLANNER = {
     access: {switch: "on" if switch in switched_on else "off" for switch in _SWITCHES}
     for access, switched_on in _ON.items()
 }
+
+_FEW_ROWS = 8
+"""A COPY costs two exchanges, and a row's INSERT a plan."""
 
 SETTINGS = _PLANNER[Access.BY_KEY]
 """What the session must be opened with beside `ApplySession.settings`."""
@@ -142,13 +146,7 @@ class Applier:
             if segment.superseded:
                 continue
             if segment.operation is Operation.INSERT:
-                statement = copy(self._targets.of(relation), segment.columns)
-                together.send()
-                if self._session.copy(statement, segment.copy_text) != segment.rows:
-                    raise Surprise("row count")
-                for command in commands(relation, segment):
-                    self._ddl.execute(command)
-                    self._targets.forget()
+                self._insert(relation, segment, together)
             elif segment.operation is Operation.TRUNCATE:
                 destinations = [self._targets.of(batch.relations[index]) for index in segment.truncated]
                 statement = truncate(destinations, restart_identity=bool(segment.truncate_options & 2))
@@ -166,6 +164,23 @@ class Applier:
                 )
                 together.add(Call(found.query, arrays), segment.rows, may_lack=may_lack)
         together.send()
+
+    def _insert(self, relation: Relation, segment: Segment, together: _Together) -> None:
+        """Insert a segment's rows: a few among the statements that travel together, many by COPY."""
+        if segment.rows <= _FEW_ROWS and segment.columns and not relation.is_ddl:
+            query = self._targets.row_query(relation, segment)
+            for row in copy_rows(segment.copy_text):
+                together.add(Call(query, row), 1)
+            return
+        together.send()
+        if (
+            self._session.copy(copy(self._targets.of(relation), segment.columns), segment.copy_text)
+            != segment.rows
+        ):
+            raise Surprise("row count")
+        for command in commands(relation, segment):
+            self._ddl.execute(command)
+            self._targets.forget()
 
     def _planned_for(self, access: Access) -> list[Call]:
         """The statements that tell the planner, if it has to be told."""

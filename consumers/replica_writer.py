@@ -151,13 +151,15 @@ class ReplicaWriter:
     def _commit(self, word: Callable[[psycopg.Connection[Any]], None] | None = None) -> None:
         if not self._open:
             self._applier.begin()
-        self._session.run()
-        connection = self._session.connection
-        progress_store.advance(connection, self._stream, self.progress.head, self._next, self._control_version)
-        if word is not None:
-            word(connection)
-        failpoint(failpoints.CONSUMER_BEFORE_COMMIT)
-        self._session.run([_COMMIT])
+        session, before = self._session, self.progress.head
+        if word is None:
+            failpoint(failpoints.CONSUMER_BEFORE_COMMIT)
+            progress_store.advance(session, self._stream, before, self._next, self._control_version, commit=True)
+        else:
+            progress_store.advance(session, self._stream, before, self._next, self._control_version, commit=False)
+            word(session.connection)
+            failpoint(failpoints.CONSUMER_BEFORE_COMMIT)
+            session.run([_COMMIT])
         failpoint(failpoints.CONSUMER_AFTER_COMMIT)
         self.progress = self._next
         transactions, changes = self._transactions, self._changes

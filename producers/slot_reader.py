@@ -24,8 +24,8 @@ from embassy.runtime import failpoints
 from embassy.runtime.failpoints import failpoint
 
 LATE_SECONDS, SMALL_TRANSACTIONS = 2.0, 256
-"""A batch of so many transactions, the newest of them so late, is the sign that many more may wait."""
-_STRETCH_BYTES = 64 << 20
+"""So many transactions one after another that came so late are the sign that many more may wait."""
+_STRETCH_BYTES = 256 << 20
 _AGAIN_SHARE, _AGAIN_BYTES_MOST = 4, 1 << 30
 """What has to be decoded once more costs about a tenth of what a walsender costs."""
 _ASK_SECONDS, _REFUSED_SECONDS = 10.0, 600.0

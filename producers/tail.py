@@ -125,6 +125,7 @@ class Tail:
         self._open_bytes = 0
         self._part = 0
         self._newest_at = 0
+        self._small = 0
         self._ripe_at = 0.0
         # shipped, acknowledged, confirmed
         self._unacknowledged: deque[_Unacknowledged] = deque()
@@ -206,7 +207,16 @@ class Tail:
                 self._open_bytes += len(message)
                 if self._open_bytes >= self._tuning.batch_bytes or len(self._open) >= PART_MESSAGES:
                     self._ship_part()
+        self._notice_a_backlog()
         return dry
+
+    def _notice_a_backlog(self) -> None:
+        """Many small transactions that are late: it is worth a look how many more there are."""
+        if self._age_seconds() < LATE_SECONDS:
+            self._small = 0
+        elif self._small >= SMALL_TRANSACTIONS:
+            self._small = 0
+            self._reader.late()
 
     def _choose_source(self) -> None:
         """Between parts of transactions only: what was shipped of one cannot come again."""
@@ -232,6 +242,7 @@ class Tail:
             self._carried = True
             self._rouse()
         if self._part == 0:
+            self._small += 1
             if not self._builder.transactions:
                 self._ripe_at = self._clock() + patience.to_ship(self._age_seconds())
             self._builder.add_transaction(begin, commit, messages)
@@ -260,8 +271,6 @@ class Tail:
         if must or (self._appender.inflight == 0 and (self._level or self._clock() >= self._ripe_at)):
             batch = self._builder.build_whole()
             self._ship(batch, batch.transactions[-1].end_lsn)
-            if len(batch.transactions) >= SMALL_TRANSACTIONS and self._age_seconds() >= LATE_SECONDS:
-                self._reader.late()
 
     def _ship_part(self) -> None:
         """Ship what has come of a transaction that is larger than a batch; whole ones before it go first."""

@@ -1,4 +1,4 @@
-"""Reads a stretch of log from a copy of a slot, by query: the messages that a walsender sends, at a third of the price.
+"""Reads a stretch of log from a copy of a slot, by query: the messages that a walsender sends, for less.
 
 A walsender sends each message by itself, in a TLS record of its own, and a client takes each by itself. A query's rows
 travel as many as fit a record. But it answers only once the server has decoded all that was asked for, which it keeps

@@ -17,8 +17,8 @@ from embassy.model.lsn import Lsn
 _TABLE = "embassy.control"
 _MICROSECONDS = "(extract(epoch FROM {}) * 1000000)::bigint"
 
-UNMOVED = f"(SELECT c.version FROM {_TABLE} c WHERE c.stream = %s FOR SHARE) = %s"
-"""A condition for the statement that moves the progress row; its parameters are the stream and the version read."""
+VERSION_HELD = f"(SELECT c.version FROM {_TABLE} c WHERE c.stream = {{stream}} FOR SHARE)"
+"""The version, for the statement that moves the progress row: it stays until the transaction ends."""
 
 _READ = f"""
 SELECT version, freezes, extract(epoch FROM frozen_at)::float8, frozen_by, freeze_reason, suspect_xid, suspect_lsn::text,

@@ -10,6 +10,7 @@ from embassy.model.errors import IntegrityError, RefusedError
 from embassy.model.lsn import Lsn
 from embassy.model.record import Head
 from embassy.pg import control_store
+from embassy.pg.apply_session import ApplySession, Call, Query, StatementFailed
 
 _TABLE = "embassy.progress"
 
@@ -100,45 +101,75 @@ class ControlMoved(Exception):  # noqa: N818 - not an error: whoever commits mus
     """Something new was said about applying the stream; nothing was changed."""
 
 
+_MOVE = Query(
+    f"""WITH moved AS (
+            UPDATE {_TABLE}
+            SET epoch = $1, sequence = $2, hash = $3, resume_lsn = $4, incarnation = $5,
+                key_record = coalesce($6, key_record), next_offset = $7, applied_at = pg_catalog.clock_timestamp(),
+                committed_at = coalesce(
+                    timestamptz 'epoch' + nullif($8::bigint, 0) * interval '1 microsecond', committed_at)
+            WHERE stream = $9 AND epoch = $10 AND hash = $11
+                  AND {control_store.VERSION_HELD.format(stream="$9")} = $12
+            RETURNING 1)
+        SELECT 1 / count(*)::int FROM moved"""
+)
+"""Fails if it moves nothing, and so what travels behind it is not executed."""
+_NOTHING_MOVED = "22012"
+_COMMIT = Call(Query("COMMIT"))
+_ROLLBACK = Call(Query("ROLLBACK"))
+
+
 def advance(
-    connection: psycopg.Connection[Any], stream: bytes, before: Head, after: Progress, control_version: int
+    session: ApplySession, stream: bytes, before: Head, after: Progress, control_version: int, *, commit: bool
 ) -> None:
-    """Move the row, within the caller's transaction, if it still stands where the caller began.
+    """Move the row, within the transaction that is open, if it still stands where the caller began.
+
+    Args:
+        session: the replica's.
+        stream: whose row.
+        before: where the caller began.
+        after: what the row is to say; its key record is written only with a new incarnation.
+        control_version: of `embassy.control`.
+        commit: whether to commit in the same exchange.
 
     Raises:
-        IntegrityError: someone else has moved it; nothing was changed.
-        ControlMoved: `embassy.control` is at another version; nothing was changed.
+        IntegrityError: someone else has moved it; the transaction is rolled back.
+        ControlMoved: `embassy.control` is at another version; the transaction is rolled back.
+        TransientError: the session ended.
     """
     head = after.head
-    moved = connection.execute(
-        f"""UPDATE {_TABLE}
-            SET epoch = %s, sequence = %s, hash = %s, resume_lsn = %s::pg_lsn, incarnation = %s,
-                key_record = coalesce(%s, key_record), next_offset = %s, applied_at = pg_catalog.clock_timestamp(),
-                committed_at = coalesce(
-                    timestamptz 'epoch' + nullif(%s::bigint, 0) * interval '1 microsecond', committed_at)
-            WHERE stream = %s AND epoch = %s AND hash = %s AND {control_store.UNMOVED}""",
-        (
-            head.epoch,
-            head.sequence,
-            head.hash,
-            str(head.resume_lsn),
-            head.incarnation,
-            # written once an incarnation: kilobytes that would be stored anew at each commit
-            after.key_record if head.incarnation != before.incarnation else None,
-            after.next_offset,
-            after.committed_at,
-            stream,
-            before.epoch,
-            before.hash,
-            stream,
-            control_version,
-        ),
+    values: tuple[bytes | int | str | None, ...] = (
+        head.epoch,
+        head.sequence,
+        head.hash,
+        str(head.resume_lsn),
+        head.incarnation,
+        # written once an incarnation: kilobytes that would be stored anew at each commit
+        after.key_record if head.incarnation != before.incarnation else None,
+        after.next_offset,
+        after.committed_at,
+        stream,
+        before.epoch,
+        before.hash,
+        control_version,
     )
-    if moved.rowcount != 1:
-        if control_store.version(connection, stream) != control_version:
-            raise ControlMoved
+    try:
+        session.run([Call(_MOVE, [*map(_text, values)]), *([_COMMIT] if commit else [])])
+    except StatementFailed as failure:
+        session.run([_ROLLBACK])
+        if failure.index or failure.sqlstate != _NOTHING_MOVED:
+            raise
+        if control_store.version(session.connection, stream) != control_version:
+            raise ControlMoved from None
         raise IntegrityError(
             f"the replica's progress is no longer at record {before.sequence}: something else writes to it",
             place=_TABLE,
             hint="find the second consumer or the restored backup; start again once one consumer is left",
-        )
+        ) from None
+
+
+def _text(value: bytes | int | str | None) -> bytes | None:
+    """A parameter in its text form."""
+    if isinstance(value, bytes):
+        return b"\\x" + value.hex().encode()
+    return None if value is None else str(value).encode()

@@ -242,7 +242,8 @@ def test_a_row_that_someone_else_has_moved_halts(two: TwoDatabases) -> None:
     for event in Story().told(two.batches()):
         target.take(event)
     other = GENESIS._replace(hash=b"x" * 32, sequence=9)
-    progress_store.advance(two.replica, STREAM, GENESIS, Progress(other, b"", 0), 0)
+    someone = ApplySession(two.replica, place="elsewhere", pulse=lambda: None)
+    progress_store.advance(someone, STREAM, GENESIS, Progress(other, b"", 0), 0, commit=False)
     with pytest.raises(IntegrityError, match="no longer at record 0"):
         target.commit()
     two.session.connection.execute("ROLLBACK")
