@@ -11,7 +11,7 @@ stale or for a table that was small a moment ago, may compare each row with each
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from consumers.chunk_writer import ChunkWriter
 from consumers.ddl import commands
@@ -50,6 +50,10 @@ SETTINGS = _PLANNER[Access.BY_KEY]
 
 class Surprise(Exception):  # noqa: N818 - not an error: the exact replay decides
     """The fast path did not do what it should."""
+
+
+class NotAsSupposed(Exception):  # noqa: N818 - not an error: whoever supposed something asks instead
+    """What was supposed about the replica is not so."""
 
 
 class Applier:
@@ -95,22 +99,25 @@ class Applier:
             return
         if not batch.segments:
             return
-        unfinished = self._unfinished.at(batch)
         if self._has_savepoint:
             self._session.defer(_RELEASE)
         self._session.defer(_SAVEPOINT)
         self._has_savepoint = True
         access = self._access
         try:
-            self._apply_fast(batch, unfinished)
+            try:
+                self._apply_fast(batch, *self._unfinished.supposed(batch))
+            except NotAsSupposed:
+                self._back_to_savepoint(access)
+                self._apply_fast(batch, self._unfinished.at(batch))
         except (StatementFailed, Surprise) as surprise:
             reason = surprise.sqlstate if isinstance(surprise, StatementFailed) else str(surprise)
-            self._session.run([_ROLLBACK_TO])
-            self._access = access
+            self._back_to_savepoint(access)
             self._replayed(reason)
             failpoint(CONSUMER_BEFORE_REPLAY)
             self._targets.forget()
             self._session.run(self._planned_for(Access.BY_KEY))
+            unfinished = self._unfinished.at(batch)
             Replay(self._session, self._targets, self._ddl, batch, self._pulse, unfinished=unfinished).run()
 
     def apply_exactly(self, batch: Batch, changes: range) -> None:
@@ -129,18 +136,30 @@ class Applier:
             self._session, self._targets, self._ddl, batch, self._pulse, unfinished=unfinished, changes=changes
         ).run()
 
+    def _back_to_savepoint(self, access: Access) -> None:
+        """Undo what was done of the batch, and suppose nothing about it any more."""
+        self._session.run([_ROLLBACK_TO])
+        self._access = access
+        self._unfinished.doubt()
+
     def _leave_savepoint(self) -> None:
         if self._has_savepoint:
             self._session.defer(_RELEASE)
             self._has_savepoint = False
 
-    def _apply_fast(self, batch: Batch, unfinished: Lacking) -> None:
+    def _apply_fast(self, batch: Batch, unfinished: Lacking, suppositions: Sequence[Call] = ()) -> None:
         """Apply segment by segment.
+
+        Args:
+            batch: the batch.
+            unfinished: tables that may lack rows.
+            suppositions: must find nothing, or that is not so.
 
         Raises:
             StatementFailed, Surprise: it does not work like this.
+            NotAsSupposed: a supposition was wrong.
         """
-        together = _Together(self._session)
+        together = _Together(self._session, suppositions)
         for segment in sorted(batch.segments, key=_rank):
             relation = batch.relations[segment.relation]
             if segment.superseded:
@@ -198,10 +217,11 @@ class Applier:
 class _Together:
     """Statements that travel together, and how many rows each must report."""
 
-    def __init__(self, session: ApplySession) -> None:
+    def __init__(self, session: ApplySession, suppositions: Sequence[Call]) -> None:
         self._session = session
-        self._calls: list[Call] = []
-        self._rows: list[range | None] = []
+        self._suppositions = len(suppositions)
+        self._calls = list(suppositions)
+        self._rows: list[range | None] = [range(1)] * len(suppositions)
 
     def add(self, call: Call, rows: int | None = None, *, may_lack: bool = False) -> None:
         self._calls.append(call)
@@ -213,15 +233,15 @@ class _Together:
         Raises:
             StatementFailed: a statement failed.
             Surprise: a count differs.
+            NotAsSupposed: what was supposed is not so.
         """
         if not self._calls:
             return
         counts = self._session.run(self._calls)
-        if any(
-            wanted is not None and count not in wanted for wanted, count in zip(self._rows, counts, strict=True)
-        ):
-            raise Surprise("row count")
-        self._calls, self._rows = [], []
+        for position, (wanted, count) in enumerate(zip(self._rows, counts, strict=True)):
+            if wanted is not None and count not in wanted:
+                raise NotAsSupposed if position < self._suppositions else Surprise("row count")
+        self._suppositions, self._calls, self._rows = 0, [], []
 
 
 def _rank(segment: Segment) -> tuple[int, int]:

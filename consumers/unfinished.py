@@ -14,7 +14,7 @@ from consumers.text_rows import copy_rows, elements
 from embassy.model.batch import Batch, Operation, Segment
 from embassy.model.own_tables import OWN_SCHEMA
 from embassy.model.relation import Relation
-from embassy.pg.apply_session import ApplySession
+from embassy.pg.apply_session import ApplySession, Call, Query
 
 Name = tuple[str, str]
 Lacking = Mapping[Name, bool]
@@ -29,26 +29,49 @@ SELECT schema_name, table_name, bool_or(whole) FROM (
 ) AS found GROUP BY 1, 2"""
 
 
+_STILL_NONE = Call(Query(f"SELECT FROM ({_QUERY}) AS lacking"))
+
+
 class Unfinished:
-    """Of one replica."""
+    """Of one replica.
+
+    Where no table lacked rows when last asked, nothing waits for the answer: whether that is still so is asked by a
+    statement that travels ahead of the batch's own, and which must find no row.
+    """
 
     def __init__(self, session: ApplySession) -> None:
         self._session = session
         self._provisioned = False
         self._known: Lacking | None = None
+        self._none_lately = False
 
     def forget(self) -> None:
         """Look again: what was applied may have been rolled back, or something else has changed it."""
         self._known = None
 
+    def doubt(self) -> None:
+        """Look again before anything is supposed."""
+        self._known, self._none_lately = None, False
+
     def at(self, batch: Batch) -> Lacking:
         """The tables that may lack rows while a batch is applied; to be asked before that, for each batch."""
         if self._known is None:
             self._known = self._read()
-        found = dict(self._known)
+            self._none_lately = self._provisioned and not self._known
+        return self._with_told(self._known, batch)
+
+    def supposed(self, batch: Batch) -> tuple[Lacking, list[Call]]:
+        """The same, if what is to be executed first, in the same transaction, finds no row; else `doubt` and ask `at`."""
+        if self._known is not None or not self._none_lately:
+            return self.at(batch), []
+        self._known = {}
+        return self._with_told(self._known, batch), [_STILL_NONE]
+
+    def _with_told(self, known: Lacking, batch: Batch) -> Lacking:
+        found = dict(known)
         for name, whole in _told_by(batch):
             found[name] = whole or found.get(name, False)
-            self._known = None
+            self.doubt()
         return found
 
     def _read(self) -> Lacking:

@@ -122,3 +122,23 @@ def test_where_only_a_range_is_copied_a_wrong_row_elsewhere_halts(pair: MakePair
     two.replica.execute("UPDATE embassy.table_copy SET from_key = NULL, to_key = NULL")
     two.apply(batches)
     assert two.replica.execute("SELECT id, code FROM s.t WHERE code = 'x'").fetchall() == [(2, "x")]
+
+
+def test_a_copy_that_is_asked_for_between_two_transactions_is_noticed(pair: MakePair) -> None:
+    """Where no table lacked rows lately, that is supposed, and looked at as the batch is applied."""
+    two = pair(_TABLES)
+    replica_schema.ensure(two.replica)
+    for number in (1, 2, 3):
+        two.source.execute("INSERT INTO s.t (id, note) VALUES (%s, 'there')", (number,))
+        two.apply(two.batches())
+    table_copies.await_copy(two.replica, "s", "t")
+    two.replica.execute("SET session_replication_role = replica")
+    two.replica.execute("DELETE FROM s.t WHERE id = 3")
+    two.source.execute("UPDATE s.t SET note = 'changed' WHERE id > 1")
+    two.apply(two.batches())
+    assert not two.replays
+    assert two.replica.execute("SELECT id, note FROM s.t ORDER BY id").fetchall() == [(1, "there"), (2, "changed")]
+    two.replica.execute("DELETE FROM embassy.awaited_copy")
+    two.source.execute("UPDATE s.t SET note = 'again'")
+    with pytest.raises(IntegrityError, match="no row has its key"):
+        two.apply(two.batches())
