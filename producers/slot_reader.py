@@ -124,6 +124,13 @@ class SlotReader:
         if backlog is None:
             return self.session.drain(add, messages, size)
         self._drained_at = self._clock()
+        try:
+            return self._drain(backlog, add, messages, size)
+        except TransientError:
+            self._stream_from_now_on()
+            raise
+
+    def _drain(self, backlog: BacklogSession, add: Callable[[bytes], object], messages: int, size: int) -> bool:
         if backlog.asked:
             return backlog.drain(add, messages, size)
         failpoint(failpoints.PRODUCER_BETWEEN_STRETCHES)
@@ -144,6 +151,7 @@ class SlotReader:
             TransientError: the session ended, or nothing was taken for so long that the source must not wait for it.
         """
         if self._backlog is not None and self._clock() - self._drained_at > _STUCK_SECONDS:
+            self._stream_from_now_on()
             raise TransientError(
                 "a query of the source has waited a minute for the home cluster; it is ended",
                 place="kafka.home",
@@ -221,5 +229,9 @@ class SlotReader:
 
     def _refused(self, error: EmbassyError) -> None:
         """Go on streaming, which needs nothing that the stream has not got."""
-        self._patience.not_before = self._clock() + _REFUSED_SECONDS
+        self._stream_from_now_on()
         self._log.warning("the backlog cannot be read by query, and is streamed", reason=str(error))
+
+    def _stream_from_now_on(self) -> None:
+        """For a while: what does not work must not be what the stream always begins with."""
+        self._patience.not_before = self._clock() + _REFUSED_SECONDS

@@ -129,16 +129,17 @@ def test_a_copy_that_is_asked_for_between_two_transactions_is_noticed(pair: Make
     two = pair(_TABLES)
     replica_schema.ensure(two.replica)
     for number in (1, 2, 3):
-        two.source.execute("INSERT INTO s.t (id, note) VALUES (%s, 'there')", (number,))
+        two.source.execute("INSERT INTO s.t (id, note) VALUES (%s, %s)", (number, f"there {number}"))
         two.apply(two.batches())
     table_copies.await_copy(two.replica, "s", "t")
     two.replica.execute("SET session_replication_role = replica")
     two.replica.execute("DELETE FROM s.t WHERE id = 3")
-    two.source.execute("UPDATE s.t SET note = 'changed' WHERE id > 1")
+    two.source.execute("UPDATE s.t SET note = 'changed ' || id WHERE id > 1")
     two.apply(two.batches())
     assert not two.replays
-    assert two.replica.execute("SELECT id, note FROM s.t ORDER BY id").fetchall() == [(1, "there"), (2, "changed")]
+    found = two.replica.execute("SELECT id, note FROM s.t ORDER BY id").fetchall()
+    assert found == [(1, "there 1"), (2, "changed 2")]
     two.replica.execute("DELETE FROM embassy.awaited_copy")
-    two.source.execute("UPDATE s.t SET note = 'again'")
+    two.source.execute("UPDATE s.t SET note = 'again ' || id")
     with pytest.raises(IntegrityError, match="no row has its key"):
         two.apply(two.batches())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 
@@ -45,15 +45,17 @@ def _slot(database: str) -> str:
     return f"slot_{database}"
 
 
-def _reader(lab: Lab, database: str, *, least_bytes: int = 1) -> SlotReader:
+def _reader(
+    lab: Lab, database: str, *, patience: Patience | None = None, clock: Callable[[], float] = time.monotonic
+) -> SlotReader:
     of_slot = {"slot": _slot(database), "publication": "embassy", "application_name": "embassy-test"}
     dsn = lab.home.postgres.dsn(PRODUCER, database)
     return SlotReader(
         "registry",
         open_session=partial(ReplicationSession, dsn, **of_slot),
         open_backlog=partial(BacklogSession, dsn, **of_slot),
-        patience=Patience(least_bytes),
-        clock=time.monotonic,
+        patience=patience or Patience(1),
+        clock=clock,
     )
 
 
@@ -168,9 +170,29 @@ def test_what_cannot_be_read_by_query_is_streamed(
 
 
 def test_a_small_backlog_is_streamed(lab: Lab, database: str, source: psycopg.Connection[object]) -> None:
-    with closing(_reader(lab, database, least_bytes=1 << 30)) as reader:
+    with closing(_reader(lab, database, patience=Patience(1 << 30))) as reader:
         resume_lsn, identity = _begin(reader, source, database)
         _write(source, 0)
         reader.late()
         assert not reader.turn(resume_lsn, identity)
         assert _copies(source) == 0
+
+
+def test_a_query_that_nobody_reads_is_ended_and_not_begun_again_at_once(
+    lab: Lab, database: str, source: psycopg.Connection[object]
+) -> None:
+    """Its snapshot holds back vacuum at the source."""
+    now, patience = [1000.0], Patience(1)
+    for stuck in (True, False):
+        with closing(_reader(lab, database, patience=patience, clock=lambda: now[0])) as reader:
+            resume_lsn, identity = _begin(reader, source, database)
+            _write(source, 1_000 * len(now))
+            reader.late()
+            assert reader.turn(resume_lsn, identity) is stuck
+            now.append(0)
+            now[0] += 61
+            if stuck:
+                with pytest.raises(TransientError, match="has waited a minute"):
+                    reader.confirm(resume_lsn)
+            else:
+                reader.confirm(resume_lsn)
