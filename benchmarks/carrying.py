@@ -21,7 +21,7 @@ from embassy.model.errors import TransientError
 _SHARE = 5
 _CARRY_SECONDS = 600.0
 _POLL_SECONDS = 0.02
-_START_SECONDS = 90.0
+_START_SECONDS = 300.0
 
 
 class Load(NamedTuple):

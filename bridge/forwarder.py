@@ -2,7 +2,8 @@
 
 It holds no secret key. It verifies signatures and links as it carries: a bridge that forwarded anything at all could
 be made to resume from a forged head and pass over real records. It keeps no position of its own: the head of the
-foreign topic is where it goes on.
+foreign topic is where it goes on. So a request that fails is not tried again by the client: what was on the way is given
+up, and the stream goes on from that head. That lets it have many requests on the way, however long the line is.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from embassy.runtime.gauges import BridgeGauges
 from embassy.runtime.supervised_stream import Assignment
 from embassy.wire import verifying
 from embassy.wire.kafka_reader import StreamsReader
-from embassy.wire.kafka_writer import KafkaWriter
+from embassy.wire.kafka_writer import Delivery, KafkaWriter
 from embassy.wire.reader_pool import ReaderPool
 
 
@@ -58,7 +58,7 @@ class _Fleet:
         site = settings.site
         home_link = service.link(catalogue.BRIDGE_CONNECTED, "home")
         self._link = service.link(catalogue.BRIDGE_CONNECTED, site)
-        self._writer = KafkaWriter(foreign, f"bridge-{site}", self._link.refused)
+        self._writer = KafkaWriter(foreign, f"bridge-{site}", self._link.refused, delivery=Delivery.ONCE)
         service.closing.callback(self._writer.close, CLOSE_SECONDS)
         self._reader = StreamsReader(home, f"bridge-{site}", home_link.heard)
         service.closing.callback(self._reader.close)

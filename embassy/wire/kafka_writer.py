@@ -4,9 +4,12 @@ One librdkafka client serves every stream of a process. Acknowledgements are gat
 wake the stream's loop through an event descriptor, so that a loop can wait for its slot and its acknowledgements
 at once.
 
-Order within a topic holds because the client is idempotent and never lets one record time out and sends the
-next (``message.timeout.ms=0``). Should it fail all the same, the stream's appender is broken for good: whatever it
-still had on the way does not link to what its successor appends.
+Order within a topic holds because the client never lets one record time out and sends the next
+(``message.timeout.ms=0``), and because it either is idempotent or never tries again. Should it fail, the stream's
+appender is broken for good: whatever it still had on the way does not link, or is a copy of what its successor appends.
+
+An idempotent client of librdkafka (2.16) has no more than one or two requests on the way: it makes the next only while
+fewer than five *records* are. That is a batch a round trip. Over a long line `Delivery.ONCE` sends as much as there is.
 """
 
 from __future__ import annotations
@@ -16,7 +19,8 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
+from enum import Enum
+from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -26,6 +30,25 @@ from embassy.wire.kafka_client import as_embassy_error, client_config
 
 _QUEUE_KIB = 512 * 1024
 _POLL_SECONDS = 0.5
+
+
+class Delivery(Enum):
+    """What the client does about a request that fails."""
+
+    RETRIED = "retried"
+    """It sends it again, in order and without copies, and has little on the way."""
+    ONCE = "once"
+    """It gives up all that it had on the way, and has much there: for whoever begins again from the topic's head."""
+
+
+_SETTINGS: dict[Delivery, dict[str, Any]] = {
+    Delivery.RETRIED: {"enable.idempotence": True},
+    Delivery.ONCE: {
+        "enable.idempotence": False,
+        "message.send.max.retries": 0,
+        "max.in.flight.requests.per.connection": 1000,  # the appenders' callers bound it in bytes
+    },
+}
 
 
 class Ack(NamedTuple):
@@ -103,7 +126,9 @@ class Appender:
     def on_delivery(self, error: KafkaError | None, message: Message, value_bytes: int) -> None:
         """Called in the acknowledgement thread, in the order of appending."""
         offset = message.offset() if error is None else None
-        if error is not None:
+        if self._failure is not None:
+            pass  # whatever comes behind it is of no consequence
+        elif error is not None:
             self._failure = _refusal(error, self.topic)
         elif offset is None or offset <= self._last_offset:
             self._failure = TransientError(
@@ -130,9 +155,23 @@ class KafkaWriter:
     """The process's client for one cluster."""
 
     def __init__(
-        self, cluster: KafkaCluster, client: str, on_connection: Callable[[bool], None] | None = None
+        self,
+        cluster: KafkaCluster,
+        client: str,
+        on_connection: Callable[[bool], None] | None = None,
+        *,
+        delivery: Delivery = Delivery.RETRIED,
     ) -> None:
+        """Begin to connect.
+
+        Args:
+            cluster: where.
+            client: its name in the brokers' logs.
+            on_connection: told when no broker can be reached, and of other errors of the client as a whole.
+            delivery: what becomes of requests that fail.
+        """
         self._cluster = cluster
+        self._delivery = delivery
         self._client = client
         self._on_connection = on_connection or (lambda _up: None)
         self._lock = threading.Lock()
@@ -184,7 +223,7 @@ class KafkaWriter:
 
     def _new_producer(self) -> Producer:
         config = client_config(self._cluster, self._client) | {
-            "enable.idempotence": True,
+            **_SETTINGS[self._delivery],
             "acks": "all",
             "message.timeout.ms": 0,
             "compression.type": "none",
