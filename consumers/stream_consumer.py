@@ -33,10 +33,11 @@ from consumers.seldom import Seldom
 from consumers.verifier import Verifier
 from embassy.model.chain import Follower
 from embassy.model.control import Control, Freeze, Point
-from embassy.model.errors import IntegrityError, RefusedError
+from embassy.model.errors import IntegrityError, RefusedError, TransientError
 from embassy.model.record import SealedRecord
 from embassy.model.wording import iso
 from embassy.pg import control_store, lease, progress_store
+from embassy.pg import reign as reigns
 from embassy.pg.apply_session import ApplySession, Call, Query
 from embassy.pg.connection import connect, place_of
 from embassy.pg.lost_session import transient
@@ -133,11 +134,12 @@ class StreamConsumer:
 
         Raises:
             Finished: everything up to that point is applied.
-            TransientError: the cluster or the replica is unreachable.
+            TransientError: the cluster or the replica is unreachable, or the database is not this epoch's replica yet.
             IntegrityError: a record is missing, cannot be opened or cannot be applied.
             RefusedError: the database is not a replica, or not this enrolment's.
         """
         with self._session(pulse) as session, transient(session.place):
+            self._must_be_replica(session)
             if not self._leased(session, stop, pulse):
                 return
             control_store.begin(session.connection, self._enrolment.stream)
@@ -160,6 +162,21 @@ class StreamConsumer:
                 session.run([_ROLLBACK])
                 if ended is not None and not ended.frozen:
                     self._finish(session, ended)
+
+    def _must_be_replica(self, session: ApplySession) -> None:
+        """Before anything is asked of a database that may still be what it was in an earlier epoch.
+
+        Raises:
+            TransientError: a later epoch's replica is not one yet.
+        """
+        epoch = self._enrolment.epoch
+        found = reigns.reign(session.connection, self._enrolment.stream)
+        if epoch > 1 and found.follows < epoch:
+            raise TransientError(
+                f"the database is not a replica of epoch {epoch} yet",
+                place=session.place,
+                hint="embassy failback run, with the promotion's report, makes it one; the consumer waits for that",
+            )
 
     def _apply(
         self, session: ApplySession, control: Control, stop: Stop, pulse: Callable[[], None]

@@ -15,17 +15,18 @@ from embassy.model.batch import Batch, Operation, Segment
 from embassy.model.own_tables import OWN_SCHEMA
 from embassy.model.relation import Relation
 from embassy.pg.apply_session import ApplySession, Call, Query
+from embassy.pg.table_copies import AWAITED
 
 Name = tuple[str, str]
 Lacking = Mapping[Name, bool]
 """Tables that may lack rows, and whether each is to come as a whole."""
 
 _COPIES = (OWN_SCHEMA, "table_copy")
-_QUERY = """
+_QUERY = f"""
 SELECT schema_name, table_name, bool_or(whole) FROM (
     SELECT schema_name, table_name, from_key IS NULL AND to_key IS NULL AS whole
     FROM embassy.table_copy WHERE state <> 'done'
-    UNION ALL SELECT schema_name, table_name, true FROM embassy.awaited_copy
+    UNION ALL SELECT a.schema_name, a.table_name, true FROM ({AWAITED}) AS a
 ) AS found GROUP BY 1, 2"""
 
 
@@ -83,7 +84,7 @@ class Unfinished:
             self._provisioned = row == (True,)
         if not self._provisioned:
             return {}
-        return {(schema, name): whole for schema, name, whole in connection.execute(_QUERY)}
+        return {(schema, name): whole for schema, name, whole in connection.execute(_QUERY.encode())}
 
 
 def _told_by(batch: Batch) -> Iterator[tuple[Name, bool]]:

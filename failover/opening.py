@@ -7,10 +7,11 @@ from typing import Any
 
 import psycopg
 
-from embassy.model.errors import StaleError, StepError
+from embassy.model.errors import EmbassyError, StaleError, StepError
 from embassy.pg import large_objects, promotion_store, replica_opening
 from embassy.pg.large_objects import LargeObjectState
 from embassy.pg.progress_store import Progress
+from embassy.pg.reign_setup import ReignWish, begin_reign
 from failover.promotion import NO_RETURN
 from failover.replica import Replica
 from failover.wish import Ports, Wish
@@ -36,11 +37,50 @@ def raise_epoch(replica: Replica, wish: Wish, sealed: Progress) -> Mapping[str, 
     return {"words": f"{planned.from_epoch}→{planned.to_epoch}"}
 
 
+def set_sequences(replica: Replica, wish: Wish) -> Mapping[str, Any]:
+    """Set the sequences beyond all that home may have handed out; note what it has said of large objects."""
+    sequences = replica_opening.set_sequences(replica.connection, wish.sequence_headroom)
+    objects = large_objects.state(replica.connection, replica.stream)
+    return {
+        "large_objects_as_of": objects.as_of.isoformat() if objects and objects.as_of else None,
+        "large_objects_behind": objects.behind if objects else 0,
+        "sequences": [sequence._asdict() for sequence in sequences],
+        "words": f"{len(sequences)} sequences set{_large_objects(objects)}",
+    }
+
+
+def prepare_reverse(replica: Replica, wish: Wish, ports: Ports) -> Mapping[str, Any]:
+    """Make what the stream back home needs, before anyone can write: publication, DDL capture, slot.
+
+    Nothing here keeps the replica from opening: where it cannot be done, the report says why, and the way home copies
+    all rows.
+    """
+    reverse = wish.reverse
+    if reverse is None:
+        why = "promotion.reverse_role is not set"
+    else:
+        try:
+            made = begin_reign(
+                replica.connection,
+                ReignWish(ports.dsn, replica.stream, reverse.slot, reverse.publication, reverse.producer_role),
+            )
+        except EmbassyError as error:
+            why = str(error)
+        except psycopg.Error as error:
+            why = f"PostgreSQL: {error.diag.message_primary or error}"
+        else:
+            return {
+                "ready": True,
+                "slot": reverse.slot,
+                "words": f"{made} steps; all that is written is kept for home",
+            }
+    return {"ready": False, "why": why, "words": f"none, home will need a copy of all rows: {why}"}
+
+
 def open_up(replica: Replica, wish: Wish, ports: Ports) -> Mapping[str, Any]:
-    """Set the sequences, enable the triggers, drop the guards, let the application in."""
+    """Enable the triggers, drop the guards, let the application in."""
     connection = replica.connection
     try:
-        sequences = replica_opening.set_sequences(connection, wish.sequence_headroom)
         triggers = replica_opening.enable_triggers(connection)
         guards = replica_opening.drop_guards(connection)
         ports.let_in(connection)
@@ -50,16 +90,11 @@ def open_up(replica: Replica, wish: Wish, ports: Ports) -> Mapping[str, Any]:
             place=wish.planned.name,
             hint="end long sessions (pg_stat_activity), then run the plan again: it goes on here",
         ) from error
-    objects = large_objects.state(connection, replica.stream)
     return {
-        "large_objects_as_of": objects.as_of.isoformat() if objects and objects.as_of else None,
-        "large_objects_behind": objects.behind if objects else 0,
-        "sequences": [sequence._asdict() for sequence in sequences],
         "triggers": triggers,
         "guards": guards,
         "roles": list(wish.application_roles),
-        "words": f"{len(sequences)} sequences set, {triggers} triggers enabled, {guards} guards dropped"
-        f"{_large_objects(objects)}",
+        "words": f"{triggers} triggers enabled, {guards} guards dropped",
     }
 
 

@@ -33,6 +33,8 @@ class Step(StrEnum):
     SEAL = "seal"
     VERIFY = "verify"
     EPOCH = "epoch"
+    SEQUENCES = "sequences"
+    REVERSE = "reverse stream"
     OPEN = "open"
     SMOKE = "smoke write"
     REPORT = "report"

@@ -17,7 +17,7 @@ from embassy.pg.promotion_obstacles import obstacles
 from embassy.pg.setup_errors import explained
 from embassy.runtime.failpoints import failpoint
 from failover.approach import Approach
-from failover.opening import open_up, raise_epoch, smoke_write
+from failover.opening import open_up, prepare_reverse, raise_epoch, set_sequences, smoke_write
 from failover.promotion import (
     NO_RETURN,
     Action,
@@ -100,7 +100,9 @@ class StreamPromotion:
             "to_epoch": planned.to_epoch,
             **_facts(results.get(Step.SEAL, {})),
             "verified": _facts(results.get(Step.VERIFY, {})),
-            "opened": _facts(results.get(Step.OPEN, {})),
+            "opened": _facts({**results.get(Step.SEQUENCES, {}), **results.get(Step.OPEN, {})}),
+            "home_fenced_at": results.get(Step.FENCE_HOME, {}).get("fenced_at"),
+            "reverse": _facts(results.get(Step.REVERSE, {})),
             "smoke_write_at": results.get(Step.SMOKE, {}).get("written_at"),
             "step_seconds": seconds,
             "seconds": round((ended - begun.begun_at).total_seconds(), 3),
@@ -178,6 +180,8 @@ class StreamPromotion:
             Step.SEAL: approach.seal,
             Step.VERIFY: approach.verify,
             Step.EPOCH: lambda: raise_epoch(replica, wish, approach.sealed),
+            Step.SEQUENCES: lambda: set_sequences(replica, wish),
+            Step.REVERSE: lambda: prepare_reverse(replica, wish, self._ports),
             Step.OPEN: lambda: open_up(replica, wish, self._ports),
             Step.SMOKE: lambda: smoke_write(replica, wish),
             Step.REPORT: self._end,

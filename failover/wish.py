@@ -15,6 +15,14 @@ from failover.drain import Applying
 from failover.promotion import Step, Terms
 
 
+class Reverse(NamedTuple):
+    """What the stream the other way needs in a promoted replica."""
+
+    producer_role: str
+    slot: str
+    publication: str
+
+
 class Wish(NamedTuple):
     """What is to be promoted, and on whose word."""
 
@@ -29,6 +37,8 @@ class Wish(NamedTuple):
     application_roles: tuple[str, ...]
     sequence_headroom: int
     drain_seconds: float
+    reverse: Reverse | None
+    """None: no reverse stream is configured, and none is prepared."""
 
 
 class Ports(NamedTuple):

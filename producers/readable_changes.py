@@ -18,7 +18,7 @@ _LENGTH_BYTES = 4
 
 
 def readable(messages: Iterable[bytes], after: Lsn) -> Iterator[dict[str, Any]]:
-    """Transactions that end behind a position, in commit order, without the product's own rows.
+    """Transactions that end behind a position, in commit order, without the product's own rows; DDL by its text.
 
     Values are PostgreSQL's text; None is NULL. A column whose large value did not change is left out of ``new``.
 
@@ -64,6 +64,9 @@ def _row(message: bytes, relations: dict[int, Relation]) -> list[dict[str, Any]]
     relation = relations.get(change.oid)
     if relation is None:
         raise pgoutput.malformed(message, "its table was not described")
+    if relation.is_ddl and change.kind == pgoutput.INSERT and change.new is not None:
+        values = _values(relation, change.new)
+        return [{"op": "ddl", "tag": values["tag"], "role": values["role"], "query": values["query"]}]
     if relation.schema == _OWN_SCHEMA:
         return []
     found: dict[str, Any] = {"op": _KINDS[change.kind], "table": _name(relation)}

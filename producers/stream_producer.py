@@ -5,17 +5,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import psycopg
 import structlog
 
-from embassy.model.errors import IntegrityError, RefusedError
+from embassy.model.errors import IntegrityError, RefusedError, TransientError
 from embassy.model.record import SealedRecord
 from embassy.pg import ddl_capture, source_fence, source_schema
+from embassy.pg import reign as reigns
 from embassy.pg.backlog_session import BacklogSession
 from embassy.pg.connection import connect
+from embassy.pg.reign import Reign
 from embassy.pg.replication_session import ReplicationSession, SourceIdentity
 from embassy.pg.slots import SlotState, slot_state
 from embassy.runtime.config import ProducerTuning, Source
@@ -105,6 +108,7 @@ class StreamProducer:
         self._authority = authority
         self._clock = clock
         self._patience = Patience(tuning.backlog_bytes)
+        self._reign = Reign(0, raised=False, written=0, began_at=None)
         self._rotate = threading.Event()
         self._rotations = Rotations(setup.enrolment.stream, self.rotate)
         self._log = structlog.get_logger(component="producer", stream=setup.name)
@@ -231,9 +235,10 @@ class StreamProducer:
         setup = self._setup
         source = session.identity()
         with connect(setup.source.dsn, application_name="embassy-producer-start", autocommit=True) as connection:
+            self._must_reign(connection)
             self._rotations.begin(connection)
             state = slot_state(connection, setup.slot)
-            genesis_at = source_schema.genesis_at(connection, setup.enrolment.stream)
+            genesis_at = self._begun_at(connection)
             fenced = source_fence.superseded_by(connection, setup.enrolment.stream, setup.enrolment.epoch)
             if fenced is not None and fenced.proven:
                 raise RefusedError(
@@ -276,6 +281,46 @@ class StreamProducer:
         )
         return standing, source
 
+    def _must_reign(self, connection: psycopg.Connection[Any]) -> None:
+        """Make sure that this database writes the enrolment's epoch.
+
+        Raises:
+            TransientError: it is not promoted to it yet.
+            RefusedError: it was superseded, or promoted without a slot.
+        """
+        setup, epoch = self._setup, self._setup.enrolment.epoch
+        try:
+            self._reign = found = reigns.reign(connection, setup.enrolment.stream)
+        except psycopg.errors.InsufficientPrivilege as error:
+            if epoch == 1:
+                raise
+            raise TransientError(
+                f"the database lets this role see nothing of the product: it is not promoted to epoch {epoch} yet",
+                place=setup.name,
+                hint="nothing to do: the promotion grants what the producer needs (promotion.reverse_role)",
+            ) from error
+        if found.follows > epoch:
+            raise RefusedError(
+                f"superseded: the database is at epoch {found.follows}, and this enrolment is of epoch {epoch}",
+                place=setup.name,
+                hint="nothing that it commits counts any more; its next epoch needs an enrolment of its own",
+            )
+        if found.is_replica or (found.follows and found.follows < epoch):
+            raise TransientError(
+                f"the database is at epoch {found.follows}, and this enrolment of epoch {epoch}: it is not promoted yet",
+                place=setup.name,
+                hint="nothing to do: the producer begins by itself behind embassy promote run",
+            )
+        if found.epoch > found.written:
+            raise TransientError(
+                f"the database was promoted to epoch {epoch}, and has no slot that sends it",
+                place=setup.name,
+                hint="embassy provision apply, with streams.NAME.source naming this database, makes one and copies all",
+            )
+
+    def _begun_at(self, connection: psycopg.Connection[Any]) -> datetime | None:
+        return source_schema.begun_at(connection, self._setup.enrolment.stream, self._reign)
+
     def _mark_genesis(self) -> None:
         """Note at the source that the stream has begun, before anything of it is confirmed to the slot.
 
@@ -284,7 +329,7 @@ class StreamProducer:
         with connect(
             self._setup.source.dsn, application_name="embassy-producer-start", autocommit=True
         ) as connection:
-            source_schema.mark_genesis(connection, self._setup.enrolment.stream)
+            source_schema.mark_genesis(connection, self._setup.enrolment.stream, self._reign.epoch)
         failpoint(PRODUCER_AFTER_GENESIS_MARKED)
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import psycopg
 
 from embassy.model.errors import EmbassyError
-from embassy.pg import promotion_store, source_fence
+from embassy.pg import promotion_store, reign
 from embassy.pg.connection import connect
 from embassy.runtime import metrics as catalogue
 from embassy.runtime.metrics import Metrics
@@ -72,19 +72,20 @@ def at_replica(metrics: Metrics, *, site: str, name: str, stream: bytes) -> Look
 
     def look(connection: psycopg.Connection[Any]) -> None:
         standing = promotion_store.standing(connection, stream)
+        shut = standing is not None and not reign.writable(connection, stream)
         if standing is not None:
             epoch.set(standing.epoch)
-            writable.set(standing.promoted)
+            writable.set(standing.promoted and not shut)
             step.set(standing.step_begun_at)
 
     return look
 
 
 def at_source(metrics: Metrics, *, site: str, name: str, stream: bytes) -> Look:
-    """Whether a source is shut."""
+    """Whether a source may be written to: it is not shut, and no replica."""
     writable = metrics.late_gauge(catalogue.WRITABLE, registry=name, site=site)
 
     def look(connection: psycopg.Connection[Any]) -> None:
-        writable.set(not (source_fence.is_ready(connection) and source_fence.fences(connection, stream)))
+        writable.set(reign.writable(connection, stream))
 
     return look

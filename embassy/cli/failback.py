@@ -2,51 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import click
 
 from embassy.cli.auditing import audited
+from embassy.cli.conflict_bundle import Bundle, make_bundle
+from embassy.cli.failback_run import run
 from embassy.cli.options import Options, pass_options
 from embassy.cli.stream_options import stream_options
 from embassy.model.errors import ConfigurationError, RefusedError
 from embassy.model.lsn import Lsn
-from embassy.pg.connection import connect, place_of
-from embassy.pg.setup_errors import explained
-from embassy.pg.unshipped import peek, slot_place
-from embassy.runtime.config import Settings, Stream
+from embassy.runtime.config import Settings
 from embassy.runtime.exit_codes import ExitCode
 from embassy.wire.enrolment import load_roster
 from embassy.wire.promotion_report import Report, ReportFile
-from producers.readable_changes import readable
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.group()
 def failback() -> None:
-    """Find what home committed and never shipped; nothing is ever merged by itself."""
+    """Bring a superseded home back as a replica; what it committed and never shipped is kept, and never merged."""
 
 
-class Bundle(NamedTuple):
-    """What one registry's file holds."""
-
-    name: str
-    file: str
-    transactions: int
-    changes: int
-    after_lsn: str
-    """The embassy has everything up to here."""
-    complete_from: str
-    """The file has everything from here on."""
-    complete: bool
-    sha256: str
+failback.add_command(run)
 
 
 @failback.command()
@@ -114,34 +97,10 @@ def _bundles(options: Options, settings: Settings, report: Report, output: Path)
         entry = promoted.get(stream.stream)
         if entry is not None:
             covered += 1
-            yield _bundle(options, name, stream, Lsn.parse(str(entry["last_lsn"])), output)
+            source = options.need(stream.source, f"streams.{name}.source")
+            after = Lsn.parse(str(entry["last_lsn"]))
+            yield make_bundle(
+                name, source.dsn, slot=stream.slot, publication=source.publication, after=after, output=output
+            )
     if not covered:
         raise RefusedError("the report is about none of these registries", hint="is it another site's?")
-
-
-def _bundle(options: Options, name: str, stream: Stream, after: Lsn, output: Path) -> Bundle:
-    source = options.need(stream.source, f"streams.{name}.source")
-    place = place_of(source.dsn)
-    target = output / f"{name}.jsonl"
-    digest, transactions, changes = hashlib.sha256(), 0, 0
-    with (
-        explained(place),
-        connect(source.dsn, application_name="embassy-failback", autocommit=True) as session,
-        os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file,
-    ):
-        slot = slot_place(session, stream.slot)
-        for transaction in readable(peek(session, stream.slot, source.publication), after):
-            line = _line(transaction)
-            digest.update(line)
-            file.write(line)
-            transactions += 1
-            changes += len(transaction["changes"])
-        file.flush()
-        os.fsync(file.fileno())
-    complete = slot.confirmed_lsn <= after
-    begins = after if complete else slot.confirmed_lsn
-    return Bundle(name, str(target), transactions, changes, str(after), str(begins), complete, digest.hexdigest())
-
-
-def _line(transaction: dict[str, Any]) -> bytes:
-    return json.dumps(transaction, ensure_ascii=False, separators=(",", ":")).encode("utf-8") + b"\n"

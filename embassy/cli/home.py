@@ -19,6 +19,7 @@ from embassy.cli.stream_options import stream_options
 from embassy.model.errors import ApprovalError, EmbassyError, RefusedError
 from embassy.pg import source_fence
 from embassy.pg.connection import connect, place_of
+from embassy.pg.reign import reign
 from embassy.pg.replica_opening import let_in
 from embassy.pg.setup_errors import LOCK_SETTINGS, explained
 from embassy.pg.source_fence import Fence, Fenced
@@ -118,9 +119,10 @@ def _release_all(options: Options, settings: Settings, report: Report) -> Iterat
             explained(place),
             connect(source.dsn, application_name=_APPLICATION, autocommit=True, settings=LOCK_SETTINGS) as session,
         ):
+            epoch = reign(session, identity).epoch
             others = [
                 nonce
-                for nonce, promoted in source_fence.fences(session, identity)
+                for nonce, promoted in source_fence.fences(session, identity, epoch)
                 if promoted or nonce != report.plan.nonce
             ]
             if others:

@@ -14,6 +14,7 @@ from embassy.pg import lease, progress_store, promotion_store
 from embassy.pg.connection import connect, place_of
 from embassy.pg.lost_session import transient
 from embassy.pg.promotion_obstacles import obstacles
+from embassy.pg.reign_setup import reverse_obstacles
 from embassy.pg.setup_errors import LOCK_SETTINGS, explained
 from embassy.runtime.config import Settings
 from embassy.wire.enrolment import Enrolment, load_enrolment, load_roster
@@ -44,6 +45,8 @@ class Outlook(NamedTuple):
     holder: str
     """Who applies the stream now; empty: nobody."""
     obstacles: tuple[str, ...]
+    no_reverse: tuple[str, ...]
+    """Why nothing would be kept for the way home; empty: it would."""
 
     def to_json(self) -> dict[str, Any]:
         """For scripts."""
@@ -60,6 +63,8 @@ class Outlook(NamedTuple):
             "predicted_loss_seconds": self.loss_seconds,
             "consumer": self.holder,
             "obstacles": list(self.obstacles),
+            "reverse_stream": not self.no_reverse,
+            "no_reverse_stream": list(self.no_reverse),
         }
 
 
@@ -144,4 +149,5 @@ def _outlook(settings: Settings, name: str, enrolment: Enrolment, dsn: str, inte
                     accept_differences=intention.waivers.differences,
                 )
             ),
+            tuple(reverse_obstacles(connection, settings.promotion.reverse_role)),
         )

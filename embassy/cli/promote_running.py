@@ -17,7 +17,7 @@ from embassy.cli.options import Options
 from embassy.cli.promote_applying import Consumers
 from embassy.model.errors import ConfigurationError, EmbassyError, StaleError
 from embassy.pg import replica_opening
-from embassy.runtime.config import Settings, Stream
+from embassy.runtime.config import Settings, Source, Stream
 from embassy.wire.enrolment import Enrolment, load_enrolment, load_roster
 from embassy.wire.kafka_reader import TopicReader
 from embassy.wire.promotion_plan import Plan, PlanFile, PlannedStream, roster_hash
@@ -25,7 +25,7 @@ from embassy.wire.public_keys import PublicOperator
 from embassy.wire.verifying import RecordVerifier
 from failover.promotion import Mode, Step, Terms
 from failover.stream_promotion import StreamPromotion
-from failover.wish import Ports, Wish
+from failover.wish import Ports, Reverse, Wish
 
 _TOGETHER = 12
 
@@ -188,6 +188,11 @@ class PlanRun:
             application_roles=promotion.application_roles,
             sequence_headroom=promotion.sequence_headroom,
             drain_seconds=promotion.drain_seconds,
+            reverse=None
+            if promotion.reverse_role is None
+            else Reverse(
+                promotion.reverse_role, self._stream(planned).slot, Source.model_fields["publication"].default
+            ),
         )
 
     def _ports(self, planned: PlannedStream, consumers: Consumers) -> Ports:

@@ -60,6 +60,13 @@ def show_plan(console: Console, plan: Plan, outlooks: Sequence[Outlook]) -> None
             Text("ready" if not outlook.obstacles else f"blocked: {'; '.join(outlook.obstacles)}"),
         )
     console.print(table)
+    for outlook in outlooks:
+        if outlook.no_reverse:
+            console.print(
+                f"! {outlook.planned.name}: nothing would be kept for the way home, which then copies all rows: "
+                + "; ".join(outlook.no_reverse),
+                markup=False,
+            )
     expires = min(planned.expires_at for planned in plan.streams)
     console.print(f"\nThe plan expires at {_clock(expires)} by the replicas' clock.")
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from embassy.cli.options import Options
 from embassy.cli.promote_running import Approved
 from embassy.model.errors import RefusedError, StaleError
-from embassy.pg import progress_store, promotion_store
+from embassy.pg import progress_store, promotion_store, reign
 from embassy.pg.connection import connect, place_of
 from embassy.pg.lost_session import transient
 from embassy.pg.setup_errors import LOCK_SETTINGS, explained
@@ -62,14 +62,17 @@ def states(options: Options, settings: Settings) -> Iterator[PromotionState]:
             progress = progress_store.read(connection, identity)
             newest = promotion_store.newest_plan(connection, identity)
             journal = promotion_store.journal(connection, newest.nonce) if newest else {}
-        steps = sorted(journal.values(), key=lambda entry: entry.intent_at)
+            shut = not reign.writable(connection, identity)
         raised = NO_RETURN in journal and journal[NO_RETURN].done_at is not None
-        if newest is not None and newest.outcome == "promoted":
-            state = StreamState.PROMOTED
+        if newest is not None and progress is not None and newest.to_epoch < progress.head.epoch:
+            newest, journal, state = None, {}, StreamState.FOLLOWING  # superseded since, and a replica again
+        elif newest is not None and newest.outcome == "promoted":
+            state = StreamState.FENCED if shut else StreamState.PROMOTED
         elif newest is not None and (not newest.outcome or raised):
             state = StreamState.PROMOTING
         else:
             state = StreamState.FOLLOWING
+        steps = sorted(journal.values(), key=lambda entry: entry.intent_at)
         yield PromotionState(
             name,
             progress.head.epoch if progress else 0,

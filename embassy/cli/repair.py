@@ -139,7 +139,7 @@ def _planned(name: str, stream: Stream, dsn: str, verification: UUID | None) -> 
             raise RefusedError("the replica was never verified", place=place, hint="embassy verify, at home")
         known = verify_store.tables(connection, bytes.fromhex(stream.stream), with_findings=True)
         wanted = [table for table in known if verification in (None, table.run)]
-        repairs = tuple(_repair(connection, table) for table in wanted if table.result.differing)
+        repairs = tuple(repair_of(connection, table) for table in wanted if table.result.differing)
     if not repairs:
         raise RefusedError(
             "no row is known to differ"
@@ -151,7 +151,7 @@ def _planned(name: str, stream: Stream, dsn: str, verification: UUID | None) -> 
     return RepairPlan(name, stream.stream, datetime.now(UTC).isoformat(timespec="seconds"), repairs)
 
 
-def _repair(connection: Any, table: FoundTable) -> TableRepair:
+def repair_of(connection: Any, table: FoundTable) -> TableRepair:
     """By ranges if each differing row has a key that is known; else the whole table."""
     result = table.result
     columns = next((found.key_columns for found in table.findings), ())

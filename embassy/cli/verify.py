@@ -195,15 +195,20 @@ def _shown(registry: str) -> Iterator[_Shown]:
 def _tell(registry: str, source: Source, asked: _Asked, shown: _Shown) -> tuple[uuid.UUID, list[Told]]:
     run = uuid.uuid4()
     with explained(place_of(source.dsn)), verify_source.open_source(source.dsn) as connection:
-        published = [
-            TableName(table.schema, table.name)
-            for table in source_tables(connection, source.publication)
-            if table.published and not (table.own or table.partitioned or table.unlogged)
-        ]
+        published = published_tables(connection, source.publication)
         wanted = _wanted(registry, published, asked.tables)
         shown.estimates = verify_source.estimated_rows(connection, wanted)
         verification = Verification(connection, run, progress=shown, chance=random.SystemRandom())
         return run, list(verification.run(Wish(wanted, not asked.tables, asked.share, asked.patience_seconds)))
+
+
+def published_tables(connection: Any, publication: str) -> list[TableName]:
+    """The registry's tables that hold rows and are in the stream."""
+    return [
+        TableName(table.schema, table.name)
+        for table in source_tables(connection, publication)
+        if table.published and not (table.own or table.partitioned or table.unlogged)
+    ]
 
 
 def _wanted(registry: str, published: list[TableName], names: tuple[str, ...]) -> list[TableName]:

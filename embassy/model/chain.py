@@ -29,6 +29,8 @@ class Standing(Enum):
     """A copy of one that counted."""
     UNSIGNED = auto()
     """Not signed by the enrolled producer: as good as absent."""
+    OTHER_EPOCH = auto()
+    """Of another epoch, whoever signed it: from before a promotion, or from one who has not heard of it."""
     STRAY = auto()
     """Signed, but it does not name the head, or by a producer that was succeeded."""
 
@@ -64,7 +66,7 @@ class Follower:
         header = record.header
         generation = self._verified(record)
         if not generation:
-            return Standing.UNSIGNED
+            return Standing.UNSIGNED if header.epoch == self.head.epoch else Standing.OTHER_EPOCH
         head = self.head.link(header, record.hash, generation)
         if head is not None:
             self.head = head

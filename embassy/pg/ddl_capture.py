@@ -6,6 +6,7 @@ from importlib.resources import files
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
 _TRIGGERS = 5
 
@@ -37,6 +38,20 @@ def capture(connection: psycopg.Connection[Any], publication: str) -> None:
         connection.execute(
             "INSERT INTO embassy.ddl_publication VALUES (%s) ON CONFLICT DO NOTHING", (publication,)
         )
+
+
+def let_go(connection: psycopg.Connection[Any], *, dry: bool = False) -> int:
+    """Capture DDL no more, as in a database that becomes a replica; returns how many event triggers there were."""
+    names = [
+        name
+        for (name,) in connection.execute(
+            """SELECT t.evtname FROM pg_catalog.pg_event_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.evtfoid
+               JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'embassy'"""
+        )
+    ]
+    for name in () if dry else names:
+        connection.execute(sql.SQL("DROP EVENT TRIGGER IF EXISTS {}").format(sql.Identifier(name)))
+    return len(names)
 
 
 def clear_rows(connection: psycopg.Connection[Any]) -> None:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 
-from embassy.model.errors import IntegrityError, RefusedError
+from embassy.model.errors import IntegrityError, RefusedError, TransientError
 from embassy.model.lsn import Lsn
 from embassy.model.record import Head
 from embassy.pg import control_store
@@ -74,11 +74,29 @@ def enrol(connection: psycopg.Connection[Any], stream: bytes, genesis: Head) -> 
     return False
 
 
+def succeed(connection: psycopg.Connection[Any], stream: bytes, genesis: Head) -> bool:
+    """Begin a stream's later epoch in a database that had another part in it; returns whether it was begun now.
+
+    Whatever was said about applying the epoch before is forgotten. To be called in the caller's transaction.
+
+    Raises:
+        RefusedError: the row is of this epoch or a later one, and of another enrolment.
+    """
+    found = read(connection, stream)
+    if found is not None and found.head.epoch >= genesis.epoch:
+        check(found, genesis)
+        return False
+    connection.execute("DELETE FROM embassy.control WHERE stream = %s", (stream,))
+    connection.execute(f"DELETE FROM {_TABLE} WHERE stream = %s", (stream,))
+    return enrol(connection, stream, genesis)
+
+
 def check(progress: Progress, genesis: Head) -> None:
     """Make sure that a row can have grown from a genesis.
 
     Raises:
-        RefusedError: it is of another enrolment.
+        RefusedError: it is of another enrolment, or was promoted.
+        TransientError: it is of an earlier epoch: failback makes the database a replica of this one.
     """
     head = progress.head
     if head.epoch > genesis.epoch:
@@ -88,7 +106,14 @@ def check(progress: Progress, genesis: Head) -> None:
             place=_TABLE,
             hint="home is superseded: embassy promote status; failback begins with a new enrolment",
         )
-    if head.epoch != genesis.epoch or (head.sequence == 0 and head.hash != genesis.hash):
+    if head.epoch < genesis.epoch:
+        raise TransientError(
+            f"the database is at epoch {head.epoch}, and the enrolment is of epoch {genesis.epoch}: it has not become "
+            "its replica yet",
+            place=_TABLE,
+            hint="embassy failback run, with the promotion's report, makes it one; the consumer goes on by itself then",
+        )
+    if head.sequence == 0 and head.hash != genesis.hash:
         raise RefusedError(
             f"the replica belongs to another enrolment: it is at record {head.sequence} of epoch {head.epoch}, "
             f"the enrolment begins epoch {genesis.epoch}",

@@ -10,6 +10,7 @@ import psycopg
 from embassy.pg import verify_store
 from embassy.pg.catalog import brief
 from embassy.pg.replica_opening import missing_roles
+from embassy.pg.table_copies import awaited
 
 _SUBSCRIPTIONS = """
 SELECT subname FROM pg_catalog.pg_subscription
@@ -39,10 +40,8 @@ def obstacles(
     """
     if connection.execute("SELECT pg_catalog.pg_is_in_recovery()").fetchone() == (True,):
         yield "the server is a standby: promote it to a primary first, or name the primary in replica.dsn"
-    if _exists(connection, "embassy.table_copy"):
-        copying = [name for (name,) in connection.execute(_COPIES)]
-        if copying:
-            yield f"tables whose rows have not all been copied: {brief(copying)}"
+    if copying := _not_whole(connection):
+        yield f"tables whose rows have not all been copied: {brief(copying)}"
     if _exists(connection, "embassy.control") and not accept_undrained:
         row = connection.execute(
             "SELECT frozen_by, freeze_reason FROM embassy.control WHERE stream = %s AND frozen_at IS NOT NULL",
@@ -64,6 +63,15 @@ def obstacles(
     subscriptions = [name for (name,) in connection.execute(_SUBSCRIPTIONS)]
     if subscriptions:
         yield f"subscriptions write here: {brief(subscriptions)}"
+
+
+def _not_whole(connection: psycopg.Connection[Any]) -> list[str]:
+    """Tables that lack rows: a copy is under way, or is still to come."""
+    copying = (
+        [name for (name,) in connection.execute(_COPIES)] if _exists(connection, "embassy.table_copy") else []
+    )
+    waiting = awaited(connection) if _exists(connection, "embassy.awaited_copy") else []
+    return sorted({*copying, *(f"{schema}.{name}" for schema, name in waiting)})
 
 
 def is_frozen(connection: psycopg.Connection[Any], stream: bytes) -> bool:

@@ -90,6 +90,17 @@ def firing(connection: psycopg.Connection[Any]) -> list[Firing]:
     return [Firing(*row[:5]) for row in connection.execute(_FIRING.encode())]
 
 
+def forget_enabled(connection: psycopg.Connection[Any]) -> None:
+    """Take off the list what is enabled: it stands there from an earlier epoch, and may be meant otherwise since."""
+    connection.execute(
+        """DELETE FROM embassy.disabled_triggers d WHERE NOT EXISTS (
+               SELECT FROM pg_catalog.pg_trigger t
+               WHERE t.tgrelid = pg_catalog.to_regclass(d.relation) AND t.tgname = d.name AND t.tgenabled = 'D'
+               UNION ALL SELECT FROM pg_catalog.pg_rewrite r
+               WHERE r.ev_class = pg_catalog.to_regclass(d.relation) AND r.rulename = d.name AND r.ev_enabled = 'D')"""
+    )
+
+
 def silence(connection: psycopg.Connection[Any], found: Firing) -> None:
     """Disable a trigger or rule, and remember it for promotion."""
     table = sql.Identifier(found.schema, found.table)

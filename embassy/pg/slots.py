@@ -14,6 +14,7 @@ from embassy.model.errors import IntegrityError, TransientError
 from embassy.model.lsn import Lsn
 from embassy.pg.connection import connect
 
+_END_SECONDS = 10
 _FAILOVER_SLOTS_VERSION = 170_000
 _SLOT_OPTIONS_VERSION = 150_000
 
@@ -132,6 +133,25 @@ def new_slot(dsn: str, slot: str, *, wait_seconds: float) -> Iterator[NewSlot]:
             patience.join()
         assert row is not None, "the command returns the slot it made"
         yield NewSlot(Lsn.parse(row[1]), row[2])
+
+
+def end_holder(connection: psycopg.Connection[Any], slot: str) -> None:
+    """End the session that holds a slot, if one does.
+
+    Raises:
+        TransientError: it does not let go.
+    """
+    ended = connection.execute(
+        f"""SELECT pg_catalog.pg_terminate_backend(active_pid, {_END_SECONDS * 1000})
+            FROM pg_catalog.pg_replication_slots WHERE slot_name = %s AND active_pid IS NOT NULL""".encode(),
+        (slot,),
+    ).fetchone()
+    if ended == (False,):
+        raise TransientError(
+            "a session holds the slot and does not end",
+            place=f"slot {slot}",
+            hint="stop the producer, then try again",
+        )
 
 
 def drop_slot(connection: psycopg.Connection[Any], slot: str) -> None:

@@ -9,6 +9,7 @@ import psycopg
 
 from embassy.model.diagnosis import Level, Remark
 from embassy.pg import ddl_capture, slots, source_schema
+from embassy.pg import reign as reigns
 from embassy.pg.connection import connect, place_of
 from embassy.pg.producer_role import role_remarks
 from embassy.pg.server_checks import ServerCodes, server_remarks
@@ -104,7 +105,8 @@ def _room(connection: psycopg.Connection[Any], place: str, slot: str) -> Iterato
 def _slot(connection: psycopg.Connection[Any], place: str, subject: SourceSubject) -> Iterator[Remark]:
     name = subject.slot
     ensured = source_schema.is_provisioned(connection)
-    began = source_schema.genesis_at(connection, subject.stream) if ensured else None
+    reign = reigns.reign(connection, subject.stream)
+    began = source_schema.begun_at(connection, subject.stream, reign) if ensured else None
     found = slots.find_slot(connection, name)
     if found is None and began is None:
         yield Remark("PG04", Level.FAIL, place, f"slot {name} is not there; the stream has not begun", _APPLY)

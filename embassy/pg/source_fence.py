@@ -19,6 +19,8 @@ from embassy.model.errors import RefusedError
 from embassy.pg import large_objects
 from embassy.pg.setup_errors import in_turn
 from embassy.pg.write_triggers import tables_without
+from embassy.runtime import failpoints
+from embassy.runtime.failpoints import failpoint
 
 FENCE = "embassy_fence"
 _END_SECONDS = 10
@@ -65,7 +67,15 @@ class Fenced(NamedTuple):
 
 
 def is_ready(connection: psycopg.Connection[Any]) -> bool:
-    """Whether the database has the table that tells of fences."""
+    """Whether the database has the table that tells of fences, and what stands behind them."""
+    row = connection.execute(
+        """SELECT pg_catalog.to_regclass('embassy.fence') IS NOT NULL
+              AND pg_catalog.to_regproc('embassy.refuse_fenced_write') IS NOT NULL"""
+    ).fetchone()
+    return row == (True,)
+
+
+def _tells(connection: psycopg.Connection[Any]) -> bool:
     row = connection.execute("SELECT pg_catalog.to_regclass('embassy.fence') IS NOT NULL").fetchone()
     return row == (True,)
 
@@ -92,11 +102,13 @@ def fence(
         psycopg.errors.LockNotAvailable: a table stays locked by someone.
     """
     revoke(connection, roles)
+    failpoint(failpoints.HOME_AFTER_ROLES)
     _read_only(connection)
     sessions = _end_sessions(connection)
     tables = tables_without(connection, function="embassy.refuse_fenced_write", enabled="A")
     for schema, name in tables:
         in_turn(connection, partial(_fence_table, connection, schema, name))
+    failpoint(failpoints.HOME_AFTER_TABLES)
     sessions += _end_sessions(connection)  # whoever slipped in before the last trigger was there
     prepared = connection.execute(
         "SELECT count(*) FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database()"
@@ -115,6 +127,7 @@ def fence(
            ON CONFLICT (nonce) DO UPDATE SET promoted = true WHERE excluded.promoted AND NOT f.promoted""",
         (wish.nonce, wish.stream, wish.to_epoch, wish.by, wish.reason, wish.promoted),
     )
+    failpoint(failpoints.HOME_AFTER_SAID)
     return Fenced(len(tables), sessions, tuple(roles), written.rowcount == 1)
 
 
@@ -130,7 +143,7 @@ def revoke_login(connection: psycopg.Connection[Any], roles: Sequence[str]) -> N
 
 def superseded_by(connection: psycopg.Connection[Any], stream: bytes, epoch: int) -> Superseding | None:
     """The highest epoch above this one for which the stream was fenced; None if there is none."""
-    if not is_ready(connection):
+    if not _tells(connection):
         return None
     row = connection.execute(
         """SELECT to_epoch, fenced_by, promoted FROM embassy.fence
@@ -153,7 +166,8 @@ def release(
     """
     tables = connection.execute(_FENCED.encode(), (FENCE,)).fetchall()
     for schema, name in tables:
-        in_turn(connection, partial(_release_table, connection, schema, name))
+        in_turn(connection, partial(release_table, connection, schema, name))
+        failpoint(failpoints.HOME_BETWEEN_RELEASES)
     connection.execute(
         sql.SQL("ALTER DATABASE {} RESET default_transaction_read_only").format(
             sql.Identifier(connection.info.dbname)
@@ -164,9 +178,11 @@ def release(
     return len(tables)
 
 
-def fences(connection: psycopg.Connection[Any], stream: bytes) -> list[tuple[bytes, bool]]:
-    """The plans for which a stream is fenced, and whether a report proves that they were run."""
-    rows = connection.execute("SELECT nonce, promoted FROM embassy.fence WHERE stream = %s", (stream,))
+def fences(connection: psycopg.Connection[Any], stream: bytes, epoch: int) -> list[tuple[bytes, bool]]:
+    """The plans for which a stream is fenced in an epoch, and whether a report proves that they were run."""
+    rows = connection.execute(
+        "SELECT nonce, promoted FROM embassy.fence WHERE stream = %s AND to_epoch > %s", (stream, epoch)
+    )
     return [(bytes(nonce), promoted) for nonce, promoted in rows]
 
 
@@ -182,7 +198,8 @@ def _fence_table(connection: psycopg.Connection[Any], schema: str, name: str) ->
         connection.execute(sql.SQL("ALTER TABLE {} ENABLE ALWAYS TRIGGER {}").format(table, trigger))
 
 
-def _release_table(connection: psycopg.Connection[Any], schema: str, name: str) -> None:
+def release_table(connection: psycopg.Connection[Any], schema: str, name: str) -> None:
+    """Take the fence from one table; to be called in a transaction."""
     with _own_ddl(connection):
         connection.execute(
             sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(sql.Identifier(FENCE), sql.Identifier(schema, name))

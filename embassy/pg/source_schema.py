@@ -12,6 +12,7 @@ from psycopg import sql
 from psycopg.errors import LockNotAvailable
 
 from embassy.model.lsn import Lsn
+from embassy.pg.reign import Reign
 
 _SCRIPTS = (
     "source.sql",
@@ -27,6 +28,11 @@ _SCRIPTS = (
     "source_large_objects.sql",
 )
 """Executed in this order."""
+_SAID = (
+    *("heartbeat", "copy_place", "table_copy", "ddl", "ddl_rows", "sequence_state", "verify_message"),
+    *("large_object_change", "large_object_state"),
+)
+"""What a source says of itself; ``stream`` and ``fence`` name beginnings and plans, which never repeat, and stay."""
 _GRANTS = """
 GRANT USAGE ON SCHEMA embassy TO {role};
 GRANT SELECT ON ALL TABLES IN SCHEMA embassy TO {role};
@@ -102,9 +108,31 @@ def genesis_at(connection: psycopg.Connection[Any], stream: bytes) -> datetime |
     return None if row is None else row[0]
 
 
-def mark_genesis(connection: psycopg.Connection[Any], stream: bytes) -> None:
-    """Note that the stream has begun; repeating it changes nothing."""
-    connection.execute("SELECT embassy.mark_genesis(%s)", (stream,))
+def begun_at(connection: psycopg.Connection[Any], stream: bytes, reign: Reign) -> datetime | None:
+    """When the epoch that this database writes began, or None if it has not yet."""
+    if not reign.epoch:
+        return genesis_at(connection, stream)
+    return reign.began_at if reign.written == reign.epoch else None
+
+
+def mark_genesis(connection: psycopg.Connection[Any], stream: bytes, epoch: int = 0) -> None:
+    """Note that the stream, or one of its later epochs, has begun; repeating it changes nothing."""
+    if epoch:
+        connection.execute("SELECT embassy.mark_reign(%s, %s)", (stream, epoch))
+    else:
+        connection.execute("SELECT embassy.mark_genesis(%s)", (stream,))
+
+
+def forget_said(connection: psycopg.Connection[Any]) -> None:
+    """Empty the tables in which an epoch has said something of itself; within the caller's transaction.
+
+    Each epoch begins with them empty on both sides: the source's numbers could otherwise meet rows that its replica has
+    from when it was a source.
+    """
+    for table in _SAID:
+        row = connection.execute("SELECT pg_catalog.to_regclass(%s) IS NOT NULL", (f"embassy.{table}",)).fetchone()
+        if row == (True,):
+            connection.execute(sql.SQL("DELETE FROM embassy.{}").format(sql.Identifier(table)))
 
 
 def request_rotation(connection: psycopg.Connection[Any], stream: bytes) -> datetime:

@@ -18,6 +18,7 @@ from psycopg import sql
 from embassy.model.errors import ConfigurationError, RefusedError
 from embassy.model.step import Step
 from embassy.pg import ddl_capture, large_objects, publication, slots, source_schema, table_copies
+from embassy.pg import reign as reigns
 from embassy.pg.catalog import OWN_TABLES, SourceTable, brief, source_tables
 from embassy.pg.connection import connect, place_of
 from embassy.pg.setup_errors import LOCK_SETTINGS, in_turn
@@ -40,6 +41,8 @@ class SourceWish(NamedTuple):
     publication: str
     producer_role: str
     replica_is_level: bool
+    slot_wait_seconds: float = _SLOT_WAIT_SECONDS
+    """How long transactions that are open may keep the slot from being made."""
 
 
 def source_steps(wish: SourceWish) -> Iterator[Step]:
@@ -58,12 +61,14 @@ class _Setup:
         self._connection = connection
         self._wish = wish
         self._place = place_of(wish.dsn)
+        self._reign = reigns.reign(connection, wish.stream)
 
     def steps(self) -> Iterator[Step]:
         connection, wish = self._connection, self._wish
         self._check_server()
+        self._check_reign()
         ensured = source_schema.is_provisioned(connection)
-        begun = ensured and source_schema.genesis_at(connection, wish.stream) is not None
+        begun = ensured and source_schema.begun_at(connection, wish.stream, self._reign) is not None
         slot = slots.find_slot(connection, wish.slot)
         found = publication.publication_state(connection, wish.publication)
         self._check_slot(slot, begun=begun, ensured=ensured)
@@ -75,6 +80,9 @@ class _Setup:
 
         ensure = partial(source_schema.ensure, connection, producer_role=wish.producer_role)
         yield Step(self._place, "schema embassy", None if ensured else ensure, refresh=ensure)
+        succeeds = self._reign.written < self._reign.epoch
+        if succeeds and slot is None:
+            yield self._step("the product's own tables, as a new epoch finds them", self._begin_anew)
         for table in tables:
             if table.needs_whole_row:
                 identify = partial(publication.identify_by_whole_row, connection, table)
@@ -88,6 +96,9 @@ class _Setup:
         yield self._step(f"slot {wish.slot}", self._make_slot if slot is None else None)
         yield from self._publish([table for table in tables if table not in before], later=True)
         yield from self._large_objects()
+        if self._reign.epoch:
+            note = partial(reigns.note, connection, wish.stream, self._reign.epoch, wish.slot)
+            yield self._step(f"epoch {self._reign.epoch} is written here", note if succeeds else None)
 
     def _publish(self, tables: list[SourceTable], *, later: bool) -> Iterator[Step]:
         for table in tables:
@@ -157,6 +168,21 @@ class _Setup:
                 place=self._place,
                 hint=f"CREATE ROLE {self._wish.producer_role} LOGIN REPLICATION, or name yours with --producer-role",
             )
+
+    def _check_reign(self) -> None:
+        if self._reign.is_replica:
+            raise RefusedError(
+                f"the database is a replica of epoch {self._reign.follows}: nothing is replicated from it",
+                place=self._place,
+                hint="it becomes a source by its promotion: embassy promote plan; or correct source.dsn",
+            )
+
+    def _begin_anew(self) -> None:
+        """Nothing of what an earlier epoch said may meet what this one says in its replica, which forgets it too."""
+        with self._connection.transaction():
+            table_copies.number_on(self._connection)
+            source_schema.forget_said(self._connection)
+            table_copies.await_no_more(self._connection)
 
     def _check_slot(self, slot: slots.FoundSlot | None, *, begun: bool, ensured: bool) -> None:
         wish = self._wish
@@ -240,7 +266,7 @@ class _Setup:
 
     def _make_slot(self) -> None:
         wish = self._wish
-        with slots.new_slot(wish.dsn, wish.slot, wait_seconds=_SLOT_WAIT_SECONDS) as made:
+        with slots.new_slot(wish.dsn, wish.slot, wait_seconds=wish.slot_wait_seconds) as made:
             proven = False
             try:
                 filled = self._rows_before(made.snapshot)

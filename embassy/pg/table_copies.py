@@ -18,6 +18,14 @@ FROM embassy.table_copy c LEFT JOIN embassy.copy_place p ON p.copy = c.copy
 WHERE c.state <> 'done' ORDER BY c.copy"""
 
 
+AWAITED = """
+SELECT a.schema_name, a.table_name FROM embassy.awaited_copy a WHERE NOT EXISTS (
+    SELECT FROM embassy.table_copy c
+    WHERE (c.schema_name, c.table_name) = (a.schema_name, a.table_name) AND c.from_key IS NULL AND c.to_key IS NULL
+      AND c.state = 'done' AND c.copy > a.after_copy)
+ORDER BY 1, 2"""
+"""Tables of a replica whose rows an operator, or a failback, knows to be missing, until a whole copy has come."""
+
 _LEAVES = """
 SELECT n.nspname, c.relname
 FROM pg_catalog.pg_class r JOIN pg_catalog.pg_namespace rn ON rn.oid = r.relnamespace
@@ -109,6 +117,15 @@ def adopt(connection: psycopg.Connection[Any], mine: bytes, before: bytes, seque
         connection.execute("SELECT embassy.adopt_copies(%s, %s, %s)", (mine, before, sequence))
 
 
+def number_on(connection: psycopg.Connection[Any]) -> None:
+    """Let the next copy's number be higher than any that is there: this database has numbers of another one."""
+    connection.execute(
+        """SELECT pg_catalog.setval(s, greatest((SELECT max(copy) FROM embassy.table_copy),
+                                                pg_catalog.pg_sequence_last_value(s), 1))
+           FROM pg_catalog.to_regclass(pg_catalog.pg_get_serial_sequence('embassy.table_copy', 'copy')) s"""
+    )
+
+
 def note(connection: psycopg.Connection[Any], mine: bytes, copy: int, noted: CopyNote) -> bool:
     """Note what the topic has acknowledged; False if another producer has taken over."""
     row = connection.execute(
@@ -170,6 +187,20 @@ def table_and_leaves(connection: psycopg.Connection[Any], name: str) -> list[tup
     return [(of, leaf) for of, leaf in found]
 
 
+def registry_tables(connection: psycopg.Connection[Any]) -> list[tuple[str, str]]:
+    """Every table of the registry that holds rows and is replicated: schema and name."""
+    return connection.execute(
+        """SELECT n.nspname, c.relname
+           FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+           WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname NOT IN ('information_schema', 'embassy')
+             AND n.nspname !~ '^pg_'
+             AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                             WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid
+                               AND d.deptype = 'e')
+           ORDER BY 1, 2"""
+    ).fetchall()
+
+
 def await_copy(connection: psycopg.Connection[Any], schema: str, name: str) -> None:
     """In a replica: let changes of a table miss rows until a whole copy of it has come."""
     connection.execute(
@@ -183,3 +214,15 @@ def await_copy(connection: psycopg.Connection[Any], schema: str, name: str) -> N
                excluded.after_copy, excluded.awaited_since, excluded.awaited_by)""",
         {"schema": schema, "name": name},
     )
+
+
+def awaited(connection: psycopg.Connection[Any]) -> list[tuple[str, str]]:
+    """In a replica: the tables that still wait for rows, by their schema and name."""
+    return connection.execute(AWAITED).fetchall()
+
+
+def await_no_more(connection: psycopg.Connection[Any]) -> None:
+    """In a replica, or what was one: note that every table is whole."""
+    found = connection.execute("SELECT pg_catalog.to_regclass('embassy.awaited_copy') IS NOT NULL").fetchone()
+    if found == (True,):
+        connection.execute("DELETE FROM embassy.awaited_copy")

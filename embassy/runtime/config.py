@@ -230,6 +230,9 @@ class Promotion(_Section):
     """How many increments beyond what is known sequences are set: what home may have handed out unseen."""
     drain_seconds: float = Field(default=60, gt=0)
     """How long nothing may be applied before draining counts as stuck."""
+    reverse_role: str | None = None
+    """The role that the reverse stream's producer connects as. If it is set, promotion makes what that stream needs, a
+    slot above all, before anyone can write; nothing that is committed then can be missed on the way home."""
 
 
 class Settings(BaseSettings):

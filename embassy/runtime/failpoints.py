@@ -2,7 +2,7 @@
 
 ``EMBASSY_FAILPOINT=name[:nth][:kill|raise]`` arms one: at the nth time (default 1) that the place is reached the
 process kills itself, as a power failure would, or raises `FailpointReached`. Unarmed, a place costs one comparison.
-Fault tests go through `ALL`, `BACKLOG`, `COPYING` and `PROMOTION`, so a window added here is tested from then on.
+Fault tests go through each list of them, so a window added here is tested from then on.
 """
 
 from __future__ import annotations
@@ -75,11 +75,29 @@ COPYING: Final = (
 )
 """While a table is copied."""
 
-PROMOTION_STEPS: Final = ("lock", "gate", "drain", "seal", "verify", "epoch", "open", "smoke", "report")
+PROMOTION_STEPS: Final = (
+    *("lock", "gate", "drain", "seal", "verify", "epoch"),
+    *("sequences", "reverse", "open", "smoke", "report"),
+)
 PROMOTION: Final = tuple(
     f"promotion.{moment}_{step}" for step in PROMOTION_STEPS for moment in ("before", "after")
 )
 """Around each step of a promotion: after its intent is journalled, and before its result is."""
+
+SWITCHOVER: Final = ("promotion.before_fence_home", "promotion.after_fence_home")
+"""Around the step that only a switchover has."""
+
+HOME_AFTER_ROLES: Final = "home.after_roles"
+HOME_AFTER_TABLES: Final = "home.after_tables"
+HOME_AFTER_SAID: Final = "home.after_said"
+FENCING: Final = (HOME_AFTER_ROLES, HOME_AFTER_TABLES, HOME_AFTER_SAID)
+"""While a source is shut: its roles have lost their login, each table refuses writes, the stream was told so."""
+HOME_BETWEEN_RELEASES: Final = "home.between_releases"
+"""While a fence that was for nothing is taken away: a table is open again, and the fence still noted."""
+
+FAILBACK_STEPS: Final = ("fence", "bundle", "guard", "clear", "slot", "begin", "level")
+FAILBACK: Final = tuple(f"failback.{moment}_{step}" for step in FAILBACK_STEPS for moment in ("before", "after"))
+"""Around each step by which a superseded database becomes a replica."""
 
 
 class FailpointReached(Exception):  # noqa: N818 - nothing is wrong: the test asked for it
@@ -116,7 +134,7 @@ def parse(text: str) -> _Armed | None:
     if not text:
         return None
     name, *rest = text.split(":")
-    known = (*ALL, *BACKLOG, *COPYING, *PROMOTION)
+    known = (*ALL, *BACKLOG, *COPYING, *PROMOTION, *SWITCHOVER, *FENCING, HOME_BETWEEN_RELEASES, *FAILBACK)
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         raise ConfigurationError(

@@ -90,7 +90,9 @@ SNAPSHOT_ROWS = _counter(
 
 BRIDGE_CONNECTED = _gauge("bridge_connected", "site", "1 while the cluster of this site answers the bridge.")
 IGNORED = _counter(
-    "ignored_total", "registry standing", "Records that did not count: unsigned, stray or repeated."
+    "ignored_total",
+    "registry standing",
+    "Records that did not count: unsigned, of another epoch, stray or repeated.",
 )
 DUPLICATES = _counter("duplicates_total", "registry", "Copies of records that had counted; they are passed over.")
 GAPS = _counter("gaps_total", "registry", "Halts because the stream could not be proven whole or in order.")

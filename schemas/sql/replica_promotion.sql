@@ -45,3 +45,14 @@ CREATE TABLE IF NOT EXISTS embassy.smoke_write (
     nonce bytea PRIMARY KEY,
     written_at timestamptz NOT NULL
 );
+
+-- Failbacks of a database that was superseded: what it committed and never shipped was written to files before anything
+-- else was done with it, and which tables that touches.
+CREATE TABLE IF NOT EXISTS embassy.failback (
+    nonce bytea PRIMARY KEY,              -- of the plan that superseded it
+    stream bytea NOT NULL,
+    epoch bigint NOT NULL,                -- the epoch that it becomes a replica of
+    bundle jsonb NOT NULL,
+    bundled_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    cleared_at timestamptz                -- since when none of it is in the tables any more
+);

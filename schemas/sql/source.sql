@@ -32,6 +32,16 @@ CREATE TABLE IF NOT EXISTS embassy.slot_proof (
     made_by text NOT NULL DEFAULT session_user
 );
 
+-- Epochs that this database writes after it was promoted; the first epoch of a stream needs none. Not published.
+CREATE TABLE IF NOT EXISTS embassy.reign (
+    stream bytea NOT NULL,
+    epoch bigint NOT NULL,
+    slot text NOT NULL,                   -- made before anyone could write
+    made_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    began_at timestamptz,                 -- its first record is in the topic: a second beginning is never made
+    PRIMARY KEY (stream, epoch)
+);
+
 CREATE OR REPLACE FUNCTION embassy.beat(captured timestamptz, published timestamptz) RETURNS timestamptz
 LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$
     INSERT INTO embassy.heartbeat AS h (id, beat_at, captured_at, published_at)
@@ -46,4 +56,11 @@ LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$
     INSERT INTO embassy.stream (stream, began_at) VALUES (named, pg_catalog.clock_timestamp()) ON CONFLICT DO NOTHING
 $$;
 
-REVOKE ALL ON FUNCTION embassy.beat(timestamptz, timestamptz), embassy.mark_genesis(bytea) FROM PUBLIC;
+CREATE OR REPLACE FUNCTION embassy.mark_reign(named bytea, written bigint) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$
+    UPDATE embassy.reign SET began_at = pg_catalog.clock_timestamp()
+    WHERE stream = named AND epoch = written AND began_at IS NULL
+$$;
+
+REVOKE ALL ON FUNCTION embassy.beat(timestamptz, timestamptz), embassy.mark_genesis(bytea),
+    embassy.mark_reign(bytea, bigint) FROM PUBLIC;

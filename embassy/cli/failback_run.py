@@ -1,0 +1,225 @@
+"""``embassy failback run``: a superseded database becomes a replica of the stream that superseded it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import psycopg
+
+from embassy.cli.auditing import actor, audited
+from embassy.cli.conflict_bundle import make_bundle
+from embassy.cli.failback_level import Leveller, LevelWish
+from embassy.cli.options import Options, pass_options
+from embassy.cli.stream_options import stream_options
+from embassy.model.errors import ConfigurationError, EmbassyError, RefusedError
+from embassy.model.lsn import Lsn
+from embassy.model.touched import Touched
+from embassy.model.verification import TableName
+from embassy.pg import source_fence
+from embassy.pg.connection import connect
+from embassy.pg.replica_turn import OwnSlot
+from embassy.pg.unshipped import peek
+from embassy.runtime.config import Settings, Stream
+from embassy.runtime.exit_codes import ExitCode, exit_code, worst
+from embassy.wire.enrolment import load_enrolment, load_roster
+from embassy.wire.promotion_report import Report, ReportFile
+from failover.failback import FailbackStep
+from failover.stream_failback import HomePorts, HomeWish, StreamFailback
+from producers.unshipped_keys import touched_rows
+
+_SCHEMA = "embassy.failback/1"
+_TOGETHER = 8
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command()
+@click.argument("path", metavar="REPORT", type=_FILE)
+@click.option("--reason", required=True, help="Why; it stays in the database and the audit log.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="A folder for what was committed and never shipped; only you may read it. A disaster needs it.",
+)
+@click.option(
+    "--snapshot", is_flag=True, help="Copy the tables that differ as a whole, instead of rows by their keys."
+)
+@click.option(
+    "--wait",
+    type=click.FloatRange(0, min_open=True),
+    default=600.0,
+    show_default=True,
+    metavar="S",
+    help="How long nothing may move while rows come before it gives up with 3; run it again, and it goes on.",
+)
+@pass_options
+@stream_options
+def run(
+    options: Options, path: Path, *, reason: str, output: Path | None, snapshot: bool, wait: float
+) -> ExitCode:
+    """Make a database that was superseded a replica of the embassy's, and bring it level.
+
+    REPORT is the signed report of the promotion. The configuration names the database as streams.NAME.replica, with the
+    enrolment of the epoch that REPORT proves. Until a consumer has it, nobody can write, at no moment.
+
+    \b
+    After a switchover there is nothing to copy: the database was shut before the embassy opened.
+    After a disaster, what it committed and never shipped is kept in files first, then taken out of its tables. The rows
+    that it lacks then come through the stream; a verification of every row ends it. For that the configuration names the
+    embassy's database as streams.NAME.source; without it, the command ends by saying what is to be done there.
+
+    Killed at any moment, the same command goes on. Exits with 4 if a file is not whole.
+
+    Reads keys.operators, promotion.application_roles, streams.NAME.replica and streams.NAME.source.
+
+    \b
+    embassy -c home-replica-admin.toml failback run plan.report.json --reason 'planned'
+    embassy -c home-replica-admin.toml failback run plan.report.json -o bundle --reason 'home is back'
+    """  # noqa: D301 - \b is click's mark for lines that stay as they are
+    settings = options.settings()
+    with audited(options, "failback.run", {"report": str(path), "reason": reason}) as under_way:
+        threshold = settings.keys.threshold
+        roster = load_roster(options.need(settings.keys.operators, "keys.operators"), threshold)
+        report = ReportFile.read(path).proven(roster, threshold, path)
+        under_way.note(nonce=report.plan.nonce.hex(), approvers=sorted(report.persons))
+        lines = _Lines(quiet=options.as_json)
+        level = LevelWish(snapshot=snapshot, wait_seconds=wait)
+        order = _Order(report, reason, output, level)
+        work = list(_work(options, settings, order, lines))
+        found: list[Mapping[str, Any]] = []
+        failures: dict[str, EmbassyError] = {}
+
+        def one(failback: StreamFailback) -> None:
+            try:
+                found.append(failback.run())
+            except EmbassyError as error:
+                failures[failback.name] = error
+
+        with ThreadPoolExecutor(max_workers=_TOGETHER, thread_name_prefix="failback") as pool:
+            for future in [pool.submit(one, failback) for failback in work]:
+                future.result()
+        under_way.note(following=sorted(str(entry["name"]) for entry in found))
+        if failures:
+            under_way.note(refused={name: str(error.args[0]) for name, error in failures.items()})
+        for name, error in sorted(failures.items()):
+            click.echo(f"error: {name}: {error}", err=True)
+        found.sort(key=lambda entry: str(entry["name"]))
+        if options.as_json:
+            click.echo(json.dumps({"schema": _SCHEMA, "registries": found}, indent=2))
+        else:
+            for entry in found:
+                click.echo(f"{entry['name']}: follows the embassy, level")
+        code = worst(frozenset(exit_code(error) for error in failures.values()))
+        if not failures and any(not entry.get("bundle", {}).get("complete", True) for entry in found):
+            code = ExitCode.CHECK_FAILED
+        return under_way.ended(code)
+
+
+class _Lines:
+    """Tells each step on a line of its own."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._began = time.monotonic()
+        self._lock = threading.Lock()
+
+    def tell(self, name: str, step: FailbackStep, words: str) -> None:
+        if self._quiet or not words:
+            return
+        with self._lock:
+            click.echo(f"{time.monotonic() - self._began:6.2f} s  {name}: {step.value}: {words}", err=True)
+
+
+class _Order(NamedTuple):
+    """What is to be done."""
+
+    report: Report
+    reason: str
+    output: Path | None
+    level: LevelWish
+
+
+def _work(options: Options, settings: Settings, order: _Order, lines: _Lines) -> Iterator[StreamFailback]:
+    report = order.report
+    promoted = {str(entry["stream"]): entry for entry in report.streams if not entry.get("aborted")}
+    lock = threading.Lock()
+
+    def revoke(connection: psycopg.Connection[Any], roles: Sequence[str]) -> None:
+        with lock:  # registries of one server share their roles
+            source_fence.revoke_login(connection, roles)
+
+    covered = 0
+    for name, stream in options.streams(settings).items():
+        entry = promoted.get(stream.stream)
+        if entry is None:
+            continue
+        covered += 1
+        dsn = options.need(stream.replica, f"streams.{name}.replica").dsn
+        after = Lsn.parse(str(entry["last_lsn"]))
+        wish = HomeWish(
+            name=name,
+            stream=bytes.fromhex(stream.stream),
+            nonce=report.plan.nonce,
+            genesis=_genesis(settings, name, stream, report),
+            fenced_at=None
+            if not entry.get("home_fenced_at")
+            else datetime.fromisoformat(str(entry["home_fenced_at"])),
+            application_roles=settings.promotion.application_roles,
+            by=actor(),
+            reason=order.reason,
+        )
+        leveller = Leveller(name, stream, order.level, quiet=options.as_json or not sys.stderr.isatty())
+        ports = HomePorts(
+            dsn=dsn,
+            revoke=revoke,
+            bundle=partial(_bundle, name, dsn, after, order.output),
+            touched=partial(_touched, dsn, after),
+            level=leveller.run,
+            tell=partial(lines.tell, name),
+        )
+        yield StreamFailback(wish, ports)
+    if not covered:
+        raise RefusedError("the report is about none of these registries", hint="is it another site's?")
+
+
+def _genesis(settings: Settings, name: str, stream: Stream, report: Report) -> Any:
+    keys = settings.keys
+    enrolment = load_enrolment(
+        stream.enrolment, operators=keys.operators, threshold=keys.threshold, stream=stream.stream
+    )
+    epoch = report.epoch_of(enrolment.stream)
+    if enrolment.epoch != epoch:
+        raise ConfigurationError(
+            f"the report is of epoch {epoch}, and streams.{name}.enrolment begins epoch {enrolment.epoch}",
+            place=str(stream.enrolment),
+            hint="name the enrolment of the stream that superseded this database: embassy keys enrol makes one",
+        )
+    return enrolment.genesis()
+
+
+def _bundle(name: str, dsn: str, after: Lsn, output: Path | None, found: OwnSlot) -> Mapping[str, Any]:
+    if output is None:
+        raise ConfigurationError(
+            "what was committed and never shipped has to be kept before anything else",
+            place=name,
+            hint="name a folder for it with -o",
+        )
+    output.mkdir(mode=0o700, parents=True, exist_ok=True)
+    output.joinpath(f"{name}.jsonl").unlink(missing_ok=True)  # of a run that was killed: nobody has noted it
+    made = make_bundle(name, dsn, slot=found.slot, publication=found.publication, after=after, output=output)
+    return made._asdict()
+
+
+def _touched(dsn: str, after: Lsn, found: OwnSlot) -> Mapping[TableName, Touched]:
+    with connect(dsn, application_name="embassy-failback", autocommit=True) as session:
+        return touched_rows(peek(session, found.slot, found.publication), after)

@@ -1,0 +1,207 @@
+"""A database that was superseded becomes a replica: what is seen of it on the way, and each change, all repeatable.
+
+At no moment can anyone write: a table loses the fence only once it has the guard, and only a consumer passes that. The
+progress row, by which a consumer begins, is written last, with everything forgotten that an earlier epoch has said.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import sql
+
+from embassy.model.record import Head
+from embassy.model.touched import Touched
+from embassy.model.verification import TableName
+from embassy.pg import progress_store, replica_schema, slots, source_schema, table_copies
+from embassy.pg.ddl_capture import let_go
+from embassy.pg.setup_errors import in_turn
+from embassy.pg.source_fence import FENCE, release_table
+from embassy.pg.write_triggers import tables_without
+
+_FENCES = """
+SELECT n.nspname, c.relname FROM pg_catalog.pg_trigger t
+JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE t.tgname = %s AND t.tgfoid = pg_catalog.to_regproc('embassy.refuse_fenced_write') ORDER BY 1, 2"""
+_READ_ONLY = """
+SELECT EXISTS (SELECT FROM pg_catalog.pg_db_role_setting s
+               WHERE s.setdatabase = (SELECT oid FROM pg_catalog.pg_database
+                                      WHERE datname = pg_catalog.current_database())
+                 AND s.setrole = 0 AND 'default_transaction_read_only=on' = ANY (s.setconfig))"""
+_OWN_SLOT = """
+SELECT p.slot, coalesce((SELECT pubname FROM pg_catalog.pg_publication WHERE oid = p.publication), 'embassy')
+FROM embassy.slot_proof p JOIN pg_catalog.pg_replication_slots s
+    ON s.slot_name = p.slot AND s.database = pg_catalog.current_database()
+WHERE p.stream = %s"""
+# What an epoch's consumer notes of it; the next one's numbers would meet it.
+_NOTED = ("ddl_by_hand", "verification", "verify_finding", "verify_run")
+
+
+class OwnSlot(NamedTuple):
+    """The slot from which the database was replicated while it was the source."""
+
+    slot: str
+    publication: str
+
+
+def prepare(connection: psycopg.Connection[Any]) -> None:
+    """Make the product's own tables of a replica, as far as they are not there; nothing else is touched."""
+    replica_schema.ensure(connection)
+
+
+def is_shut(connection: psycopg.Connection[Any], nonce: bytes) -> bool:
+    """Whether the fence of a report is noted, and every table refuses writes: by the fence, or by the guard."""
+    noted = connection.execute(
+        "SELECT EXISTS (SELECT FROM embassy.fence WHERE nonce = %s AND promoted)", (nonce,)
+    ).fetchone()
+    if noted != (True,):
+        return False
+    unfenced = set(tables_without(connection, function="embassy.refuse_fenced_write", enabled="A"))
+    return unfenced.isdisjoint(replica_schema.unguarded(connection))
+
+
+def is_guarded(connection: psycopg.Connection[Any]) -> bool:
+    """Whether it is as a replica has to be: guards, and nothing that would fire, refuse or be captured."""
+    return not (
+        replica_schema.unguarded(connection)
+        or connection.execute(_FENCES, (FENCE,)).fetchone()
+        or replica_schema.firing(connection)
+        or let_go(connection, dry=True)
+        or connection.execute(_READ_ONLY).fetchone() == (True,)
+    )
+
+
+def guard(connection: psycopg.Connection[Any]) -> int:
+    """Make it so; returns how many tables are guarded."""
+    let_go(connection)
+    for schema, name in replica_schema.unguarded(connection):
+        in_turn(connection, partial(replica_schema.guard, connection, schema, name))
+    fenced = connection.execute(_FENCES, (FENCE,)).fetchall()
+    for schema, name in fenced:
+        in_turn(connection, partial(release_table, connection, schema, name))
+    replica_schema.forget_enabled(connection)
+    for found in replica_schema.firing(connection):
+        in_turn(connection, partial(replica_schema.silence, connection, found))
+    connection.execute(
+        sql.SQL("ALTER DATABASE {} RESET default_transaction_read_only").format(
+            sql.Identifier(connection.info.dbname)
+        )
+    )
+    return len(fenced)
+
+
+def own_slot(connection: psycopg.Connection[Any], stream: bytes) -> OwnSlot | None:
+    """The slot of its own reign, if it is still there."""
+    row = connection.execute("SELECT pg_catalog.to_regclass('embassy.slot_proof') IS NOT NULL").fetchone()
+    found = connection.execute(_OWN_SLOT, (stream,)).fetchone() if row == (True,) else None
+    return None if found is None else OwnSlot(*found)
+
+
+def drop_own_slot(connection: psycopg.Connection[Any], slot: str) -> None:
+    """Drop it; a producer that still has it is ended, and finds out that it is superseded.
+
+    Raises:
+        TransientError: the producer does not let go.
+    """
+    slots.end_holder(connection, slot)
+    slots.drop_slot(connection, slot)
+
+
+def bundle_of(connection: psycopg.Connection[Any], nonce: bytes) -> Mapping[str, Any] | None:
+    """What was noted of the conflict bundle; None: none was made."""
+    row = connection.execute("SELECT bundle FROM embassy.failback WHERE nonce = %s", (nonce,)).fetchone()
+    return None if row is None else row[0]
+
+
+def note_bundle(
+    connection: psycopg.Connection[Any], *, nonce: bytes, stream: bytes, epoch: int, bundle: Mapping[str, Any]
+) -> None:
+    """Note that what never shipped is kept."""
+    connection.execute(
+        """INSERT INTO embassy.failback (nonce, stream, epoch, bundle) VALUES (%s, %s, %s, %s)
+           ON CONFLICT (nonce) DO UPDATE SET bundle = excluded.bundle, bundled_at = pg_catalog.clock_timestamp()""",
+        (nonce, stream, epoch, json.dumps(bundle)),
+    )
+
+
+def clear(
+    connection: psycopg.Connection[Any], nonce: bytes, touched: Mapping[TableName, Touched] | None
+) -> dict[str, int]:
+    """Take out of the tables what never shipped, and note that their rows are awaited: all of it in one transaction.
+
+    What is left is what the embassy had, too, when it was promoted: so nothing that it wrote since can meet a row of
+    nobody's.
+
+    Args:
+        connection: an administrator's, in autocommit mode.
+        nonce: of the plan that superseded the database.
+        touched: the rows; None: it is not known which, and every table is emptied.
+
+    Returns:
+        How many rows were deleted, by table.
+    """
+    every = {TableName(*found) for found in table_copies.registry_tables(connection)}
+    wanted = (
+        touched if touched is not None and touched.keys() <= every else dict.fromkeys(every, Touched((), None))
+    )
+    deleted = {}
+    with connection.transaction():
+        connection.execute("SET LOCAL session_replication_role = replica")
+        connection.execute("DELETE FROM embassy.awaited_copy")
+        for table, rows in sorted(wanted.items()):
+            deleted[str(table)] = _delete(connection, table, rows)
+            table_copies.await_copy(connection, *table)
+        connection.execute(
+            "UPDATE embassy.failback SET cleared_at = pg_catalog.clock_timestamp() WHERE nonce = %s", (nonce,)
+        )
+    return deleted
+
+
+def is_cleared(connection: psycopg.Connection[Any], nonce: bytes) -> bool:
+    """Whether what never shipped is no longer there."""
+    return connection.execute(
+        "SELECT EXISTS (SELECT FROM embassy.failback WHERE nonce = %s AND cleared_at IS NOT NULL)", (nonce,)
+    ).fetchone() == (True,)
+
+
+def _delete(connection: psycopg.Connection[Any], table: TableName, rows: Touched) -> int:
+    """Delete rows by the text of their keys, as the log shows them: as the types' output functions make it."""
+    name = sql.Identifier(*table)
+    if rows.keys is None:
+        return connection.execute(sql.SQL("DELETE FROM ONLY {}").format(name)).rowcount
+    columns = [sql.Identifier(column) for column in rows.columns]
+    names = [sql.Identifier(f"k{number}") for number in range(len(columns))]
+    matches = sql.SQL(" AND ").join(
+        sql.SQL("pg_catalog.format('%%s', t.{}) = k.{}").format(column, key)
+        for column, key in zip(columns, names, strict=True)
+    )
+    statement = sql.SQL("DELETE FROM ONLY {} t USING pg_catalog.unnest({}) k ({}) WHERE {}").format(
+        name, sql.SQL(", ").join(sql.SQL("%s::text[]") for _ in columns), sql.SQL(", ").join(names), matches
+    )
+    return connection.execute(
+        statement, [list(values) for values in zip(*sorted(rows.keys), strict=True)]
+    ).rowcount
+
+
+def begin(connection: psycopg.Connection[Any], stream: bytes, genesis: Head, *, level: bool) -> bool:
+    """Let a consumer begin: all of it in one transaction; returns whether it was begun now.
+
+    Args:
+        connection: an administrator's, in autocommit mode.
+        stream: the stream.
+        genesis: of the epoch that supersedes the database.
+        level: whether its rows are the source's where that epoch begins; else `clear` has noted what is missing.
+    """
+    with connection.transaction():
+        source_schema.forget_said(connection)
+        for table in _NOTED:
+            connection.execute(sql.SQL("DELETE FROM embassy.{}").format(sql.Identifier(table)))
+        if level:
+            table_copies.await_no_more(connection)
+        else:
+            connection.execute("UPDATE embassy.awaited_copy SET after_copy = 0")
+        return progress_store.succeed(connection, stream, genesis)

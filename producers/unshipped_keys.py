@@ -1,0 +1,106 @@
+"""Which rows a source's unshipped changes touch, by their keys. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from embassy.model.lsn import Lsn
+from embassy.model.relation import Relation, ReplicaIdentity
+from embassy.model.touched import Touched
+from embassy.model.verification import TableName
+from producers import pgoutput_decoder as pgoutput
+from producers.pgoutput_decoder import NULL_ELEMENT, Elements, TypeName
+
+_OWN_SCHEMA = "embassy"
+_ROWS = frozenset({pgoutput.INSERT, pgoutput.UPDATE, pgoutput.DELETE})
+_TRUNCATE = b"T"[0]
+_LENGTH_BYTES = 4
+_KEYS_MOST = 200_000
+"""Of one table: beyond it, a copy of all of it costs less."""
+
+
+def touched_rows(messages: Iterable[bytes], after: Lsn, keys_most: int = _KEYS_MOST) -> dict[TableName, Touched]:
+    """The rows of transactions that end behind a position: their keys before and after each change.
+
+    Of a table whose rows have no key, that was truncated, or of which too many rows were changed, it is all.
+
+    Args:
+        messages: of pgoutput, in their order.
+        after: what ends up to here is left out.
+        keys_most: how many keys of one table are kept.
+    """
+    relations: dict[int, Relation] = {}
+    types: dict[int, TypeName] = {}
+    tally = _Tally(keys_most)
+    transaction: list[tuple[Relation, Elements | None]] = []
+    for message in messages:
+        kind = message[0]
+        if kind == pgoutput.BEGIN:
+            transaction = []
+        elif kind == pgoutput.COMMIT:
+            if pgoutput.decode_commit(message).end_lsn > after:
+                tally.add(transaction)
+        elif kind == pgoutput.RELATION:
+            oid, relation = pgoutput.decode_relation(message, types)
+            relations[oid] = relation
+        elif kind == pgoutput.TYPE:
+            named = pgoutput.decode_type(message)
+            types[named.oid] = named
+        else:
+            transaction += _rows(message, relations)
+    return tally.found
+
+
+def _rows(message: bytes, relations: dict[int, Relation]) -> list[tuple[Relation, Elements | None]]:
+    """The rows that a message is about; None in place of one: all of its table."""
+    if message[0] == _TRUNCATE:
+        return [(relations[oid], None) for oid in pgoutput.decode_truncate(message).oids]
+    if message[0] not in _ROWS:
+        return []
+    change = pgoutput.decode_row_change(message)
+    return [(relations[change.oid], row) for row in (change.old, change.new) if row is not None]
+
+
+class _Tally:
+    """What was touched of each table."""
+
+    def __init__(self, keys_most: int) -> None:
+        self._keys_most = keys_most
+        self._keys: dict[TableName, set[tuple[str, ...]] | None] = {}
+        self._columns: dict[TableName, tuple[str, ...]] = {}
+
+    @property
+    def found(self) -> dict[TableName, Touched]:
+        """So far."""
+        return {
+            name: Touched((), None) if keys is None else Touched(self._columns[name], frozenset(keys))
+            for name, keys in self._keys.items()
+        }
+
+    def add(self, rows: list[tuple[Relation, Elements | None]]) -> None:
+        """Take in what a transaction did."""
+        for relation, row in rows:
+            if relation.schema != _OWN_SCHEMA:
+                self._add(TableName(relation.schema, relation.name), relation, row)
+
+    def _add(self, name: TableName, relation: Relation, row: Elements | None) -> None:
+        keys = self._keys.setdefault(name, set())
+        if keys is None:
+            return
+        columns = tuple(relation.columns[position].name for position in relation.key)
+        key = None if row is None else _key(relation, row)
+        same = self._columns.setdefault(name, columns) == columns
+        if key is None or not same or len(keys) >= self._keys_most:
+            self._keys[name] = None
+        else:
+            keys.add(key)
+
+
+def _key(relation: Relation, row: Elements) -> tuple[str, ...] | None:
+    """The text of a row's key; None if it has none that tells rows apart."""
+    if not relation.key or relation.identity is ReplicaIdentity.FULL:
+        return None
+    values = [row[position] for position in relation.key]
+    if any(value is None or value == NULL_ELEMENT for value in values):
+        return None
+    return tuple(value[_LENGTH_BYTES:].decode("utf-8") for value in values if value is not None)
