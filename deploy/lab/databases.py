@@ -25,8 +25,10 @@ HOME_ROLES: Mapping[str, LiteralString] = {
     PRODUCER: "LOGIN REPLICATION BYPASSRLS IN ROLE pg_read_all_data",
     OWNER: "LOGIN",
     ADMIN: "LOGIN SUPERUSER",
+    CONSUMER: "LOGIN SUPERUSER",  # for the way home, as below
 }
 EMBASSY_ROLES: Mapping[str, LiteralString] = {
+    PRODUCER: "LOGIN REPLICATION BYPASSRLS IN ROLE pg_read_all_data",  # for the way home
     # The consumer replays the source's DDL, grants and ownership: whoever can do that can become superuser anyway.
     CONSUMER: "LOGIN SUPERUSER",
     OWNER: "LOGIN",

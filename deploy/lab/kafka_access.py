@@ -2,8 +2,8 @@
 
 The producer appends to its streams at home and reads them back, to find the head. The bridge reads streams at
 home and appends them abroad, and carries the positions the other way. The consumer reads streams abroad and writes
-positions. Nobody but the administrator makes or drops topics. The group entries are there because librdkafka asks for
-a group even where it only assigns partitions.
+positions. After a promotion each of them stands at the other end. Nobody but the administrator makes or drops topics.
+The group entries are there because librdkafka asks for a group even where it only assigns partitions.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # its package 
 
 from embassy.model.errors import TransientError
 
-HOME_ROLES = ("producer", "bridge", "admin")
-EMBASSY_ROLES = ("bridge", "consumer", "admin")
+HOME_ROLES = ("producer", "bridge", "consumer", "admin")
+EMBASSY_ROLES = ("producer", "bridge", "consumer", "admin")
 
 _READ = (AclOperation.READ, AclOperation.DESCRIBE)
 _WRITE = (AclOperation.WRITE, AclOperation.DESCRIBE)
@@ -32,9 +32,11 @@ _READ_WRITE = (AclOperation.READ, AclOperation.WRITE, AclOperation.DESCRIBE)
 _Topics = Mapping[str, tuple[AclOperation, ...]]
 _HOME: Mapping[str, _Topics] = {
     "producer": {"s-*": _READ_WRITE},
-    "bridge": {"s-*": _READ, "positions": _WRITE},
+    "bridge": {"s-*": _READ_WRITE, "positions": _WRITE},
+    "consumer": {"s-*": _READ},
 }
 _EMBASSY: Mapping[str, _Topics] = {
+    "producer": {"s-*": _READ_WRITE},
     "bridge": {"s-*": _READ_WRITE, "positions": _READ},
     "consumer": {"s-*": _READ, "positions": _WRITE},
 }

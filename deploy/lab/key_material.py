@@ -5,13 +5,14 @@ A real site's keys are made by its people, each on a machine of their own; here 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from deploy.lab import role_configs
 from deploy.lab.layout import Layout
+from deploy.lab.site import HOME
 from deploy.lab.state import LabState
 from embassy.model.lsn import Lsn
 from embassy.wire.enrolment import EnrolmentFile, load_enrolment, stream_id
@@ -46,31 +47,41 @@ def ensure(layout: Layout, state: LabState) -> None:
     layout.keys.mkdir(mode=_OWNER_ONLY, parents=True, exist_ok=True)
     for person in role_configs.OPERATORS:
         _keep(role_configs.operator(layout, person), partial(generate_operator, person=person), load_operator)
-    _keep(role_configs.identity(layout), generate_identity, load_identity)
+    for identity in (role_configs.identity(layout), role_configs.next_identity(layout)):
+        _keep(identity, generate_identity, load_identity)
+    _keep(role_configs.recipient(layout, HOME), generate_recipient, load_recipient)
     for embassy in state.embassies:
         _keep(role_configs.recipient(layout, embassy), generate_recipient, load_recipient)
         _keep(role_configs.embassy_identity(layout, embassy), generate_identity, load_identity)
     for registry in state.registries.values():
-        enrol(layout, registry.stream)
+        enrol(layout, registry.stream, state.embassies)
 
 
-def enrol(layout: Layout, stream: str) -> None:
-    """Let the operators enrol the home producer for a stream, unless they have.
+def enrol(layout: Layout, stream: str, embassies: Iterable[str] = ()) -> None:
+    """Let the operators enrol a stream's writers, unless they have: home, each embassy when it is promoted, home again.
 
     Raises:
         ConfigurationError: there is an enrolment, and it does not hold.
     """
-    path = role_configs.enrolment(layout, stream)
+    home, after = role_configs.identity(layout), role_configs.next_identity(layout)
+    _enrol(layout, stream, role_configs.enrolment(layout, stream), _FIRST_EPOCH, home)
+    for embassy in embassies:
+        path = role_configs.reverse_enrolment(layout, stream, embassy)
+        _enrol(layout, stream, path, _FIRST_EPOCH + 1, role_configs.embassy_identity(layout, embassy))
+    _enrol(layout, stream, role_configs.next_enrolment(layout, stream), _FIRST_EPOCH + 2, after)
+
+
+def _enrol(layout: Layout, stream: str, path: Path, epoch: int, identity: Path) -> None:
     if not path.exists():
         file = EnrolmentFile.draft(
             stream=stream_id(stream),
-            epoch=_FIRST_EPOCH,
-            producer=load_identity(role_configs.identity(layout)).public,
+            epoch=epoch,
+            producer=load_identity(identity).public,
             start_lsn=_SLOT_DECIDES,
         )
         for person in role_configs.OPERATORS[: role_configs.THRESHOLD]:
             file = file.signed(load_operator(role_configs.operator(layout, person)))
-        path.parent.mkdir(mode=_OWNER_ONLY, exist_ok=True)
+        path.parent.mkdir(mode=_OWNER_ONLY, parents=True, exist_ok=True)
         write_new(path, file.render(), mode=0o644)
     load_enrolment(
         path,

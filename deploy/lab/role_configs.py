@@ -38,6 +38,31 @@ def admin_config(layout: Layout, site: str) -> Path:
     return layout.config / f"{site}-admin.toml"
 
 
+def reverse_producer_config(layout: Layout, embassy: str) -> Path:
+    """Where the configuration of a promoted embassy's producer is."""
+    return layout.config / f"{embassy}-producer.toml"
+
+
+def reverse_bridge_config(layout: Layout, embassy: str) -> Path:
+    """Where the configuration of the bridge from an embassy home is."""
+    return layout.config / f"bridge-{embassy}-home.toml"
+
+
+def reverse_consumer_config(layout: Layout, embassy: str) -> Path:
+    """Where the configuration of home's consumer is, for what an embassy sends."""
+    return layout.config / f"home-consumer-{embassy}.toml"
+
+
+def source_admin_config(layout: Layout, embassy: str) -> Path:
+    """Where the configuration of a promoted embassy's administrator is: its databases are sources."""
+    return layout.config / f"{embassy}-source-admin.toml"
+
+
+def replica_admin_config(layout: Layout, embassy: str) -> Path:
+    """Where the configuration of home's administrator is while its databases are an embassy's replicas."""
+    return layout.config / f"home-replica-{embassy}-admin.toml"
+
+
 def write(workshop: Workshop) -> None:
     """Write every role's file anew, with the present ports."""
     state = workshop.file.must_read()
@@ -51,11 +76,88 @@ def write(workshop: Workshop) -> None:
         _write(bridge_config(layout, name), _bridge(layout, state, home, embassy))
         _write(consumer_config(layout, name), _consumer(layout, state, embassy))
         _write(admin_config(layout, name), _admin(layout, state, embassy))
+        _write_reverse(layout, state, home, embassy)
+
+
+def _write_reverse(layout: Layout, state: LabState, home: Site, embassy: Site) -> None:
+    """The same roles with the sites changed about: from an embassy home."""
+    name = embassy.name
+    source = {"dsn": embassy.postgres.dsn(databases.PRODUCER, "{}")}
+    admin_source = {"dsn": embassy.postgres.dsn(databases.ADMIN, "{}")}
+    admin_replica = {"dsn": home.postgres.dsn(databases.ADMIN, "{}")}
+    own_key = {"identity": str(embassy_identity(layout, name))}
+    home_keys = {"identity": str(next_identity(layout)), "recipient": str(recipient(layout, HOME))}
+    contents: dict[Path, dict[str, Value]] = {
+        reverse_producer_config(layout, name): {
+            "site": name,
+            "kafka": {"home": _kafka(embassy, "producer")},
+            "keys": {**own_key, "recipients": [str(public(recipient(layout, HOME)))], **_operators(layout)},
+            "streams": _reverse_streams(layout, state, name, {"source": source}),
+        },
+        reverse_bridge_config(layout, name): {
+            "site": HOME,
+            "kafka": {"home": _kafka(embassy, "bridge"), "foreign": _kafka(home, "bridge")},
+            "keys": _operators(layout),
+            "streams": {
+                registry.stream: _stream(layout, registry.stream, name) for registry in state.registries.values()
+            },
+        },
+        reverse_consumer_config(layout, name): {
+            "site": HOME,
+            "kafka": {"foreign": _kafka(home, "consumer")},
+            "keys": {"recipient": str(recipient(layout, HOME)), **_operators(layout)},
+            "streams": _reverse_streams(
+                layout, state, name, {"replica": {"dsn": home.postgres.dsn(databases.CONSUMER, "{}")}}
+            ),
+        },
+        source_admin_config(layout, name): {
+            "site": name,
+            "kafka": {"home": _kafka(embassy, "admin")},
+            "keys": {**own_key, **_operators(layout)},
+            "promotion": _promotion(),
+            "streams": _reverse_streams(layout, state, name, {"source": admin_source}),
+        },
+        replica_admin_config(layout, name): {
+            "site": HOME,
+            "kafka": {"foreign": _kafka(home, "admin")},
+            "keys": {**home_keys, **_operators(layout)},
+            "promotion": _promotion(),
+            "streams": _reverse_streams(layout, state, name, {"replica": admin_replica, "source": admin_source}),
+        },
+    }
+    for path, content in contents.items():
+        _write(path, content)
+
+
+def _reverse_streams(
+    layout: Layout, state: LabState, embassy: str, ends: Mapping[str, Mapping[str, str]]
+) -> dict[str, Value]:
+    return {
+        name: {
+            **_stream(layout, registry.stream, embassy),
+            **{end: {"dsn": value["dsn"].replace("{}", name)} for end, value in ends.items()},
+        }
+        for name, registry in state.registries.items()
+    }
+
+
+def _promotion() -> dict[str, Value]:
+    return {"application_roles": [databases.OWNER], "reverse_role": databases.PRODUCER}
 
 
 def enrolment(layout: Layout, stream: str) -> Path:
-    """Where a stream's enrolment is."""
+    """Where a stream's enrolment is: that of the epoch that home writes."""
     return layout.keys / "enrolments" / f"{stream}.json"
+
+
+def reverse_enrolment(layout: Layout, stream: str, embassy: str) -> Path:
+    """Where the enrolment is by which an embassy writes a stream once it was promoted, signed beforehand."""
+    return layout.keys / "enrolments" / f"{stream}.{embassy}.json"
+
+
+def next_enrolment(layout: Layout, stream: str) -> Path:
+    """Where the enrolment is by which home writes again, promoted in its turn; it takes the first one's place."""
+    return layout.keys / "enrolments" / "next" / f"{stream}.json"
 
 
 def identity(layout: Layout) -> Path:
@@ -63,9 +165,14 @@ def identity(layout: Layout) -> Path:
     return layout.keys / "home.identity.json"
 
 
-def recipient(layout: Layout, embassy: str) -> Path:
-    """Where an embassy's secret recipient key is."""
-    return layout.keys / f"{embassy}.recipient.json"
+def next_identity(layout: Layout) -> Path:
+    """Where the identity is that home writes with after its return: one that no captor of the first can have."""
+    return layout.keys / "home-next.identity.json"
+
+
+def recipient(layout: Layout, site: str) -> Path:
+    """Where a site's secret recipient key is."""
+    return layout.keys / f"{site}.recipient.json"
 
 
 def embassy_identity(layout: Layout, embassy: str) -> Path:
@@ -88,7 +195,7 @@ def _producer(layout: Layout, state: LabState, home: Site) -> dict[str, Value]:
         "site": HOME,
         "kafka": {"home": _kafka(home, "producer")},
         "keys": {
-            "identity": str(identity(layout)),
+            "identity": [str(identity(layout)), str(next_identity(layout))],
             "recipients": [str(public(recipient(layout, embassy))) for embassy in state.embassies],
             **_operators(layout),
         },
@@ -139,7 +246,7 @@ def _admin(layout: Layout, state: LabState, site: Site) -> dict[str, Value]:
         "site": site.name,
         "kafka": {cluster: _kafka(site, "admin")},
         "keys": {**own, **_operators(layout)},
-        "promotion": {"application_roles": [databases.OWNER]},
+        "promotion": _promotion(),
         "streams": {
             name: {
                 **_stream(layout, registry.stream),
@@ -167,8 +274,9 @@ def _operators(layout: Layout) -> dict[str, Value]:
     }
 
 
-def _stream(layout: Layout, stream: str) -> dict[str, Value]:
-    return {"stream": stream, "enrolment": str(enrolment(layout, stream))}
+def _stream(layout: Layout, stream: str, embassy: str = "") -> dict[str, Value]:
+    path = reverse_enrolment(layout, stream, embassy) if embassy else enrolment(layout, stream)
+    return {"stream": stream, "enrolment": str(path)}
 
 
 def _write(path: Path, content: Mapping[str, Value]) -> None:

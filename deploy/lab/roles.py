@@ -81,3 +81,15 @@ def roles(layout: Layout, state: LabState) -> tuple[Role, ...]:
         found.append(Role(f"bridge {name}", role_configs.bridge_config(layout, name), "bridge", folder))
         found.append(Role(f"consumer {name}", role_configs.consumer_config(layout, name), "consumer", folder))
     return tuple(found)
+
+
+def reverse_roles(layout: Layout, embassy: str) -> tuple[Role, ...]:
+    """The roles of the way home from an embassy: a producer there, a bridge, a consumer at home."""
+    folder = layout.roles
+    return (
+        Role(f"producer {embassy}", role_configs.reverse_producer_config(layout, embassy), "producer", folder),
+        Role(f"bridge {embassy} home", role_configs.reverse_bridge_config(layout, embassy), "bridge", folder),
+        Role(
+            f"consumer home {embassy}", role_configs.reverse_consumer_config(layout, embassy), "consumer", folder
+        ),
+    )

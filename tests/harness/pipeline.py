@@ -25,6 +25,7 @@ from embassy.runtime.failpoints import ENVIRONMENT
 from tests.harness.lab import MakeDatabase
 
 Stage = Literal["producer", "bridge", "consumer"]
+_FORWARD = ("producer", "bridge", "consumer", "home-admin", "embassy-admin")
 STAGES: tuple[Stage, ...] = ("producer", "bridge", "consumer")
 Connection = psycopg.Connection[Any]
 Sections = Mapping[str, Mapping[str, Any]]
@@ -126,6 +127,11 @@ class Pipeline:
             "consumer": role_configs.consumer_config(layout, self.embassy),
             "home-admin": role_configs.admin_config(layout, "home"),
             "embassy-admin": role_configs.admin_config(layout, self.embassy),
+            "reverse-producer": role_configs.reverse_producer_config(layout, self.embassy),
+            "reverse-bridge": role_configs.reverse_bridge_config(layout, self.embassy),
+            "reverse-consumer": role_configs.reverse_consumer_config(layout, self.embassy),
+            "embassy-source-admin": role_configs.source_admin_config(layout, self.embassy),
+            "home-replica-admin": role_configs.replica_admin_config(layout, self.embassy),
         }
         home, abroad = self.lab.home.postgres, self.lab.site(self.embassy).postgres
         ends: dict[str, dict[str, Any]] = {
@@ -134,14 +140,25 @@ class Pipeline:
             "consumer": {"replica": {"dsn": abroad.dsn(databases.CONSUMER, self.names[self.embassy])}},
             "home-admin": {"source": {"dsn": home.dsn(databases.ADMIN, self.names["home"])}},
             "embassy-admin": {"replica": {"dsn": abroad.dsn(databases.ADMIN, self.names[self.embassy])}},
+            "reverse-producer": {"source": {"dsn": abroad.dsn(databases.PRODUCER, self.names[self.embassy])}},
+            "reverse-bridge": {},
+            "reverse-consumer": {"replica": {"dsn": home.dsn(databases.CONSUMER, self.names["home"])}},
+            "embassy-source-admin": {"source": {"dsn": abroad.dsn(databases.ADMIN, self.names[self.embassy])}},
+            "home-replica-admin": {
+                "source": {"dsn": abroad.dsn(databases.ADMIN, self.names[self.embassy])},
+                "replica": {"dsn": home.dsn(databases.ADMIN, self.names["home"])},
+            },
         }
+        back = role_configs.reverse_enrolment(layout, self.stream, self.embassy)
         for role, template in templates.items():
             content = tomllib.loads(template.read_text(encoding="utf-8"))
             content.update({**self.sections, **sections})
             content["streams"] = {
                 self.name: {
                     "stream": self.stream,
-                    "enrolment": str(role_configs.enrolment(layout, self.stream)),
+                    "enrolment": str(
+                        back if role not in _FORWARD else role_configs.enrolment(layout, self.stream)
+                    ),
                     **ends[role],
                 }
             }
@@ -164,12 +181,15 @@ class Pipeline:
             done = self.embassy_command(role, "provision", "apply", *own)
             assert done.returncode == 0, done.stdout + done.stderr
 
-    def start(self, stage: Stage, *, failpoint: str = "", **environment: str) -> RoleProcess:
-        """Start a role."""
+    def start(
+        self, stage: Stage, *, failpoint: str = "", reverse: bool = False, **environment: str
+    ) -> RoleProcess:
+        """Start a role; ``reverse`` is that of the way home."""
+        config = self.config(f"reverse-{stage}" if reverse else stage)
         log = self.folder / f"{stage}-{len(self.running)}.log"
         with log.open("wb") as output:
             popen = subprocess.Popen(
-                [*program(), "-c", str(self.config(stage)), stage, "run"],
+                [*program(), "-c", str(config), stage, "run"],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -179,9 +199,9 @@ class Pipeline:
         self.running.append(found)
         return found
 
-    def start_all(self) -> dict[Stage, RoleProcess]:
+    def start_all(self, *, reverse: bool = False) -> dict[Stage, RoleProcess]:
         """Start the three roles."""
-        return {stage: self.start(stage) for stage in STAGES}
+        return {stage: self.start(stage, reverse=reverse) for stage in STAGES}
 
     def stop(self, role: RoleProcess) -> int:
         """Ask a role to drain and end."""
@@ -270,7 +290,7 @@ def make_pipeline(lab: Lab, make_database: MakeDatabase, tmp_path: Path) -> Iter
             with lab.site(site).postgres.connect(databases.OWNER, name) as connection:
                 connection.execute((_SENTINEL + schema).encode())
         stream = os.urandom(16).hex()
-        key_material.enrol(lab.layout, stream)
+        key_material.enrol(lab.layout, stream, lab.embassies)
         folder = tmp_path / stream[:8]
         folder.mkdir()
         found = Pipeline(lab, folder, "registry", stream, names, embassy, sections or {})

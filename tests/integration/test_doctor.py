@@ -606,7 +606,8 @@ def test_a_cluster_that_does_not_answer_or_is_a_strangers_says_why(lab: Lab, mak
 def producer_config(stream: Pipeline, tmp_path: Path) -> Path:
     """A producer's configuration whose key files are copies that a test may spoil."""
     content = tomllib.loads(stream.config("producer").read_text())
-    content["keys"]["identity"] = str(shutil.copy(content["keys"]["identity"], tmp_path / "identity.json"))
+    own = role_configs.identity(stream.lab.layout)
+    content["keys"]["identity"] = str(shutil.copy(own, tmp_path / "identity.json"))
     content["streams"]["registry"]["enrolment"] = str(
         shutil.copy(content["streams"]["registry"]["enrolment"], tmp_path / "enrolment.json")
     )

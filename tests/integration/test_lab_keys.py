@@ -60,6 +60,8 @@ def test_secrets_are_the_owners_alone(tmp_path: Path, layout: Layout) -> None:
         "anna.operator.json",
         "bert.operator.json",
         "home.identity.json",
+        "home-next.identity.json",
+        "home.recipient.json",
         "embassy-1.identity.json",
         "embassy-1.recipient.json",
     }
