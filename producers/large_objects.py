@@ -66,7 +66,15 @@ class Cadence:
 class LargeObjectSweep:
     """Looks while entered, when it was told that it is time."""
 
-    def __init__(self, name: str, *, dsn: str, stream: bytes, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        dsn: str,
+        stream: bytes,
+        clock: Callable[[], float],
+        carried: Callable[[float], None],
+    ) -> None:
         """Take what it needs; nothing is connected to yet.
 
         Args:
@@ -74,10 +82,12 @@ class LargeObjectSweep:
             dsn: the source's.
             stream: whose looks these are.
             clock: monotonic.
+            carried: told, once all that a look has found is carried, how many seconds ago the look began.
         """
         self._dsn = dsn
         self._stream = stream
         self._clock = clock
+        self._carried = carried
         self._cadence = Cadence()
         self._changes = 0
         self._wanted = threading.Event()
@@ -146,6 +156,8 @@ class LargeObjectSweep:
                     hint="pg_locks: who has embassy.large_object_turn",
                 )
             self._done.wait(_AGAIN_SECONDS)
+        if not behind:
+            self._carried(self._clock() - began)
         self._cadence.looked(began, looked_at, self._changes)
 
     def _tell(self, what: str, **more: object) -> None:

@@ -51,7 +51,10 @@ _AUTHORITY_SECONDS = 10.0
 
 
 class Gauges(tail.Gauges, copier.Gauges, Protocol):
-    """What the stream's loop and its copies tell of themselves."""
+    """What the stream's loop, its copies and its looks for large objects tell of themselves."""
+
+    def large_objects(self, age_seconds: float) -> None:
+        """All that was new in large objects so long ago is in the stream."""
 
 
 class StreamSetup(NamedTuple):
@@ -199,6 +202,7 @@ class StreamProducer:
             dsn=self._setup.source.dsn,
             stream=self._setup.enrolment.stream,
             clock=self._clock,
+            carried=self._gauges.large_objects,
         )
 
     def _copier(self, loop: Tail, desk: CopyDesk) -> Copier:

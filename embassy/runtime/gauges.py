@@ -135,6 +135,8 @@ class ProducerGauges:
         self._limit = metrics.late_gauge(catalogue.SLOT_LIMIT, registry=registry)
         self._active = metrics.gauge(catalogue.SLOT_ACTIVE, registry=registry)
         self._lost = metrics.gauge(catalogue.SLOT_LOST, registry=registry)
+        self._objects = metrics.late_gauge(catalogue.LARGE_OBJECTS, registry=registry)
+        self._wall = wall
         self._link = link
 
     def newest_seconds(self) -> float:
@@ -164,6 +166,10 @@ class ProducerGauges:
                 catalogue.SNAPSHOT_ROWS, registry=self._registry, table=table
             )
         counter.inc(rows)
+
+    def large_objects(self, age_seconds: float) -> None:
+        """All that was new in large objects so long ago is in the stream."""
+        self._objects.set(self._wall() - age_seconds)
 
     def slot(self, reading: SlotReading) -> None:
         """The slot was looked at."""

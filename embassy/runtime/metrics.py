@@ -82,6 +82,9 @@ SLOT_SAFE = _gauge("slot_safe_bytes", "registry", "How much more may be written 
 SLOT_LIMIT = _gauge("slot_limit_bytes", "registry", "Retained and safe bytes together: what the server allows.")
 SLOT_ACTIVE = _gauge("slot_active", "registry", "1 while a session holds the slot.")
 SLOT_LOST = _gauge("slot_lost", "registry", "1 if the slot is gone or invalidated: the stream needs a resync.")
+LARGE_OBJECTS = _gauge(
+    "large_objects_timestamp_seconds", "registry", "What was new in large objects by then is in the stream."
+)
 SNAPSHOT_ROWS = _counter(
     "snapshot_rows_total", "registry table", "Rows of a table that is copied, in home's Kafka."
 )
@@ -130,7 +133,7 @@ CATALOGUE: tuple[Metric, ...] = (
     *(BRIDGE_CONNECTED, IGNORED, DUPLICATES, GAPS, APPLY_HALTED, FROZEN, APPLY_DELAY, REPLAYED),
     *(VERIFY_ROWS, VERIFY_SUCCESS),
     *(EPOCH, WRITABLE, OPERATION_STEP_START),
-    *(SLOT_RETAINED, SLOT_SAFE, SLOT_LIMIT, SLOT_ACTIVE, SLOT_LOST, SNAPSHOT_ROWS),
+    *(SLOT_RETAINED, SLOT_SAFE, SLOT_LIMIT, SLOT_ACTIVE, SLOT_LOST, LARGE_OBJECTS, SNAPSHOT_ROWS),
 )
 
 
