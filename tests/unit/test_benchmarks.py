@@ -8,16 +8,28 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import bridging, capacity, delay, flat, idle, pgbench, snapshot
+from benchmarks import bridging, capacity, delay, flat, idle, pgbench, regress, snapshot
 from benchmarks.carrying import LOADS
 from benchmarks.flat import Sample, slices
 from deploy.lab.registries_file import read_registries
+from embassy.model.errors import ConfigurationError
 
 
-@pytest.mark.parametrize("command", [bridging.main, delay.main, flat.main, idle.main, pgbench.main, snapshot.main])
+@pytest.mark.parametrize(
+    "command", [bridging.main, delay.main, flat.main, idle.main, pgbench.main, regress.main, snapshot.main]
+)
 def test_a_benchmark_explains_itself(command: click.Command) -> None:
     done = CliRunner().invoke(command, ["--help"])
     assert done.exit_code == 0, done.output
+
+
+def test_regression_scripts_come_in_the_order_of_their_schedule(tmp_path: Path) -> None:
+    (tmp_path / "parallel_schedule").write_text(
+        "# first\ntest: test_setup\n\n# together\ntest: boolean char\ntest: enum\n"
+    )
+    assert regress.schedule(tmp_path) == ["test_setup", "boolean", "char", "enum"]
+    with pytest.raises(ConfigurationError, match="cannot read the schedule"):
+        regress.schedule(tmp_path / "elsewhere")
 
 
 def test_each_load_of_the_bridge_has_a_registry() -> None:
