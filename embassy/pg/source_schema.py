@@ -30,9 +30,10 @@ _SCRIPTS = (
 """Executed in this order."""
 _SAID = (
     *("heartbeat", "copy_place", "table_copy", "ddl", "ddl_rows", "sequence_state", "verify_message"),
-    *("large_object_change", "large_object_state"),
+    *("large_object_change", "large_object_state", "large_object_look"),
 )
-"""What a source says of itself; ``stream`` and ``fence`` name beginnings and plans, which never repeat, and stay."""
+"""What a source says of itself, and which large objects it has looked at: a new replica gets them all. ``stream`` and
+``fence`` name beginnings and plans, which never repeat, and stay."""
 _GRANTS = """
 GRANT USAGE ON SCHEMA embassy TO {role};
 GRANT SELECT ON ALL TABLES IN SCHEMA embassy TO {role};
