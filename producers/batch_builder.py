@@ -14,6 +14,7 @@ from embassy.model.batch import Batch, Transaction
 from embassy.model.errors import IntegrityError
 from embassy.model.lsn import ZERO
 from embassy.model.own_tables import HEARTBEAT, VERIFY_MESSAGES
+from embassy.model.relation import Relation
 from producers import pgoutput_decoder as pgoutput
 from producers.last_of_batch import LastOfBatch
 from producers.open_batch import OpenBatch
@@ -33,6 +34,7 @@ class Relations:
         self._batch = batch
         self._types: dict[int, TypeName] = {}
         self._tables: dict[bytes, TableChanges] = {}
+        self._oids: dict[Relation, list[int]] = {}
         self.takers: dict[bytes, TakePieces] = {}
         """What takes a message that is split at its short values, by the first piece."""
         self.ddl: set[bytes] = set()
@@ -64,11 +66,16 @@ class Relations:
             self.heart = oid
         kind = LastOfBatch if (relation.schema, relation.name) == VERIFY_MESSAGES else TableChanges
         table = self._tables[oid] = kind(relation, self._batch)
+        self._oids.setdefault(relation, []).append(number)
         self.ddl.discard(oid)
         if relation.is_ddl:
             self.ddl.add(oid)
         else:
             self.takers |= table.takers(oid)
+
+    def oids_of(self, relation: Relation) -> Sequence[int]:
+        """The oids of the tables that were ever described like this; several, if one has taken another's name."""
+        return self._oids.get(relation, ())
 
     def __getitem__(self, oid: bytes) -> TableChanges:
         """The table of an oid, in pgoutput's form.

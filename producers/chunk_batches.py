@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from embassy.model.batch import Batch, Operation, Segment, Transaction
 from embassy.model.relation import Relation, ReplicaIdentity
@@ -28,14 +28,21 @@ def piece_batch(offer: Offer, piece: bytes, part: int, transaction: Transaction,
     return Batch((offer.relation,), (), b"", transactions, part, complete=last, chunk=chunk)
 
 
-def moved_in_part(batch: Batch, unfinished: Unfinished) -> Iterator[tuple[Relation, dict[str, str]]]:
+def moved_in_part(
+    batch: Batch, unfinished: Unfinished, oids_of: Callable[[Relation], Sequence[int]]
+) -> Iterator[tuple[int, Relation, list[str]]]:
     """Rows of unfinished tables whose key was changed by an update that did not send them whole.
 
     If the old key is not copied yet, the replica has nothing to make the new row of, and the walk may be past it. So
     each is asked for by itself, before the update is in the stream. Under REPLICA IDENTITY FULL tables are copied whole.
 
+    Args:
+        batch: what is about to be shipped.
+        unfinished: which tables and rows are still to be copied.
+        oids_of: the oids of tables that the source describes like this.
+
     Returns:
-        For each the table, and its new key by column.
+        For each the table's oid and description, and its new key in the order of the description's.
     """
     for segment in batch.segments:
         relation = batch.relations[segment.relation]
@@ -44,20 +51,20 @@ def moved_in_part(batch: Batch, unfinished: Unfinished) -> Iterator[tuple[Relati
             and segment.key
             and len(segment.columns) < len(relation.columns)
             and relation.identity is not ReplicaIdentity.FULL
-            and (relation.schema, relation.name) in unfinished
         ):
-            yield from _moved(segment, relation, unfinished[relation.schema, relation.name])
+            for oid in oids_of(relation):
+                if oid in unfinished:
+                    for key in _moved(segment, unfinished[oid]):
+                        yield oid, relation, key
 
 
-def _moved(
-    segment: Segment, relation: Relation, awaited: frozenset[tuple[str, ...]] | None
-) -> Iterator[tuple[Relation, dict[str, str]]]:
+def _moved(segment: Segment, awaited: frozenset[tuple[str, ...]] | None) -> Iterator[list[str]]:
     old = dict(zip(segment.key, map(_values, segment.old), strict=True))
     # a value of the key that was not sent is the old one
     new = old | dict(zip(segment.columns, map(_values, segment.values), strict=True))
     for row in range(segment.rows):
         if awaited is None or tuple(sorted(values[row] for values in old.values())) in awaited:
-            yield relation, {relation.columns[column].name: new[column][row] for column in segment.key}
+            yield [new[column][row] for column in segment.key]
 
 
 def _values(column: bytes) -> Sequence[str]:

@@ -25,7 +25,7 @@ from embassy.pg.table_copies import WantedCopy
 from embassy.runtime import failpoints
 from embassy.runtime.failpoints import failpoint
 from producers.copy_desk import CopyDesk, InTopic, Noted, Renewed, Unfinished
-from producers.table_reader import TableReader
+from producers.table_reader import TableAlteredError, TableReader
 
 _POLL_SECONDS = 1.0
 _RETRY_SECONDS = 5.0
@@ -33,7 +33,10 @@ _JOIN_SECONDS = 10.0
 _ROWS_AT_ONCE = 500
 _APPLICATION = "embassy-copy"
 
-_Table = tuple[str, str]
+_Table = int
+"""A table's oid: its name may change while it is copied, and two readers at once would be at odds about it."""
+_Round = tuple[int, int]
+"""A copy's number, and which of its beginnings."""
 
 
 class Gauges(Protocol):
@@ -84,7 +87,7 @@ class Copier:
         self._at_work = False
         self._noted: InTopic | Renewed | None = None
         self._running: dict[_Table, threading.Thread] = {}
-        self._read: set[int] = set()
+        self._read: set[_Round] = set()
         self._rest_until: dict[_Table, float] = {}
         self._told: dict[_Table, str] = {}
         self._log = structlog.get_logger(component="producer", stream=name)
@@ -170,9 +173,11 @@ class Copier:
                 self._look_at = 0.0
 
     def _look(self, connection: psycopg.Connection[Any]) -> list[WantedCopy]:
+        row = connection.execute("SELECT pg_catalog.to_regclass('embassy.ddl')::oid::bigint").fetchone()
+        self._desk.ddl_oid = row[0].to_bytes(4, "big") if row and row[0] else b""
         wanted = table_copies.unfinished(connection)
         self._desk.unfinished = _unfinished(wanted)
-        self._read &= {copy.copy for copy in wanted}
+        self._read &= {(copy.copy, copy.round) for copy in wanted}
         return wanted
 
     def _renew(self, connection: psycopg.Connection[Any], before: Head, after: Head) -> None:
@@ -183,17 +188,17 @@ class Copier:
         _, offer, sequence = noted
         if noted.how is Noted.ACKNOWLEDGED:
             note = offer.note._replace(ahead_sequence=sequence)
-            mine = all(table_copies.note(connection, self._incarnation, copy, note) for copy in offer.copies)
+            answers = [table_copies.note(connection, self._incarnation, copy, note) for copy in offer.copies]
             failpoint(failpoints.PRODUCER_AFTER_COPY_NOTED)
             self._gauges.copied(str(offer.relation), offer.chunk.rows)
             self._look_at = 0.0 if offer.note.done else self._look_at
-            if offer.note.done and mine and not offer.single_rows:
+            if offer.note.done and answers == [True] and not offer.single_rows:
                 self._log.info("a table is copied", table=str(offer.relation), rows=offer.note.rows)
         else:
-            mine = all(
+            answers = [
                 table_copies.make_sure(connection, self._incarnation, copy, offer.note) for copy in offer.copies
-            )
-        if not mine:
+            ]
+        if False in answers:
             self._desk.failure = TransientError(
                 "another producer works on this stream's copies", place=str(offer.relation)
             )
@@ -203,8 +208,8 @@ class Copier:
         self._running = {table: thread for table, thread in self._running.items() if thread.is_alive()}
         jobs: dict[_Table, list[WantedCopy]] = {}
         for copy in sorted(wanted, key=lambda copy: copy.moved):
-            if copy.copy not in self._read:
-                job = jobs.setdefault((copy.schema, copy.name), [])
+            if (copy.copy, copy.round) not in self._read:
+                job = jobs.setdefault(copy.oid, [])
                 if not job or (copy.moved and job[0].moved and len(job) < _ROWS_AT_ONCE):
                     job.append(copy)
         for table, job in jobs.items():
@@ -219,7 +224,7 @@ class Copier:
     # ------------------------------------------------------------------ a reader's thread
 
     def _copy(self, table: _Table, job: list[WantedCopy]) -> None:
-        place = ".".join(table)
+        place = f"{job[0].schema}.{job[0].name}"
         try:
             with passing(place), connect(self._dsn, application_name=_APPLICATION, autocommit=True) as connection:
                 if not job[0].moved:
@@ -227,7 +232,9 @@ class Copier:
                         "a table is being copied", table=place, copy=job[0].copy, rows_before=job[0].rows
                     )
                 TableReader(connection, self._desk, job, self._tuning.chunk_bytes, self._beat).run()
-            self._read |= {copy.copy for copy in job}
+            self._read |= {(copy.copy, copy.round) for copy in job}
+        except TableAlteredError:
+            self._log.info("a table was altered while it is copied", table=place, copy=job[0].copy)
         except EmbassyError as error:
             self._rest_until[table] = time.monotonic() + _RETRY_SECONDS
             said = str(error)
@@ -237,12 +244,11 @@ class Copier:
 
 
 def _unfinished(wanted: list[WantedCopy]) -> Unfinished:
-    found: dict[tuple[str, str], frozenset[tuple[str, ...]] | None] = {}
+    found: dict[int, frozenset[tuple[str, ...]] | None] = {}
     for copy in wanted:
-        table = (copy.schema, copy.name)
-        known = found.get(table, frozenset())
+        known = found.get(copy.oid, frozenset())
         if copy.from_key and copy.from_key == copy.to_key and known is not None:
-            found[table] = known | {tuple(sorted(copy.from_key))}
+            found[copy.oid] = known | {tuple(sorted(copy.from_key))}
         else:
-            found[table] = None
+            found[copy.oid] = None
     return found

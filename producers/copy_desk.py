@@ -24,14 +24,15 @@ from producers.chunk_rows import Key
 from producers.copy_window import CopyWindow, Snapshot
 
 _TRUNCATE = b"T"[0]
+_INSERT = b"I"[0]
 _ROW_KINDS = b"IUD"
 _POLL_SECONDS = 0.5
 PIECES_AHEAD = 2
 _FAR = Lsn((1 << 64) - 1)
 
 
-Unfinished = Mapping[tuple[str, str], frozenset[tuple[str, ...]] | None]
-"""By table the keys, each sorted, of rows that are still to be copied; None: any of its rows may be."""
+Unfinished = Mapping[int, frozenset[tuple[str, ...]] | None]
+"""By the table's oid the keys, each sorted, of rows that are still to be copied; None: any of its rows may be."""
 
 
 class Fate(Enum):
@@ -100,6 +101,8 @@ class CopyDesk:
         """Tables with copies that are not done; replaced whole by the readers."""
         self.notes: queue.Queue[InTopic | Renewed | None] = queue.Queue()
         """What the topic has; for the clerk to write down. None: look whether a copy is wanted."""
+        self.ddl_oid = b""
+        """Of the table whose rows are statements, as pgoutput writes it; empty if DDL is not in the stream."""
         self.failure: EmbassyError | None = None
         self._closed = threading.Event()
         self._lock = threading.Lock()
@@ -215,7 +218,12 @@ class CopyDesk:
 
     def delivered(self, xid: int, messages: Sequence[bytes]) -> None:
         """Note what a transaction, or a part of it, has done to the tables that are copied; in commit order."""
+        altered = bool(self.ddl_oid) and any(
+            message[0] == _INSERT and message[1:5] == self.ddl_oid for message in messages
+        )
         for oid, window in self._windows.items():
+            if altered:
+                window.altered(xid)
             mine = [message for message in messages if _concerns(message, oid)]
             if mine:
                 window.delivered(xid, mine)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 import psycopg
@@ -83,31 +84,42 @@ class CopyLane:
         """Whether to receive message by message: a place that must not be passed is near."""
         return self._desk.careful_until - reached < _NEAR_BYTES if self._desk.busy else False
 
-    def before_ship(self, batch: Batch) -> None:
+    def before_ship(self, batch: Batch, oids_of: Callable[[Relation], Sequence[int]]) -> None:
         """Ask for the rows that only a chunk can bring, before the update that makes them necessary is in the stream.
+
+        Args:
+            batch: what is about to be shipped.
+            oids_of: the oids of tables that the source describes like this; names may have changed since.
 
         Raises:
             TransientError: the source does not answer.
         """
         if not self._desk.unfinished:
             return
-        moved = list(moved_in_part(batch, self._desk.unfinished))
+        moved = list(moved_in_part(batch, self._desk.unfinished, oids_of))
         if moved:
             with (
                 passing("copies"),
                 connect(self._dsn, application_name="embassy-copy", autocommit=True) as session,
             ):
-                for relation, values in moved:
-                    self._ask_for(session, relation, values)
+                for oid, relation, key in moved:
+                    self._ask_for(session, oid, relation, key)
             failpoint(failpoints.PRODUCER_AFTER_ROW_REQUESTED)
 
     @staticmethod
-    def _ask_for(session: psycopg.Connection[object], relation: Relation, values: dict[str, str]) -> None:
-        table = copy_source.find(session, relation.schema, relation.name)
-        if table is None or not table.key:
-            return  # it is copied whole
-        key = [values[table.relation.columns[position].name] for position in table.key]
-        table_copies.request(session, relation.schema, relation.name, key, key, reason=table_copies.MOVED)
+    def _ask_for(session: psycopg.Connection[object], oid: int, relation: Relation, key: list[str]) -> None:
+        """Ask for a row under the name that its table has now. If its key was changed since, its copy begins anew."""
+        while (table := copy_source.named(session, oid)) is not None and table.key:  # else gone, or copied whole
+            now = table.relation
+            positions = sorted(table.key)
+            if [now.columns[i].type_oid for i in positions] != [
+                relation.columns[i].type_oid for i in relation.key
+            ]:
+                return
+            ordered = [key[positions.index(position)] for position in table.key]
+            with suppress(psycopg.errors.UndefinedTable):  # it was renamed just now
+                table_copies.request(session, now.schema, now.name, ordered, ordered, reason=table_copies.MOVED)
+                return
 
     def acknowledged(self, number: int) -> None:
         """The cluster has everything up to this append."""

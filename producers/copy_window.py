@@ -48,7 +48,7 @@ class Snapshot(NamedTuple):
 class _Delivered(NamedTuple):
     xid: int
     messages: Sequence[bytes] | None
-    """Its changes of the table, in order; None: too many to keep."""
+    """Its changes of the table, in order; None: too many to keep, or no changes of rows."""
 
 
 class CopyWindow:
@@ -67,6 +67,10 @@ class CopyWindow:
         else:
             self._bytes += size
             self._kept.append(_Delivered(xid, messages))
+
+    def altered(self, xid: int) -> None:
+        """A transaction that executed DDL was delivered: what was read before it is of another shape, or table."""
+        self._kept.append(_Delivered(xid, None))
 
     def forget_seen(self, snapshot: Snapshot) -> None:
         """Let go of what a snapshot sees: every later one sees it too."""

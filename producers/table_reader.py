@@ -15,7 +15,7 @@ import psycopg
 
 from embassy.model.batch import Chunk
 from embassy.model.errors import TransientError
-from embassy.pg import copy_source
+from embassy.pg import copy_source, table_copies
 from embassy.pg.copy_source import CopiedTable, Moment, Range
 from embassy.pg.table_copies import CopyNote, WantedCopy
 from embassy.runtime import failpoints
@@ -29,6 +29,10 @@ _GROWTH = 4
 _CUT_AT = 4
 """A chunk that has grown to so many times its size is cut there."""
 _PUT_SECONDS = 0.5
+
+
+class TableAlteredError(TransientError):
+    """The table is gone, has another name or is walked otherwise: its copy goes on as what it is now."""
 
 
 class TableReader:
@@ -59,12 +63,11 @@ class TableReader:
         """Read until the last chunk is in the stream.
 
         Raises:
+            TableAlteredError: the table is no longer what was asked for.
             TransientError: the stream's loop has ended.
             RefusedError: the table may not be read.
         """
-        wanted = self._wanted
-        table = copy_source.find(self._connection, wanted.schema, wanted.name)
-        oid = 0 if table is None else table.oid
+        oid = self._wanted.oid
         self._desk.open_window(oid)
         try:
             self._unproven = copy_source.writers(self._connection, oid)
@@ -80,9 +83,7 @@ class TableReader:
         if table is not None and not table.key:
             return self._whole()
         with copy_source.reading(self._connection, wanted.schema, wanted.name) as found:
-            offer = None if found is None else self._read(*found)
-        if offer is None:
-            return self._gone()
+            offer = self._read(*self._unaltered(found))
         failpoint(failpoints.PRODUCER_AFTER_CHUNK_READ)
         self._desk.put(offer)
         self._beat(self._connection)  # a commit behind it, so that the stream comes past it at once
@@ -129,7 +130,9 @@ class TableReader:
             columns=tuple(range(len(table.relation.columns))),
             copy_text=text,
         )
-        note = CopyNote(last, 0, self._rows + rows, self._bytes + len(text), table.rows_expected, done)
+        note = CopyNote(
+            last, 0, self._rows + rows, self._bytes + len(text), table.rows_expected, done, wanted.round
+        )
         return self._offer(table, moment, chunk, note)
 
     def _offer(self, table: CopiedTable, moment: Moment, chunk: Chunk, note: CopyNote) -> Offer:
@@ -154,9 +157,16 @@ class TableReader:
         wanted = self._chunk_bytes * rows // size if size else self._limit * _GROWTH
         self._limit = max(_LEAST_ROWS, min(wanted, self._limit * _GROWTH, _MOST_ROWS))
 
-    def _gone(self) -> bool:
-        """The table was dropped: nothing is left to be copied."""
-        raise TransientError("the table is gone", place=f"{self._wanted.schema}.{self._wanted.name}")
+    def _unaltered(self, found: tuple[CopiedTable, Moment] | None) -> tuple[CopiedTable, Moment]:
+        """What was found under the table's name, if it is the one that was asked for, and walked as it was then."""
+        wanted = self._wanted
+        if (
+            found is None
+            or found[0].oid != wanted.oid
+            or table_copies.walk(self._connection, wanted.oid) != wanted.walk
+        ):
+            raise TableAlteredError("the table was altered", place=f"{wanted.schema}.{wanted.name}")
+        return found
 
     # ------------------------------------------------------------------ as a whole
 
@@ -171,9 +181,7 @@ class TableReader:
 
         try:
             with copy_source.reading(self._connection, wanted.schema, wanted.name, hold) as found:
-                if found is None:
-                    return self._gone()
-                table, moment = found
+                table, moment = self._unaltered(found)
                 chunk = Chunk(
                     relation=0,
                     by_range=True,
@@ -186,7 +194,9 @@ class TableReader:
                     columns=tuple(range(len(table.relation.columns))),
                     copy_text=b"",
                 )
-                offer = self._offer(table, moment, chunk, CopyNote((), 0, 0, 0, table.rows_expected, done=True))
+                offer = self._offer(
+                    table, moment, chunk, CopyNote((), 0, 0, 0, table.rows_expected, done=True, round=wanted.round)
+                )
                 offer.pieces = queue.Queue(PIECES_AHEAD)
                 self._desk.put(offer)
                 self._desk.release()

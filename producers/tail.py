@@ -286,7 +286,7 @@ class Tail:
         failpoint(failpoints.PRODUCER_BETWEEN_PARTS)
 
     def _ship(self, batch: Batch, resume_lsn: Lsn) -> None:
-        self._copies.before_ship(batch)
+        self._copies.before_ship(batch, self._builder.relations.oids_of)
         encoded = self._encoder.encode(batch)
         self._gauges.captured(batch, len(encoded))
         number = -1

@@ -142,6 +142,17 @@ def find(connection: psycopg.Connection[Any], schema: str, name: str) -> CopiedT
     )
 
 
+def named(connection: psycopg.Connection[Any], oid: int) -> CopiedTable | None:
+    """The table of that oid, under the name that it has now; None if there is none with rows of its own."""
+    row = connection.execute(
+        """SELECT n.nspname, c.relname FROM pg_catalog.pg_class c
+           JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = %s""",
+        (oid,),
+    ).fetchone()
+    found = None if row is None else find(connection, *row)
+    return found if found is not None and found.oid == oid else None
+
+
 def writers(connection: psycopg.Connection[Any], oid: int) -> frozenset[int]:
     """The transactions that have written to the table, as far as a new snapshot does not see them yet."""
     return frozenset(xid for (xid,) in connection.execute(_WRITERS, (oid,)))

@@ -13,8 +13,9 @@ MOVED = "its key changed while its table was copied"
 
 _UNFINISHED = """
 SELECT c.copy, c.schema_name, c.table_name, c.from_key, c.to_key, coalesce(p.ahead_key, p.sure_key), c.rows_copied,
-       c.bytes_copied, c.reason
-FROM embassy.table_copy c LEFT JOIN embassy.copy_place p ON p.copy = c.copy
+       c.bytes_copied, c.reason, t.relation::bigint, t.walk, t.round
+FROM embassy.table_copy c JOIN embassy.copied_table t ON t.copy = c.copy
+LEFT JOIN embassy.copy_place p ON p.copy = c.copy
 WHERE c.state <> 'done' ORDER BY c.copy"""
 
 
@@ -48,6 +49,12 @@ class WantedCopy(NamedTuple):
     bytes: int
     moved: bool
     """Whether it is of a single row whose key has changed."""
+    oid: int
+    """The table's, whatever its name is."""
+    walk: str
+    """See `walk`."""
+    round: int
+    """How often it has begun: a table whose key is changed meanwhile is copied from its first row."""
 
     @property
     def whole(self) -> bool:
@@ -65,12 +72,18 @@ class CopyNote(NamedTuple):
     bytes: int
     rows_expected: int
     done: bool
+    round: int
+    """Of the copy: see `WantedCopy`."""
 
 
 def unfinished(connection: psycopg.Connection[Any]) -> list[WantedCopy]:
-    """The copies that are not done, oldest first; none where the product is not provisioned for them."""
-    if connection.execute("SELECT pg_catalog.to_regclass('embassy.copy_place') IS NULL").fetchone() == (True,):
+    """The copies that are not done, oldest first; none where the product is not provisioned for them.
+
+    They are what their tables have become by now; whatever has happened to those is noted.
+    """
+    if connection.execute("SELECT pg_catalog.to_regclass('embassy.copied_table') IS NULL").fetchone() == (True,):
         return []
+    connection.execute("SELECT embassy.follow_copies()")
     return [
         WantedCopy(
             copy,
@@ -82,9 +95,16 @@ def unfinished(connection: psycopg.Connection[Any]) -> list[WantedCopy]:
             rows,
             size,
             reason == MOVED and from_key == to_key,
+            *which,
         )
-        for copy, schema, name, from_key, to_key, at, rows, size, reason in connection.execute(_UNFINISHED)
+        for copy, schema, name, from_key, to_key, at, rows, size, reason, *which in connection.execute(_UNFINISHED)
     ]
+
+
+def walk(connection: psycopg.Connection[Any], oid: int) -> str:
+    """By what a table is walked now; places in it are worth something only as long as that stays."""
+    row = connection.execute("SELECT coalesce(embassy.copy_walk(%s), '')", (oid,)).fetchone()
+    return "" if row is None else str(row[0])
 
 
 def request(
@@ -126,13 +146,18 @@ def number_on(connection: psycopg.Connection[Any]) -> None:
     )
 
 
-def note(connection: psycopg.Connection[Any], mine: bytes, copy: int, noted: CopyNote) -> bool:
-    """Note what the topic has acknowledged; False if another producer has taken over."""
+def note(connection: psycopg.Connection[Any], mine: bytes, copy: int, noted: CopyNote) -> bool | None:
+    """Note what the topic has acknowledged.
+
+    Returns:
+        False if another producer has taken over, None if the copy has ended or was begun anew meanwhile.
+    """
     row = connection.execute(
-        "SELECT embassy.note_copy(%s, %s, %s, %s, %s, %s, %s, %s)",
+        "SELECT embassy.note_copy(%s, %s, %s, %s, %s, %s, %s, %s, %s)",
         (
             mine,
             copy,
+            noted.round,
             list(noted.ahead_key),
             noted.ahead_sequence,
             noted.rows,
@@ -141,16 +166,16 @@ def note(connection: psycopg.Connection[Any], mine: bytes, copy: int, noted: Cop
             noted.done,
         ),
     ).fetchone()
-    return row == (True,)
+    return None if row is None else row[0]
 
 
-def make_sure(connection: psycopg.Connection[Any], mine: bytes, copy: int, noted: CopyNote) -> bool:
-    """Note what is in the topic for good; False if another producer has taken over."""
+def make_sure(connection: psycopg.Connection[Any], mine: bytes, copy: int, noted: CopyNote) -> bool | None:
+    """Note what is in the topic for good; returns what `note` does."""
     row = connection.execute(
-        "SELECT embassy.confirm_copy(%s, %s, %s, %s, %s, %s)",
-        (mine, copy, list(noted.ahead_key), noted.rows, noted.bytes, noted.done),
+        "SELECT embassy.confirm_copy(%s, %s, %s, %s, %s, %s, %s)",
+        (mine, copy, noted.round, list(noted.ahead_key), noted.rows, noted.bytes, noted.done),
     ).fetchone()
-    return row == (True,)
+    return None if row is None else row[0]
 
 
 class CopyState(NamedTuple):

@@ -43,6 +43,28 @@ CREATE TABLE IF NOT EXISTS embassy.copy_place (
     ahead_sequence bigint
 );
 
+-- Which table each copy is of, whatever its name is now, and how it was walked when the copy was begun for the round-th time.
+CREATE TABLE IF NOT EXISTS embassy.copied_table (
+    copy bigint PRIMARY KEY REFERENCES embassy.table_copy ON DELETE CASCADE,
+    relation oid NOT NULL,
+    walk text NOT NULL,
+    round integer NOT NULL DEFAULT 1
+);
+
+-- By what a table is walked: its replica identity and the key's columns. Bounds and places mean nothing in another walk.
+CREATE OR REPLACE FUNCTION embassy.copy_walk(relation oid) RETURNS text
+LANGUAGE sql STABLE SET search_path = '' AS $$
+    SELECT c.relreplident::text || coalesce((
+        SELECT pg_catalog.string_agg(pg_catalog.format(' %s:%s:%s', k.number, a.atttypid, a.attcollation), '' ORDER BY k.position)
+        FROM pg_catalog.pg_index i
+        CROSS JOIN LATERAL pg_catalog.unnest((i.indkey::int2[])[0:i.indnkeyatts - 1])
+            WITH ORDINALITY AS k (number, position)
+        JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.number
+        WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate
+          AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END), '')
+    FROM pg_catalog.pg_class c WHERE c.oid = relation
+$$;
+
 -- Ask for a table's rows, or those of a range of keys (the columns of its replica identity, in the order of its index,
 -- as text). A whole copy that is still to be finished is not asked for twice. Returns its number.
 CREATE OR REPLACE FUNCTION embassy.request_copy(
@@ -67,9 +89,79 @@ BEGIN
         VALUES (request_copy.schema_name, request_copy.table_name, request_copy.from_key, request_copy.to_key,
                 request_copy.reason)
         RETURNING copy INTO found;
+        INSERT INTO embassy.copied_table (copy, relation, walk)
+        SELECT found, c.oid, embassy.copy_walk(c.oid)
+        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = request_copy.schema_name AND c.relname = request_copy.table_name;
     END IF;
     RETURN found;
 END
+$$;
+
+-- Unfinished copies follow what is done to their tables. A table that is renamed is copied on under its new name; the copy
+-- of one that is dropped is over; and a table that is walked otherwise than before is copied from its first row, for ranges
+-- of the old key are none of the new one. The event trigger calls this within the transaction that alters a table, so that
+-- the stream brings both at one place; the producer calls it for what no trigger has seen.
+CREATE OR REPLACE FUNCTION embassy.follow_copies() RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+DECLARE
+    altered record;
+    begun bigint;
+BEGIN
+    IF NOT EXISTS (SELECT FROM embassy.table_copy WHERE state <> 'done') THEN
+        RETURN;
+    END IF;
+    INSERT INTO embassy.copied_table (copy, relation, walk)                 -- asked for before this was kept
+    SELECT c.copy, r.oid, embassy.copy_walk(r.oid)
+    FROM embassy.table_copy c
+    JOIN pg_catalog.pg_namespace n ON n.nspname = c.schema_name
+    JOIN pg_catalog.pg_class r ON r.relnamespace = n.oid AND r.relname = c.table_name
+    WHERE c.state <> 'done' AND NOT EXISTS (SELECT FROM embassy.copied_table t WHERE t.copy = c.copy)
+    ON CONFLICT DO NOTHING;
+    PERFORM embassy.end_copy(c.copy, 'the table is gone')
+    FROM embassy.table_copy c
+    WHERE c.state <> 'done' AND NOT EXISTS (
+        SELECT FROM embassy.copied_table t JOIN pg_catalog.pg_class r ON r.oid = t.relation
+        WHERE t.copy = c.copy AND r.relkind = 'r' AND r.relpersistence = 'p');
+    UPDATE embassy.table_copy c SET schema_name = n.nspname, table_name = r.relname
+    FROM embassy.copied_table t
+    JOIN pg_catalog.pg_class r ON r.oid = t.relation JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
+    WHERE c.copy = t.copy AND c.state <> 'done' AND (c.schema_name, c.table_name) <> (n.nspname, r.relname);
+    FOR altered IN
+        SELECT t.relation, c.schema_name, c.table_name,
+               min(c.copy) FILTER (WHERE c.from_key IS NULL AND c.to_key IS NULL) AS whole
+        FROM embassy.table_copy c JOIN embassy.copied_table t ON t.copy = c.copy
+        WHERE c.state <> 'done'
+        GROUP BY 1, 2, 3 HAVING bool_or(t.walk <> embassy.copy_walk(t.relation))
+    LOOP
+        begun := altered.whole;
+        PERFORM embassy.end_copy(c.copy, 'the key was changed, and the whole table is copied')
+        FROM embassy.table_copy c JOIN embassy.copied_table t ON t.copy = c.copy
+        WHERE c.state <> 'done' AND t.relation = altered.relation AND c.copy IS DISTINCT FROM begun;
+        IF begun IS NULL THEN
+            PERFORM embassy.request_copy(altered.schema_name, altered.table_name,
+                                         reason => 'the key was changed while ranges of it were copied');
+        ELSE
+            DELETE FROM embassy.copy_place p WHERE p.copy = begun;
+            UPDATE embassy.copied_table t SET walk = embassy.copy_walk(t.relation), round = t.round + 1 WHERE t.copy = begun;
+            UPDATE embassy.table_copy c
+            SET state = 'requested', started_at = NULL, rows_copied = 0, bytes_copied = 0,
+                reason = pg_catalog.replace(c.reason, ' (begun anew: the key was changed)', '')
+                         || ' (begun anew: the key was changed)'
+            WHERE c.copy = begun;
+        END IF;
+    END LOOP;
+END
+$$;
+
+-- Nothing more is copied under that number, and what is noted of it later is passed over.
+CREATE OR REPLACE FUNCTION embassy.end_copy(ended bigint, why text) RETURNS void
+LANGUAGE sql SET search_path = '' AS $$
+    DELETE FROM embassy.copy_place WHERE copy = ended;
+    DELETE FROM embassy.copied_table WHERE copy = ended;
+    UPDATE embassy.table_copy SET state = 'done', finished_at = pg_catalog.clock_timestamp(), 
+        reason = pg_catalog.btrim(reason || ' (ended: ' || why || ')')
+    WHERE copy = ended
 $$;
 
 -- A producer takes over, or its incarnation is renewed: what was noted last holds if its record is in the topic, else
@@ -89,13 +181,19 @@ LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$
     UPDATE embassy.copy_place p SET incarnation = adopt_copies.mine
 $$;
 
--- Up to this key everything is in the topic, if the record of that sequence is. False: another producer has taken over.
+-- Up to this key everything is in the topic, if the record of that sequence is. False: another producer has taken over;
+-- NULL: the copy has ended or was begun anew, and this is of no use.
+DROP FUNCTION IF EXISTS embassy.note_copy(bytea, bigint, text[], bigint, bigint, bigint, bigint, boolean);
 CREATE OR REPLACE FUNCTION embassy.note_copy(
-    mine bytea, copy bigint, ahead_key text[], ahead_sequence bigint, rows bigint, bytes bigint, expected bigint,
+    mine bytea, copy bigint, round integer, ahead_key text[], ahead_sequence bigint, rows bigint, bytes bigint, expected bigint,
     done boolean
 ) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
 BEGIN
+    PERFORM FROM embassy.copied_table t WHERE t.copy = note_copy.copy AND t.round = note_copy.round FOR SHARE;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
     INSERT INTO embassy.copy_place AS p (copy, incarnation, ahead_key, ahead_sequence)
     VALUES (note_copy.copy, mine, note_copy.ahead_key, note_copy.ahead_sequence)
     ON CONFLICT ON CONSTRAINT copy_place_pkey DO UPDATE
@@ -114,12 +212,17 @@ BEGIN
 END
 $$;
 
--- Up to this key everything is in the topic for good.
+-- Up to this key everything is in the topic for good; answers as note_copy does.
+DROP FUNCTION IF EXISTS embassy.confirm_copy(bytea, bigint, text[], bigint, bigint, boolean);
 CREATE OR REPLACE FUNCTION embassy.confirm_copy(
-    mine bytea, copy bigint, sure_key text[], rows bigint, bytes bigint, done boolean
+    mine bytea, copy bigint, round integer, sure_key text[], rows bigint, bytes bigint, done boolean
 ) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
 BEGIN
+    PERFORM FROM embassy.copied_table t WHERE t.copy = confirm_copy.copy AND t.round = confirm_copy.round FOR SHARE;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
     IF done THEN
         DELETE FROM embassy.copy_place p WHERE p.copy = confirm_copy.copy AND p.incarnation = mine;
     ELSE
@@ -131,8 +234,9 @@ BEGIN
 END
 $$;
 
-REVOKE ALL ON embassy.table_copy, embassy.copy_place FROM PUBLIC;
+REVOKE ALL ON embassy.table_copy, embassy.copy_place, embassy.copied_table FROM PUBLIC;
 REVOKE ALL ON FUNCTION embassy.request_copy(text, text, text[], text[], text),
     embassy.adopt_copies(bytea, bytea, bigint),
-    embassy.note_copy(bytea, bigint, text[], bigint, bigint, bigint, bigint, boolean),
-    embassy.confirm_copy(bytea, bigint, text[], bigint, bigint, boolean) FROM PUBLIC;
+    embassy.note_copy(bytea, bigint, integer, text[], bigint, bigint, bigint, bigint, boolean),
+    embassy.confirm_copy(bytea, bigint, integer, text[], bigint, bigint, boolean), embassy.copy_walk(oid),
+    embassy.follow_copies(), embassy.end_copy(bigint, text) FROM PUBLIC;

@@ -311,6 +311,11 @@ BEGIN
     END IF;
     SELECT coalesce(pg_catalog.jsonb_agg(embassy.table_shape(t.relation)), '[]')
     INTO shapes FROM embassy.ddl_tables(relations) t (relation);
+    BEGIN
+        PERFORM embassy.follow_copies();
+    EXCEPTION WHEN serialization_failure OR deadlock_detected OR lock_not_available THEN
+        NULL;                             -- home goes first; the producer will see to it
+    END;
 
     INSERT INTO embassy.ddl
     VALUES (ordinal, pg_catalog.clock_timestamp(), TG_TAG, role,

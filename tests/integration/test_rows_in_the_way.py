@@ -99,9 +99,18 @@ def test_wrong_rows_make_way_and_nothing_of_homes_is_lost(pair: MakePair, seed: 
     copy(two, "t", Range(lower=(str(middle),)), lower=(b"%d" % middle,))
     copy(two, "bag", Range())
     two.compare()
-    two.replica.execute("DELETE FROM embassy.awaited_copy")
+    two.replica.execute(
+        """INSERT INTO embassy.table_copy SELECT 1 + row_number() OVER (), 's', name, NULL, NULL, 'done', '', now(), '',
+           NULL, NULL, 0, 0, 0 FROM unnest(ARRAY['t', 'bag']) name"""
+    )
     go_on()
     two.compare()
+    two.replica.execute("DELETE FROM s.bag")
+    two.source.execute("DELETE FROM s.bag")
+    two.source.execute("INSERT INTO s.bag VALUES (1, 'last')")
+    two.source.execute("UPDATE s.bag SET a = 2")
+    with pytest.raises(IntegrityError):  # nothing is awaited any more
+        two.apply(two.batches())
 
 
 def test_where_only_a_range_is_copied_a_wrong_row_elsewhere_halts(pair: MakePair) -> None:

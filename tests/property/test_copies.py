@@ -1,4 +1,4 @@
-"""A table that is copied while it is changed, over many schedules: commits that are seen late, crashes, redone chunks.
+"""A table that is copied while it is changed and altered, over many schedules: commits seen late, crashes, redone chunks.
 
 The model of the source keeps the one promise of PostgreSQL that the copy rests on: whoever touches a row that another
 transaction has touched waits until every new snapshot sees that one.
@@ -31,6 +31,8 @@ class Committed(NamedTuple):
     messages: list[bytes]
     keys: frozenset[int]
     truncates: bool = False
+    alters: bool = False
+    """Rows have other values afterwards, and no message says so: the replica executes the statement."""
 
 
 @dataclass
@@ -73,7 +75,7 @@ class World:
 
     def commit(self) -> None:
         locked = set().union(*(c.keys for c in self.log if c.xid in self.unseen))
-        if any(c.truncates for c in self.log if c.xid in self.unseen):
+        if any(c.truncates or c.alters for c in self.log if c.xid in self.unseen):
             return
         messages: list[bytes] = []
         touched: set[int] = set()
@@ -104,6 +106,12 @@ class World:
                 messages.append(pgoutput.update(OID, (b"%d" % (new if moved else key), value, sent), key=old))
         self._log(Committed(self.next_xid, messages, frozenset(touched)))
 
+    def alter(self) -> None:
+        """Whoever alters the table waits for those who have changed it, and they for him; so do readers."""
+        if not self.unseen and self.random.random() < 0.2:
+            altered(self.rows)
+            self._log(Committed(self.next_xid, [], frozenset(range(KEYS)), alters=True))
+
     def _log(self, committed: Committed) -> None:
         self.log.append(committed)
         self.unseen.add(committed.xid)
@@ -118,6 +126,8 @@ class World:
         rows: Rows = {}
         for committed in self.log:
             if committed.xid not in self.unseen:
+                if committed.alters:
+                    altered(rows)
                 for message in committed.messages:
                     change(rows, message)
         return rows
@@ -135,6 +145,10 @@ class World:
                     new = int(found.new[0][4:])  # type: ignore[index]
                     self.requests.append(Request(new, new))
         self.sent += 1
+        if committed.alters:
+            self.window.altered(committed.xid % (1 << 32))
+            altered(self.replica)
+            return
         self.window.delivered(committed.xid % (1 << 32), committed.messages)
         if self.unfinished:
             for message in committed.messages:
@@ -146,6 +160,8 @@ class World:
     def read(self) -> None:
         pending = [request for request in self.requests if not request.done]
         if self.chunk is not None or not pending:
+            return
+        if any(c.alters for c in self.log if c.xid in self.unseen):
             return
         request = self.random.choice(pending)
         low, inclusive = (request.low, True) if request.at is None else (request.at, False)
@@ -203,6 +219,12 @@ class World:
         return not all(request.done for request in self.requests)
 
 
+def altered(rows: Rows) -> None:
+    """What the statement does to each row."""
+    for key, (small, large) in rows.items():
+        rows[key] = small + b"'", large
+
+
 def change(rows: Rows, message: bytes, *, lenient: bool = False) -> None:
     """Apply a message as the replica does; where a copy is unfinished, rows may be missing."""
     if message[0] == b"T"[0]:
@@ -257,7 +279,17 @@ def worlds(random: Random) -> Iterator[World]:
 def test_a_copied_table_is_the_sources_whatever_happens_meanwhile(seed: int) -> None:
     random = Random(seed)
     (world,) = worlds(random)
-    steps = [world.commit, world.see, world.see, world.deliver, world.deliver, world.read, world.ship, world.ship]
+    steps = [
+        world.commit,
+        world.alter,
+        world.see,
+        world.see,
+        world.deliver,
+        world.deliver,
+        world.read,
+        world.ship,
+        world.ship,
+    ]
     for _ in range(random.randint(10, 120)):
         random.choice(steps)()
         if random.random() < 0.02:
