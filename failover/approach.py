@@ -128,7 +128,6 @@ class Approach:
         return {
             "constraints": found.constraints,
             "violations": [violation._asdict() for violation in found.violations],
-            "unchecked": list(found.unchecked),
             "last_found_equal_at": None if (alike := compared.succeeded_at) is None else _instant(alike),
             "rows_known_to_differ": {kind: compared.rows.get(kind, 0) for kind in verify_store.DIFFERENCES},
             "words": f"{found.constraints} constraints hold"

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg import sql
 
-# Clones of a partitioned table's constraint are checked with the original. Periods (18+) compare ranges, not values.
+from embassy.pg.exclusion_checks import exclusions
+
+# Clones of a partitioned table's constraint are checked with the original. A PERIOD (18+) is matched by ranges.
 _FOREIGN_KEYS = """
 SELECT c.conname, cn.nspname, cc.relname, cc.relkind = 'p', pn.nspname, pc.relname, pc.relkind = 'p',
        c.confmatchtype = 'f',
@@ -32,12 +34,12 @@ WHERE c.contype = 'f' AND c.conparentid = 0 AND c.convalidated
   AND cn.nspname NOT IN ('embassy', 'information_schema') AND cn.nspname !~ '^pg_'
 ORDER BY 2, 3, 1"""
 _DEFERRABLE_KEYS = """
-SELECT c.conname, n.nspname, r.relname, c.contype = 'x',
+SELECT c.conname, n.nspname, r.relname,
        ARRAY(SELECT a.attname::text FROM pg_catalog.unnest(c.conkey) WITH ORDINALITY AS k(num, pos)
              JOIN pg_catalog.pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.num ORDER BY k.pos)
 FROM pg_catalog.pg_constraint c
 JOIN pg_catalog.pg_class r ON r.oid = c.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
-WHERE c.contype IN ('u', 'p', 'x') AND c.condeferrable AND c.conparentid = 0
+WHERE c.contype IN ('u', 'p') AND c.conexclop IS NULL AND c.condeferrable AND c.conparentid = 0
   AND n.nspname NOT IN ('embassy', 'information_schema') AND n.nspname !~ '^pg_'
 ORDER BY 2, 3, 1"""
 
@@ -55,14 +57,11 @@ class Checked(NamedTuple):
 
     constraints: int
     violations: tuple[Violation, ...]
-    unchecked: tuple[str, ...]
-    """Constraints of kinds that no query here compares."""
 
 
 def check_constraints(connection: psycopg.Connection[Any]) -> Checked:
     """Compare the rows of every table with its bypassed constraints; reads whole tables, writes nothing."""
     violations: list[Violation] = []
-    unchecked: list[str] = []
     count = 0
     for (
         name,
@@ -78,19 +77,13 @@ def check_constraints(connection: psycopg.Connection[Any]) -> Checked:
         operators,
         period,
     ) in connection.execute(_FOREIGN_KEYS.encode()).fetchall():
-        if period:
-            unchecked.append(f"{schema}.{table}: {name}")
-            continue
         count += 1
         child, parent = _source(schema, table, split=split), _source(schema2, table2, split=split2)
-        query = _orphans(child, parent, own, other, operators, full=full)
+        query = _orphans(child, parent, own, other, operators, full=full, period=period)
         rows = _count(connection, query)
         if rows:
             violations.append(Violation(f"{schema}.{table}", name, rows))
-    for name, schema, table, exclusion, columns in connection.execute(_DEFERRABLE_KEYS.encode()).fetchall():
-        if exclusion:
-            unchecked.append(f"{schema}.{table}: {name}")
-            continue
+    for name, schema, table, columns in connection.execute(_DEFERRABLE_KEYS.encode()).fetchall():
         count += 1
         listed = sql.SQL(", ").join(map(sql.Identifier, columns))
         present = sql.SQL(" AND ").join(sql.SQL("{} IS NOT NULL").format(sql.Identifier(c)) for c in columns)
@@ -101,7 +94,12 @@ def check_constraints(connection: psycopg.Connection[Any]) -> Checked:
         rows = _count(connection, query)
         if rows:
             violations.append(Violation(f"{schema}.{table}", name, rows))
-    return Checked(count, tuple(violations), tuple(unchecked))
+    for exclusion in exclusions(connection):
+        count += 1
+        rows = _count(connection, exclusion.query)
+        if rows:
+            violations.append(Violation(exclusion.table, exclusion.constraint, rows))
+    return Checked(count, tuple(violations))
 
 
 def _orphans(
@@ -112,7 +110,9 @@ def _orphans(
     operators: list[str],
     *,
     full: bool,
+    period: bool,
 ) -> sql.Composed:
+    """Counts the rows that refer to none; those with a PERIOD, to none or to ranges that do not cover their own."""
     matches = []
     for mine, theirs, operator in zip(own, other, operators, strict=True):
         schema, _, name = operator.partition("\t")
@@ -123,8 +123,12 @@ def _orphans(
     some = sql.SQL(" OR " if full else " AND ").join(
         sql.SQL("c.{} IS NOT NULL").format(sql.Identifier(name)) for name in own
     )
-    return sql.SQL("SELECT count(*) FROM {} AS c WHERE ({}) AND NOT EXISTS (SELECT FROM {} AS p WHERE {})").format(
-        child, some, parent, sql.SQL(" AND ").join(matches)
+    covered = sql.SQL("(SELECT c.{} OPERATOR(pg_catalog.<@) pg_catalog.range_agg(p.{})").format(
+        sql.Identifier(own[-1]), sql.Identifier(other[-1])
+    )
+    found = covered if period else sql.SQL("EXISTS (SELECT")
+    return sql.SQL("SELECT count(*) FROM {} AS c WHERE ({}) AND ({} FROM {} AS p WHERE {})) IS NOT TRUE").format(
+        child, some, found, parent, sql.SQL(" AND ").join(matches)
     )
 
 
