@@ -19,6 +19,7 @@ from embassy.model.errors import IntegrityError
 from embassy.model.sql_text import Unreadable
 from embassy.pg import replica_schema
 from embassy.pg.apply_session import ApplySession, Call, Query, StatementFailed
+from embassy.runtime.failpoints import CONSUMER_AFTER_DDL, CONSUMER_BEFORE_DDL, failpoint
 
 _SET = Query("SELECT pg_catalog.set_config($1, $2, true)", (TEXT_OID, TEXT_OID))
 _PLANNER = ("enable_nestloop", "enable_hashjoin", "enable_mergejoin", "enable_seqscan", "enable_bitmapscan")
@@ -50,7 +51,9 @@ class DdlExecutor:
             return
         try:
             replica_schema.unsilence(self._session.connection)
+            failpoint(CONSUMER_BEFORE_DDL)
             self._run(command, statement)
+            failpoint(CONSUMER_AFTER_DDL)
             self._guard()
             for filled in command.filled:
                 self._fill(command, filled)

@@ -37,6 +37,8 @@ BRIDGE_BETWEEN_PARTS: Final = "bridge.between_parts"
 CONSUMER_BEFORE_APPLY: Final = "consumer.before_apply"
 CONSUMER_BETWEEN_PARTS: Final = "consumer.between_parts"
 CONSUMER_AFTER_CHUNK_CLEARED: Final = "consumer.after_chunk_cleared"
+CONSUMER_BEFORE_DDL: Final = "consumer.before_ddl"
+CONSUMER_AFTER_DDL: Final = "consumer.after_ddl"
 CONSUMER_BEFORE_REPLAY: Final = "consumer.before_replay"
 CONSUMER_AFTER_APPLY: Final = "consumer.after_apply"
 CONSUMER_BEFORE_COMMIT: Final = "consumer.before_commit"
@@ -74,6 +76,9 @@ COPYING: Final = (
     CONSUMER_AFTER_CHUNK_CLEARED,
 )
 """While a table is copied."""
+
+DDL: Final = (CONSUMER_BEFORE_DDL, CONSUMER_AFTER_DDL)
+"""Around a statement of the source's, in the transaction that its batch is applied in."""
 
 PROMOTION_STEPS: Final = (
     *("lock", "gate", "drain", "seal", "verify", "epoch"),
@@ -134,7 +139,7 @@ def parse(text: str) -> _Armed | None:
     if not text:
         return None
     name, *rest = text.split(":")
-    known = (*ALL, *BACKLOG, *COPYING, *PROMOTION, *SWITCHOVER, *FENCING, HOME_BETWEEN_RELEASES, *FAILBACK)
+    known = (*ALL, *BACKLOG, *COPYING, *DDL, *PROMOTION, *SWITCHOVER, *FENCING, HOME_BETWEEN_RELEASES, *FAILBACK)
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         raise ConfigurationError(

@@ -73,6 +73,6 @@ def test_every_constant_is_in_all_once() -> None:
         for name, value in vars(failpoints).items()
         if name.startswith(("PRODUCER_", "BRIDGE_", "CONSUMER_"))
     }
-    listed = (*failpoints.ALL, *failpoints.BACKLOG, *failpoints.COPYING)
+    listed = (*failpoints.ALL, *failpoints.BACKLOG, *failpoints.COPYING, *failpoints.DDL)
     assert sorted(constants.values()) == sorted(listed)
     assert {name.replace("_", ".", 1).lower() for name in constants} == set(listed)
