@@ -175,6 +175,7 @@ class Copier:
     def _look(self, connection: psycopg.Connection[Any]) -> list[WantedCopy]:
         row = connection.execute("SELECT pg_catalog.to_regclass('embassy.ddl')::oid::bigint").fetchone()
         self._desk.ddl_oid = row[0].to_bytes(4, "big") if row and row[0] else b""
+        table_copies.follow(connection)
         wanted = table_copies.unfinished(connection)
         self._desk.unfinished = _unfinished(wanted)
         self._read &= {(copy.copy, copy.round) for copy in wanted}

@@ -200,6 +200,8 @@ def _copying(replica: ReplicaSeen) -> Iterator[Finding]:
 
 
 def _copied(copy: CopySeen) -> str:
+    if copy.lacks_key:
+        return f"{copy.table} (not replicated until it has a key at home: doctor, PG12)"
     if copy.rows_expected is None:
         return f"{copy.table} (not begun)"
     return f"{copy.table} ({copy.rows_copied} of about {max(copy.rows_expected, copy.rows_copied)} rows)"

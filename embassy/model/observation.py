@@ -153,6 +153,8 @@ class CopySeen(NamedTuple):
     rows_copied: int
     rows_expected: int | None
     """By the planner's estimate when it began; None: it has not."""
+    lacks_key: bool = False
+    """Whether home keeps the table out of the stream until it has a key."""
 
 
 class ReplicaSeen(NamedTuple):

@@ -24,7 +24,8 @@ SELECT n.nspname, c.relname, c.relkind = 'p', c.relpersistence = 'u', c.relrepli
              WHERE a.attrelid = c.oid AND a.attgenerated <> '' AND NOT a.attisdropped ORDER BY a.attnum),
        EXISTS (SELECT FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid
                WHERE p.pubname = %(publication)s AND r.prrelid IN (
-                   SELECT c.oid UNION ALL SELECT a.relid FROM pg_catalog.pg_partition_ancestors(c.oid) a))
+                   SELECT c.oid UNION ALL SELECT a.relid FROM pg_catalog.pg_partition_ancestors(c.oid) a)),
+       c.relispartition
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
   AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
@@ -51,6 +52,7 @@ class SourceTable(NamedTuple):
     """Generated columns; the stream does not have them, the replica makes its own."""
     published: bool = False
     """Itself or one of its ancestors."""
+    partition: bool = False
 
     @property
     def identifies_rows(self) -> bool:
@@ -83,8 +85,8 @@ OWN_TABLES = tuple(SourceTable(OWN_SCHEMA, name) for name in PUBLISHED)
 def source_tables(connection: psycopg.Connection[Any], publication: str) -> list[SourceTable]:
     """Every table that is not temporary, outside the system's schemas and of no extension, in order of their names."""
     return [
-        SourceTable(schema, name, partitioned, unlogged, identity, has_key, tuple(generated), published)
-        for schema, name, partitioned, unlogged, identity, has_key, generated, published in connection.execute(
+        SourceTable(schema, name, partitioned, unlogged, identity, has_key, tuple(generated), *rest)
+        for schema, name, partitioned, unlogged, identity, has_key, generated, *rest in connection.execute(
             _TABLES.encode(),
             {"publication": publication, "own_schema": OWN_SCHEMA, "own_tables": list(PUBLISHED)},
         )

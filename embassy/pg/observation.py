@@ -58,9 +58,10 @@ _VERIFIED = """SELECT extract(epoch FROM r.ended_at)::float8, r.outcome,
                    WHERE stream = %(stream)s AND whole AND ended_at IS NOT NULL ORDER BY ended_at DESC
                    LIMIT 1) r ON true"""
 _COPIES = """
-SELECT c.schema_name || '.' || c.table_name, sum(c.rows_copied)::bigint, sum(c.rows_expected)::bigint
-FROM (SELECT schema_name, table_name, rows_copied, rows_expected FROM embassy.table_copy WHERE state <> 'done'
-      UNION ALL SELECT a.schema_name, a.table_name, 0, NULL FROM embassy.awaited_copy a WHERE NOT EXISTS (
+SELECT c.schema_name || '.' || c.table_name, sum(c.rows_copied)::bigint, sum(c.rows_expected)::bigint,
+       bool_or(c.reason LIKE 'waits for a key%' AND c.reason NOT LIKE '%begun anew%')
+FROM (SELECT schema_name, table_name, rows_copied, rows_expected, reason FROM embassy.table_copy WHERE state <> 'done'
+      UNION ALL SELECT a.schema_name, a.table_name, 0, NULL, '' FROM embassy.awaited_copy a WHERE NOT EXISTS (
           SELECT FROM embassy.table_copy c
           WHERE (c.schema_name, c.table_name) = (a.schema_name, a.table_name) AND c.from_key IS NULL AND c.to_key IS NULL
             AND (c.state <> 'done' OR c.copy > a.after_copy))) c

@@ -76,7 +76,10 @@ class _Setup:
         tables = source_tables(connection, wish.publication)
         tables += [own for own in OWN_TABLES if str(own) not in map(str, tables)]
         tables = [table for table in tables if not table.unlogged]
-        self._check_tables(tables)
+        version = connection.info.server_version
+        broken = [table for table in tables if table.breaks_updates(version)]
+        self._check_partitions(broken)
+        tables = [table for table in tables if table not in broken]
 
         ensure = partial(source_schema.ensure, connection, producer_role=wish.producer_role)
         yield Step(self._place, "schema embassy", None if ensured else ensure, refresh=ensure)
@@ -95,6 +98,8 @@ class _Setup:
         yield self._capture()
         yield self._step(f"slot {wish.slot}", self._make_slot if slot is None else None)
         yield from self._publish([table for table in tables if table not in before], later=True)
+        for table in broken:  # the stream brings it: the replica has to know
+            yield self._withhold(table)
         yield from self._large_objects()
         if self._reign.epoch:
             note = partial(reigns.note, connection, wish.stream, self._reign.epoch, wish.slot)
@@ -232,16 +237,32 @@ class _Setup:
                 hint="ALTER PUBLICATION, or name another one in source.publication; this one was made by something else",
             )
 
-    def _check_tables(self, tables: list[SourceTable]) -> None:
-        version = self._connection.info.server_version
-        broken = [str(table) for table in tables if table.breaks_updates(version)]
-        if broken:
+    def _check_partitions(self, broken: list[SourceTable]) -> None:
+        found = [str(table) for table in broken if table.partition]
+        if found:
             raise RefusedError(
-                "once published, their rows could not be updated at home: no key but generated columns: "
-                f"{brief(broken)}",
+                "once published with their root, their rows could not be updated at home: no key but generated columns: "
+                f"{brief(found)}",
                 place=self._place,
-                hint="give each a primary key of plain columns (from 18 on no identity may have generated ones)",
+                hint="give their root a primary key of plain columns (from 18 on no identity may have generated ones)",
             )
+
+    def _withhold(self, table: SourceTable) -> Step:
+        """Leave a table out until it has a key, and have the replica know that it lacks it."""
+        connection, name = self._connection, sql.Identifier(table.schema, table.name).as_string()
+        known = connection.execute(
+            "SELECT pg_catalog.to_regprocedure('embassy.is_withheld(oid)') IS NOT NULL"
+        ).fetchone()
+        withheld = known == (True,) and connection.execute(
+            "SELECT embassy.is_withheld(%s::regclass)", (name,)
+        ).fetchone() == (True,)
+        return Step(
+            self._place,
+            f"table {table} left out of the publication until it has a key",
+            None if withheld else lambda: connection.execute("SELECT embassy.withhold(%s::regclass)", (name,)),
+            warning="it has generated columns and no key: once published, its rows could not be updated at home "
+            f"(ALTER TABLE {name} ADD PRIMARY KEY; then its rows are copied)",
+        )
 
     def _missing(self, filled: list[str]) -> RefusedError:
         return RefusedError(

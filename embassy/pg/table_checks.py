@@ -71,11 +71,16 @@ def _table(table: SourceTable, version: int) -> Iterator[Remark]:
             "PG12",
             Level.FAIL,
             place,
-            f"no key of plain columns, and generated columns ({brief(list(table.generated))}): once published, its rows "
-            "cannot be updated at home",
+            f"no key of plain columns, and generated columns ({brief(list(table.generated))}): "
+            + (
+                "its rows cannot be updated at home"
+                if table.published
+                else "not replicated; published, its rows could not be updated at home"
+            ),
             f"ALTER TABLE {quoted} ADD PRIMARY KEY (…)",
         )
-    elif table.needs_whole_row:
+        return
+    if table.needs_whole_row:
         level = Level.FAIL if table.published else Level.WARN
         yield Remark("PG07", level, place, "no key", f"ALTER TABLE {quoted} REPLICA IDENTITY FULL ({_APPLY} does)")
     elif not table.has_key and table.generated and not table.partitioned:

@@ -16,7 +16,8 @@ SELECT c.copy, c.schema_name, c.table_name, c.from_key, c.to_key, coalesce(p.ahe
        c.bytes_copied, c.reason, t.relation::bigint, t.walk, t.round
 FROM embassy.table_copy c JOIN embassy.copied_table t ON t.copy = c.copy
 LEFT JOIN embassy.copy_place p ON p.copy = c.copy
-WHERE c.state <> 'done' ORDER BY c.copy"""
+WHERE c.state <> 'done' AND NOT embassy.breaks_updates(t.relation) ORDER BY c.copy"""
+# Of a table that is kept out of the stream until it has a key, nothing is copied before.
 
 
 AWAITED = """
@@ -77,13 +78,9 @@ class CopyNote(NamedTuple):
 
 
 def unfinished(connection: psycopg.Connection[Any]) -> list[WantedCopy]:
-    """The copies that are not done, oldest first; none where the product is not provisioned for them.
-
-    They are what their tables have become by now; whatever has happened to those is noted.
-    """
+    """The copies that are not done, oldest first; none where the product is not provisioned for them."""
     if connection.execute("SELECT pg_catalog.to_regclass('embassy.copied_table') IS NULL").fetchone() == (True,):
         return []
-    connection.execute("SELECT embassy.follow_copies()")
     return [
         WantedCopy(
             copy,
@@ -99,6 +96,12 @@ def unfinished(connection: psycopg.Connection[Any]) -> list[WantedCopy]:
         )
         for copy, schema, name, from_key, to_key, at, rows, size, reason, *which in connection.execute(_UNFINISHED)
     ]
+
+
+def follow(connection: psycopg.Connection[Any]) -> None:
+    """Let unfinished copies become what their tables have become: renamed, over, or begun anew."""
+    if connection.execute("SELECT pg_catalog.to_regclass('embassy.copied_table') IS NULL").fetchone() != (True,):
+        connection.execute("SELECT embassy.follow_copies()")
 
 
 def walk(connection: psycopg.Connection[Any], oid: int) -> str:

@@ -21,19 +21,37 @@ CREATE TABLE IF NOT EXISTS embassy.ddl_own (
     pid integer PRIMARY KEY
 );
 
+-- Whether the replica identity names an index that tells a table's rows apart in the stream: one that is checked at once, of
+-- columns that are in the stream.
+CREATE OR REPLACE FUNCTION embassy.has_key(relation oid) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = '' AS $$
+    SELECT EXISTS (
+        SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_index i ON i.indrelid = c.oid
+        WHERE c.oid = relation AND i.indisvalid AND i.indimmediate
+          AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END
+          AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
+                          WHERE a.attrelid = c.oid AND a.attgenerated <> ''
+                            AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])))
+$$;
+
 -- Whether a table has rows of its own in the log, and nothing that says which of them a change means.
 CREATE OR REPLACE FUNCTION embassy.lacks_identity(relation oid) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = '' AS $$
     SELECT EXISTS (
         SELECT FROM pg_catalog.pg_class c
         WHERE c.oid = relation AND c.relkind = 'r' AND c.relpersistence = 'p' AND c.relreplident <> 'f'
-          AND NOT EXISTS (
-              SELECT FROM pg_catalog.pg_index i
-              WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate
-                AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END
-                AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
-                                WHERE a.attrelid = c.oid AND a.attgenerated <> ''
-                                  AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]))))
+          AND NOT embassy.has_key(c.oid))
+$$;
+
+-- Whether home could not change a table's rows once it is published: from PostgreSQL 18 on no identity may have generated
+-- columns, and a whole row has them.
+CREATE OR REPLACE FUNCTION embassy.breaks_updates(relation oid) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = '' AS $$
+    SELECT pg_catalog.current_setting('server_version_num')::integer >= 180000 AND EXISTS (
+        SELECT FROM pg_catalog.pg_class c
+        WHERE c.oid = relation AND c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND NOT embassy.has_key(c.oid)
+          AND EXISTS (SELECT FROM pg_catalog.pg_attribute a
+                      WHERE a.attrelid = c.oid AND a.attgenerated <> '' AND NOT a.attisdropped))
 $$;
 
 CREATE OR REPLACE FUNCTION embassy.is_published(relation oid) RETURNS boolean
@@ -45,7 +63,45 @@ LANGUAGE sql STABLE SET search_path = '' AS $$
         WHERE r.prrelid IN (SELECT relation UNION ALL SELECT a.relid FROM pg_catalog.pg_partition_ancestors(relation) a))
 $$;
 
--- Takes a new table into the stream, able to say which of its rows a change means: otherwise home could not change them.
+-- Whether a table is kept out of the stream until it has a key: a copy of it is asked for, and waits.
+CREATE OR REPLACE FUNCTION embassy.is_withheld(relation oid) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = '' AS $$
+    SELECT NOT embassy.is_published(relation) AND EXISTS (
+        SELECT FROM embassy.copied_table t JOIN embassy.table_copy c ON c.copy = t.copy
+        WHERE t.relation = is_withheld.relation AND c.state <> 'done')
+$$;
+
+-- Keeps a table out of the stream, or takes it out, rather than let home lose its updates. The copy that is asked for tells
+-- the replica that the table is not whole there. Partitions that have keys stay in the stream without their root.
+CREATE OR REPLACE FUNCTION embassy.withhold(relation oid) RETURNS void
+LANGUAGE plpgsql SET search_path = '' AS $$
+DECLARE
+    found record;
+    leaf oid;
+BEGIN
+    FOR found IN
+        SELECT d.publication, r.prrelid FROM pg_catalog.pg_publication_rel r
+        JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid JOIN embassy.ddl_publication d ON d.publication = p.pubname
+        WHERE r.prrelid IN (SELECT withhold.relation
+                            UNION ALL SELECT a.relid FROM pg_catalog.pg_partition_ancestors(withhold.relation) a)
+    LOOP
+        EXECUTE pg_catalog.format('ALTER PUBLICATION %I DROP TABLE ONLY %s', found.publication, found.prrelid::regclass);
+        FOR leaf IN SELECT t.relid FROM pg_catalog.pg_partition_tree(found.prrelid) t
+                    WHERE t.isleaf AND t.relid <> found.prrelid AND NOT embassy.breaks_updates(t.relid) LOOP
+            EXECUTE pg_catalog.format('ALTER PUBLICATION %I ADD TABLE ONLY %s', found.publication, leaf::regclass);
+        END LOOP;
+    END LOOP;
+    IF NOT embassy.is_withheld(relation)
+       AND EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = withhold.relation AND c.relkind = 'r') THEN
+        PERFORM embassy.request_copy(n.nspname, c.relname, reason => 'waits for a key: not replicated before')
+        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = withhold.relation;
+        RAISE WARNING 'table % is not replicated: it has generated columns and no key', relation::regclass
+            USING HINT = 'Give it a primary key of plain columns; then its rows are copied.';
+    END IF;
+END
+$$;
+
+-- Takes a table into the stream, able to say which of its rows a change means: otherwise home could not change them.
 CREATE OR REPLACE FUNCTION embassy.publish(relation oid) RETURNS void
 LANGUAGE plpgsql SET search_path = '' AS $$
 DECLARE
@@ -53,16 +109,24 @@ DECLARE
     publication name;
 BEGIN
     INSERT INTO embassy.ddl_own VALUES (pg_catalog.pg_backend_pid());
-    IF embassy.lacks_identity(relation) THEN
-        EXECUTE pg_catalog.format('ALTER TABLE %s REPLICA IDENTITY FULL', name);
+    IF embassy.breaks_updates(relation)
+       AND EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = relation AND i.indisprimary AND i.indimmediate) THEN
+        EXECUTE pg_catalog.format('ALTER TABLE %s REPLICA IDENTITY DEFAULT', name);
     END IF;
-    IF NOT embassy.is_published(relation) THEN
-        FOR publication IN
-            SELECT d.publication FROM embassy.ddl_publication d
-            JOIN pg_catalog.pg_publication p ON p.pubname = d.publication ORDER BY 1
-        LOOP
-            EXECUTE pg_catalog.format('ALTER PUBLICATION %I ADD TABLE ONLY %s', publication, name);
-        END LOOP;
+    IF embassy.breaks_updates(relation) THEN
+        PERFORM embassy.withhold(relation);
+    ELSE
+        IF embassy.lacks_identity(relation) THEN
+            EXECUTE pg_catalog.format('ALTER TABLE %s REPLICA IDENTITY FULL', name);
+        END IF;
+        IF NOT embassy.is_published(relation) THEN
+            FOR publication IN
+                SELECT d.publication FROM embassy.ddl_publication d
+                JOIN pg_catalog.pg_publication p ON p.pubname = d.publication ORDER BY 1
+            LOOP
+                EXECUTE pg_catalog.format('ALTER PUBLICATION %I ADD TABLE ONLY %s', publication, name);
+            END LOOP;
+        END IF;
     END IF;
     DELETE FROM embassy.ddl_own WHERE pid = pg_catalog.pg_backend_pid();
 END
@@ -155,6 +219,18 @@ LANGUAGE sql STABLE SET search_path = '' AS $$
     WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
 $$;
 
+-- Withheld tables that this command lets into the stream: it holds their locks, so nobody is writing to them.
+CREATE OR REPLACE FUNCTION embassy.ddl_released(named oid[]) RETURNS SETOF oid
+LANGUAGE sql STABLE SET search_path = '' AS $$
+    SELECT t.relation FROM embassy.ddl_tables(named) t (relation)
+    WHERE embassy.is_withheld(t.relation) AND (
+        NOT embassy.breaks_updates(t.relation)
+        OR EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = t.relation AND i.indisprimary AND i.indimmediate))
+      AND EXISTS (SELECT FROM pg_catalog.pg_locks l
+                  WHERE l.locktype = 'relation' AND l.relation = t.relation AND l.pid = pg_catalog.pg_backend_pid()
+                    AND l.granted AND l.mode = 'AccessExclusiveLock')
+$$;
+
 -- Partitions that this transaction has detached: their root was published, they themselves were not.
 CREATE OR REPLACE FUNCTION embassy.ddl_detached(named oid[]) RETURNS SETOF oid
 LANGUAGE sql STABLE SET search_path = '' AS $$
@@ -185,6 +261,8 @@ DECLARE
     filled jsonb := '[]';
     stored jsonb := '[]';
     shapes jsonb := '[]';
+    settings jsonb;
+    released oid[] := '{}';
     role text := pg_catalog.current_setting('embassy.ddl_role');                -- now: DDL below would overwrite it
     path text := pg_catalog.current_setting('embassy.ddl_search_path');
 BEGIN
@@ -288,8 +366,13 @@ BEGIN
                         WHERE NOT embassy.is_published(r.relation)
                         UNION SELECT d.relation FROM embassy.ddl_detached(relations) d (relation)
                         UNION SELECT t.relation FROM embassy.ddl_tables(relations) t (relation)
-                        WHERE embassy.is_published(t.relation) AND embassy.lacks_identity(t.relation) LOOP
+                        WHERE embassy.is_published(t.relation)
+                          AND (embassy.lacks_identity(t.relation) OR embassy.breaks_updates(t.relation)) LOOP
             PERFORM embassy.publish(relation);
+        END LOOP;
+        FOR relation IN SELECT r.relation FROM embassy.ddl_released(relations) r (relation) LOOP
+            PERFORM embassy.publish(relation);
+            released := released || relation;
         END LOOP;
         PERFORM pg_catalog.set_config('embassy.ddl_rewritten', '', true);
     ELSIF TG_EVENT = 'sql_drop' THEN
@@ -317,14 +400,21 @@ BEGIN
         NULL;                             -- home goes first; the producer will see to it
     END;
 
+    settings := (
+        SELECT pg_catalog.jsonb_object_agg(s.name, s.setting) FROM pg_catalog.pg_settings s
+        WHERE s.name = ANY ('{TimeZone,DateStyle,IntervalStyle,check_function_bodies,default_tablespace,
+            default_table_access_method,default_toast_compression,standard_conforming_strings,xmloption,array_nulls,
+            transform_null_equals,default_text_search_config,lc_monetary}'))
+        || pg_catalog.jsonb_build_object('search_path', path);
+    -- What the replica has of a table that was withheld is old: it could be at odds with the key, and its copy follows.
     INSERT INTO embassy.ddl
-    VALUES (ordinal, pg_catalog.clock_timestamp(), TG_TAG, role,
-            (SELECT pg_catalog.jsonb_object_agg(s.name, s.setting) FROM pg_catalog.pg_settings s
-             WHERE s.name = ANY ('{TimeZone,DateStyle,IntervalStyle,check_function_bodies,default_tablespace,
-                 default_table_access_method,default_toast_compression,standard_conforming_strings,xmloption,array_nulls,
-                 transform_null_equals,default_text_search_config,lc_monetary}'))
-            || pg_catalog.jsonb_build_object('search_path', path),
-            how, CASE WHEN query_of IS NULL THEN query END, query_of, nth, kept, filled, stored, shapes);
+    SELECT pg_catalog.nextval('embassy.ddl_ordinal'), pg_catalog.clock_timestamp(), 'DELETE', role, settings, 'statement',
+           pg_catalog.format('DELETE FROM ONLY %s', r.relation::regclass), NULL, NULL,
+           pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_object('type', 'table', 'identity', r.relation::regclass::text)),
+           '[]', '[]', '[]'
+    FROM pg_catalog.unnest(released) r (relation);
+    INSERT INTO embassy.ddl
+    VALUES (ordinal, pg_catalog.clock_timestamp(), TG_TAG, role, settings, how, CASE WHEN query_of IS NULL THEN query END, query_of, nth, kept, filled, stored, shapes);
     IF how = 'string' AND query_of IS NULL THEN
         string := pg_catalog.jsonb_set(string, '{query_of}', pg_catalog.to_jsonb(ordinal));
         PERFORM pg_catalog.set_config('embassy.ddl_string', string::text, false);
@@ -345,6 +435,7 @@ EXCEPTION WHEN lock_not_available THEN
 END
 $$;
 
-REVOKE ALL ON FUNCTION embassy.lacks_identity(oid), embassy.is_published(oid), embassy.publish(oid), embassy.empty_like(oid),
+REVOKE ALL ON FUNCTION embassy.has_key(oid), embassy.lacks_identity(oid), embassy.breaks_updates(oid), embassy.is_published(oid),
+    embassy.is_withheld(oid), embassy.withhold(oid), embassy.ddl_released(oid[]), embassy.publish(oid), embassy.empty_like(oid),
     embassy.store_rows(bigint, oid), embassy.ddl_rewritten(text), embassy.ddl_tables(oid[]), embassy.ddl_detached(oid[]),
     embassy.ddl_session(), embassy.ddl_rewrite(), embassy.ddl_capture(), embassy.clear_ddl_rows() FROM PUBLIC;

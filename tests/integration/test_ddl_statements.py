@@ -14,7 +14,9 @@ from psycopg import sql
 from deploy.lab import databases
 from deploy.lab.lab import Lab
 from embassy.model.errors import IntegrityError
+from embassy.pg import table_copies
 from embassy.pg.apply_session import Call, Query
+from embassy.pg.catalog import GENERATED_IDENTITY_VERSION
 from embassy.pg.connection import connect
 from tests.harness.catalog import catalog_differences, catalog_of
 from tests.harness.ddl_workload import START, DdlWorkload
@@ -315,6 +317,52 @@ def test_nobody_else_writes_what_the_consumer_executes(captured: TwoDatabases, o
     )
     assert captured.source.execute("SELECT role FROM embassy.ddl").fetchall() == [("registry_owner",)]
     carry(captured)
+
+
+def test_a_table_whose_updates_home_would_lose_waits_for_a_key(captured: TwoDatabases, owner: Connection) -> None:
+    if captured.source.info.server_version < GENERATED_IDENTITY_VERSION:
+        pytest.skip("home could update it: PostgreSQL before 18")
+    waiting = "SELECT table_name FROM embassy.table_copy WHERE state <> 'done' AND reason LIKE 'waits%' ORDER BY 1"
+    published = "SELECT tablename FROM pg_publication_tables WHERE schemaname = 'public' ORDER BY 1"
+
+    def carried() -> list[str]:
+        for batch in captured.batches():
+            captured.apply([batch])
+        return [name for (name,) in captured.replica.execute(waiting)]
+
+    owner.execute(
+        """CREATE TABLE plain (a int); INSERT INTO plain VALUES (1), (2);
+        CREATE TABLE made (a int, twice int GENERATED ALWAYS AS (a * 2) STORED); INSERT INTO made (a) VALUES (1), (1);
+        CREATE TABLE root (a int, b int, c int GENERATED ALWAYS AS (a) STORED) PARTITION BY LIST (b);
+        CREATE TABLE leaf PARTITION OF root FOR VALUES IN (1);
+        CREATE TABLE keyed PARTITION OF root (PRIMARY KEY (a, b)) FOR VALUES IN (2);
+        CREATE TABLE lost (id int PRIMARY KEY, twice int GENERATED ALWAYS AS (id * 2) STORED);
+        INSERT INTO lost VALUES (1)"""
+    )
+    assert carried() == ["leaf", "made"]
+    owner.execute(
+        """ALTER TABLE plain ADD COLUMN b int GENERATED ALWAYS AS (a) STORED; ALTER TABLE lost DROP CONSTRAINT lost_pkey;
+        INSERT INTO root VALUES (1, 1), (1, 2); UPDATE root SET a = 3; UPDATE plain SET a = 1; UPDATE made SET a = 1;
+        UPDATE lost SET id = 5; INSERT INTO lost VALUES (5)"""
+    )
+    assert carried() == ["leaf", "lost", "made", "plain"]
+    assert captured.source.execute(published).fetchall() == [("keyed",)]
+    assert table_copies.unfinished(captured.source) == []
+    owner.execute(
+        """ALTER TABLE plain DROP COLUMN b; ALTER TABLE made ADD COLUMN id serial PRIMARY KEY;
+        DELETE FROM lost WHERE ctid = (SELECT min(ctid) FROM lost); ALTER TABLE lost ADD PRIMARY KEY (id);
+        ALTER TABLE root ADD PRIMARY KEY (a, b); UPDATE lost SET id = 6; UPDATE made SET a = 7 WHERE id = 1;
+        UPDATE plain SET a = 8; UPDATE root SET a = 9"""
+    )
+    carried()
+    assert captured.source.execute(published).fetchall() == [
+        (name,) for name in ("keyed", "leaf", "lost", "made", "plain")
+    ]
+    wanted = table_copies.unfinished(captured.source)
+    assert sorted(copy.name for copy in wanted) == ["leaf", "lost", "made", "plain"]
+    assert all(copy.whole for copy in wanted)
+    # what was there before is gone, and what is not in the stream comes with the copy
+    assert captured.replica.execute("SELECT id FROM public.lost").fetchall() == [(6,)]
 
 
 def test_a_role_that_is_missing_halts_and_can_be_passed_over_by_hand(captured: TwoDatabases) -> None:

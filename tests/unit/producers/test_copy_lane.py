@@ -50,7 +50,7 @@ def offered() -> Offer:
         columns=(0, 1),
         copy_text=ROWS,
     )
-    note = CopyNote((), 0, 2, len(ROWS), 2, done=True)
+    note = CopyNote((), 0, 2, len(ROWS), 2, done=True, round=1)
     return Offer((1,), frozenset(), 77, relation, Snapshot(10, 10, frozenset()), Lsn(5), frozenset(), chunk, note)
 
 
