@@ -1,4 +1,4 @@
-"""A source of each version, and a replica of the same or a newer one: provisioned, filled, changed, compared.
+"""A source of each version, and a replica of the same or a newer one: provisioned, filled, changed, altered, compared.
 
 Real servers, the real replication session and the product's own provisioning; Kafka is not in between, as no version of
 PostgreSQL makes a difference to it. ``make test`` runs the pair that lies farthest apart, ``make test-matrix`` all.
@@ -26,11 +26,14 @@ from embassy.model.lsn import ZERO, Lsn
 from embassy.model.record import Head
 from embassy.model.schema_file import parse_schema_file
 from embassy.pg import source_schema
+from embassy.pg.connection import connect
 from embassy.pg.replica_setup import ReplicaWish, replica_steps
 from embassy.pg.replication_session import ReplicationSession
 from embassy.pg.schema_dump import take_schema
 from embassy.pg.source_setup import SourceWish, source_steps
 from producers import pgoutput_decoder as pgoutput
+from tests.harness.catalog import catalog_differences
+from tests.harness.ddl_workload import START, DdlWorkload
 from tests.harness.every_type import KINDS, EveryType
 from tests.harness.lab import lab_folder
 from tests.harness.plain_postgres import PASSWORD, PlainPostgres, PlainServers
@@ -173,3 +176,23 @@ def test_a_source_and_a_replica_of_the_same_or_a_newer_version(server_of: Server
             found = [connection.execute(query).fetchall() for connection in (two.source, two.replica)]
             assert found[0]
             assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(("old", "new"), PAIRS, ids=[f"{old}-{new}" for old, new in PAIRS])
+def test_ddl_between_versions(server_of: ServerOf, old: str, new: str) -> None:
+    with (
+        database(server_of(old)) as source_dsn,
+        database(server_of(new)) as replica_dsn,
+        provisioned(source_dsn, replica_dsn) as two,
+        connect(source_dsn, application_name="test", autocommit=True, settings={"search_path": "public"}) as home,
+    ):
+        home.execute(START)
+        workload = DdlWorkload(home, int(old + new))
+        for _ in range(3):
+            workload.run(12)
+            for batch in two.batches():
+                two.apply([batch])
+            two.compare()
+            if old == new:
+                assert catalog_differences(two.source, two.replica) == []
+        assert workload.done > 30
