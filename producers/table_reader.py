@@ -1,7 +1,8 @@
 """Reads one table to its end, chunk by chunk, each handed to the stream's loop before the next is read.
 
 Where the replica may sort the keys otherwise (text under a collation of the operating system or of ICU), a range here is
-not a range there: the first chunk of a whole copy then empties the table, and rows are replaced key by key.
+not a range there. Such a table is always copied whole, whatever range was asked for, if it is more than a key: the first
+chunk empties it, and rows are replaced key by key.
 """
 
 from __future__ import annotations
@@ -95,8 +96,12 @@ class TableReader:
     def _read(self, table: CopiedTable, moment: Moment) -> Offer:
         wanted = self._wanted
         first = not self._at
+        one_key = bool(wanted.from_key) and wanted.from_key == wanted.to_key
+        whole = wanted.whole or not (table.same_order or one_key)
         if wanted.moved:
             within = Range(keys=tuple(copy.from_key for copy in self._job))
+        elif whole:
+            within = Range(self._at)
         else:
             within = Range(self._at or wanted.from_key, first and bool(wanted.from_key), wanted.to_key)
         blocks: list[bytes] = []
@@ -117,7 +122,7 @@ class TableReader:
         self._adapt(rows, len(text))
         upper = within.upper if done else last
         one = bool(within.lower) and within.lower == upper and within.lower_inclusive
-        everything = first and wanted.whole and not table.same_order
+        everything = first and whole and not table.same_order
         chunk = Chunk(
             relation=0,
             by_range=not wanted.moved and (table.same_order or one or everything),

@@ -117,6 +117,7 @@ def test_a_table_that_differs_is_copied_anew_and_a_halted_stream_goes_on_to_it(
         replica.execute("DELETE FROM public.person WHERE id IN (5, 6)")
         replica.execute("INSERT INTO public.person VALUES (-1, 'only here', 'too many')")
         replica.execute("UPDATE public.person SET code = 'c601' WHERE id = 7")  # home's row 601 will need it
+        replica.execute("INSERT INTO public.word VALUES ('wört 5', 'lv', 'too many')")
     with pipeline.source(databases.ADMIN) as connection:
         connection.execute("UPDATE public.person SET note = 'changed' WHERE id = 5")
         connection.execute("INSERT INTO public.person VALUES (601, 'c601')")
@@ -127,6 +128,8 @@ def test_a_table_that_differs_is_copied_anew_and_a_halted_stream_goes_on_to_it(
     done = pipeline.embassy_command("home-admin", "--json", "resync", "public.person", "--reason", "test")
     assert done.returncode == 0, done.stderr
     assert '"done": true' in done.stdout
+    with pipeline.source(databases.ADMIN) as connection:  # a range that the replica may sort otherwise
+        connection.execute("SELECT embassy.request_copy('public', 'word', '{lv,wört 4}', '{lv,wört 6}')")
     done = pipeline.embassy_command("embassy-admin", "resync", "person", "--reason", "test")
     assert "public.person: the replica awaits a copy" in done.stdout, done.stderr
     seen = pipeline.embassy_command("embassy-admin", "status")
