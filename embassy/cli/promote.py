@@ -65,7 +65,7 @@ def promote() -> None:
 @click.option(
     "--accept-differences",
     is_flag=True,
-    help="Promote although rows are known to differ from home (embassy verify).",
+    help="Promote although rows differ from home (embassy verify), or tables are left out for want of a key.",
 )
 @click.option(
     "--valid-minutes",

@@ -24,6 +24,7 @@ from embassy.model.observation import (
 from embassy.pg import lease
 from embassy.pg.connection import connect, place_of
 from embassy.pg.lost_session import transient
+from embassy.pg.table_copies import LACKS_KEY
 
 _APPLICATION = "embassy-status"
 _PATIENCE = {"statement_timeout": "10s", "lock_timeout": "5s", "default_transaction_read_only": "on"}
@@ -57,9 +58,9 @@ _VERIFIED = """SELECT extract(epoch FROM r.ended_at)::float8, r.outcome,
                    SELECT ended_at, outcome FROM embassy.verify_run
                    WHERE stream = %(stream)s AND whole AND ended_at IS NOT NULL ORDER BY ended_at DESC
                    LIMIT 1) r ON true"""
-_COPIES = """
+_COPIES = f"""
 SELECT c.schema_name || '.' || c.table_name, sum(c.rows_copied)::bigint, sum(c.rows_expected)::bigint,
-       bool_or(c.reason LIKE 'waits for a key%' AND c.reason NOT LIKE '%begun anew%')
+       bool_or({LACKS_KEY})
 FROM (SELECT schema_name, table_name, rows_copied, rows_expected, reason FROM embassy.table_copy WHERE state <> 'done'
       UNION ALL SELECT a.schema_name, a.table_name, 0, NULL, '' FROM embassy.awaited_copy a WHERE NOT EXISTS (
           SELECT FROM embassy.table_copy c
@@ -154,7 +155,7 @@ def _beat(connection: _Connection) -> Beat | None:
 def _copies(connection: _Connection) -> tuple[CopySeen, ...]:
     if not _has(connection, "embassy.table_copy", "embassy.awaited_copy"):
         return ()
-    return tuple(CopySeen(*row) for row in connection.execute(_COPIES))
+    return tuple(CopySeen(*row) for row in connection.execute(_COPIES.encode()))
 
 
 def _one(connection: _Connection, query: str, *parameters: object) -> Any:

@@ -10,15 +10,15 @@ import psycopg
 from embassy.pg import verify_store
 from embassy.pg.catalog import brief
 from embassy.pg.replica_opening import missing_roles
-from embassy.pg.table_copies import awaited
+from embassy.pg.table_copies import LACKS_KEY, awaited
 
 _SUBSCRIPTIONS = """
 SELECT subname FROM pg_catalog.pg_subscription
 WHERE subenabled AND subdbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
 ORDER BY 1"""
-_COPIES = (
-    "SELECT DISTINCT schema_name || '.' || table_name FROM embassy.table_copy WHERE state <> 'done' ORDER BY 1"
-)
+_COPIES = f"""
+SELECT schema_name || '.' || table_name, bool_and({LACKS_KEY}) FROM embassy.table_copy
+WHERE state <> 'done' GROUP BY 1 ORDER BY 1"""
 
 
 def obstacles(
@@ -36,12 +36,19 @@ def obstacles(
         stream: whose replica it is.
         roles: the application's roles, which are to be let in.
         accept_undrained: whether a stream that was frozen may be promoted where it stands.
-        accept_differences: whether rows that were found to differ from home may stay as they are.
+        accept_differences: whether rows that were found to differ from home may stay as they are, and tables that home
+            keeps out of the stream.
     """
     if connection.execute("SELECT pg_catalog.pg_is_in_recovery()").fetchone() == (True,):
         yield "the server is a standby: promote it to a primary first, or name the primary in replica.dsn"
-    if copying := _not_whole(connection):
+    copying, withheld = _not_whole(connection)
+    if copying:
         yield f"tables whose rows have not all been copied: {brief(copying)}"
+    if withheld and not accept_differences:
+        yield (
+            f"tables that home kept out of the stream, for they have no key: {brief(withheld)} (a plan with "
+            "--accept-differences)"
+        )
     if _exists(connection, "embassy.control") and not accept_undrained:
         row = connection.execute(
             "SELECT frozen_by, freeze_reason FROM embassy.control WHERE stream = %s AND frozen_at IS NOT NULL",
@@ -65,13 +72,16 @@ def obstacles(
         yield f"subscriptions write here: {brief(subscriptions)}"
 
 
-def _not_whole(connection: psycopg.Connection[Any]) -> list[str]:
-    """Tables that lack rows: a copy is under way, or is still to come."""
-    copying = (
-        [name for (name,) in connection.execute(_COPIES)] if _exists(connection, "embassy.table_copy") else []
+def _not_whole(connection: psycopg.Connection[Any]) -> tuple[list[str], list[str]]:
+    """Tables that lack rows: those with a copy under way or still to come, and those that wait for a key at home."""
+    copies = (
+        connection.execute(_COPIES.encode()).fetchall() if _exists(connection, "embassy.table_copy") else []
     )
     waiting = awaited(connection) if _exists(connection, "embassy.awaited_copy") else []
-    return sorted({*copying, *(f"{schema}.{name}" for schema, name in waiting)})
+    copying = {name for name, lacks_key in copies if not lacks_key} | {
+        f"{schema}.{name}" for schema, name in waiting
+    }
+    return sorted(copying), [name for name, lacks_key in copies if lacks_key and name not in copying]
 
 
 def is_frozen(connection: psycopg.Connection[Any], stream: bytes) -> bool:

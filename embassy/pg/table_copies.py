@@ -11,6 +11,9 @@ from embassy.model.errors import RefusedError
 MOVED = "its key changed while its table was copied"
 """Why single rows are asked for by the producer itself."""
 
+LACKS_KEY = "reason LIKE 'waits for a key%' AND reason NOT LIKE '%begun anew%'"
+"""Of a copy in ``embassy.table_copy``, on either side: home keeps the table out of the stream until it has a key."""
+
 _UNFINISHED = """
 SELECT c.copy, c.schema_name, c.table_name, c.from_key, c.to_key, coalesce(p.ahead_key, p.sure_key), c.rows_copied,
        c.bytes_copied, c.reason, t.relation::bigint, t.walk, t.round

@@ -18,6 +18,7 @@ from embassy.pg import table_copies
 from embassy.pg.apply_session import Call, Query
 from embassy.pg.catalog import GENERATED_IDENTITY_VERSION
 from embassy.pg.connection import connect
+from embassy.pg.promotion_obstacles import obstacles
 from tests.harness.catalog import catalog_differences, catalog_of
 from tests.harness.ddl_workload import START, DdlWorkload
 from tests.harness.lab import MakeDatabase
@@ -319,6 +320,11 @@ def test_nobody_else_writes_what_the_consumer_executes(captured: TwoDatabases, o
     carry(captured)
 
 
+def in_the_way(captured: TwoDatabases, *, accept: bool) -> list[str]:
+    """What stands in the way of promoting the replica."""
+    return list(obstacles(captured.replica, b"none", roles=(), accept_undrained=False, accept_differences=accept))
+
+
 def test_a_table_whose_updates_home_would_lose_waits_for_a_key(captured: TwoDatabases, owner: Connection) -> None:
     if captured.source.info.server_version < GENERATED_IDENTITY_VERSION:
         pytest.skip("home could update it: PostgreSQL before 18")
@@ -348,6 +354,9 @@ def test_a_table_whose_updates_home_would_lose_waits_for_a_key(captured: TwoData
     assert carried() == ["leaf", "lost", "made", "plain"]
     assert captured.source.execute(published).fetchall() == [("keyed",)]
     assert table_copies.unfinished(captured.source) == []
+    assert in_the_way(captured, accept=True) == []
+    (told,) = in_the_way(captured, accept=False)
+    assert "public.leaf, public.lost, public.made, public.plain" in told
     owner.execute(
         """ALTER TABLE plain DROP COLUMN b; ALTER TABLE made ADD COLUMN id serial PRIMARY KEY;
         DELETE FROM lost WHERE ctid = (SELECT min(ctid) FROM lost); ALTER TABLE lost ADD PRIMARY KEY (id);
@@ -361,6 +370,8 @@ def test_a_table_whose_updates_home_would_lose_waits_for_a_key(captured: TwoData
     wanted = table_copies.unfinished(captured.source)
     assert sorted(copy.name for copy in wanted) == ["leaf", "lost", "made", "plain"]
     assert all(copy.whole for copy in wanted)
+    (told,) = in_the_way(captured, accept=True)
+    assert "have not all been copied" in told
     # what was there before is gone, and what is not in the stream comes with the copy
     assert captured.replica.execute("SELECT id FROM public.lost").fetchall() == [(6,)]
 
