@@ -115,7 +115,7 @@ class Applier:
             self._back_to_savepoint(access)
             self._replayed(reason)
             failpoint(CONSUMER_BEFORE_REPLAY)
-            self._targets.forget()
+            self._targets.look_again()
             self._session.run(self._planned_for(Access.BY_KEY))
             unfinished = self._unfinished.at(batch)
             Replay(self._session, self._targets, self._ddl, batch, self._pulse, unfinished=unfinished).run()

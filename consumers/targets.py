@@ -38,11 +38,15 @@ class Targets:
         self._uniques: dict[str, Uniques] = {}
         self._ways: dict[_Shape, list[Query]] = {}
 
-    def forget(self) -> None:
-        """Look again when next asked: the replica's tables may have been altered."""
+    def look_again(self) -> None:
+        """Look at the tables when next asked: something was not as expected, and somebody may have altered them."""
         self._targets.clear()
         self._segments.clear()
         self._rows.clear()
+
+    def forget(self) -> None:
+        """Forget everything: the stream has altered the replica's tables."""
+        self.look_again()
         self._uniques.clear()
         self._ways.clear()
 

@@ -74,9 +74,7 @@ def obstacles(
 
 def _not_whole(connection: psycopg.Connection[Any]) -> tuple[list[str], list[str]]:
     """Tables that lack rows: those with a copy under way or still to come, and those that wait for a key at home."""
-    copies = (
-        connection.execute(_COPIES.encode()).fetchall() if _exists(connection, "embassy.table_copy") else []
-    )
+    copies = connection.execute(_COPIES.encode()).fetchall() if _exists(connection, "embassy.table_copy") else []
     waiting = awaited(connection) if _exists(connection, "embassy.awaited_copy") else []
     copying = {name for name, lacks_key in copies if not lacks_key} | {
         f"{schema}.{name}" for schema, name in waiting
