@@ -11,11 +11,13 @@ from benchmarks import marks
 from benchmarks.contestant import Contestant
 from benchmarks.latency import Latency, measure
 from benchmarks.machine import await_quiet, busy_seconds
+from benchmarks.more_workloads import FILLS, MORE_BACKLOGS
 from benchmarks.workloads import BACKLOGS, Sizes, fill
 from deploy.lab.waiting import Announce
 
 W4 = "w4"
 WORKLOADS = (*BACKLOGS, W4)
+ALL_WORKLOADS = (*WORKLOADS, *MORE_BACKLOGS)
 _QUIET_CORES = 0.35
 _DISTURBED_CORES = 0.4
 _PER = 1e6
@@ -108,6 +110,7 @@ class Contest:
                     fill(source, self._sizes)
             for index, workload in enumerate(workloads):
                 for contestant in self._in_turn(number + index):
+                    self._prepare(contestant, workload)
                     self._level()
                     if workload == W4:
                         self._respond(contestant, number)
@@ -122,6 +125,11 @@ class Contest:
         """All of them, each as often first as the others."""
         first = turn % len(self._contestants)
         yield from (*self._contestants[first:], *self._contestants[:first])
+
+    def _prepare(self, contestant: Contestant, workload: str) -> None:
+        if workload in FILLS:
+            with contestant.source() as source:
+                FILLS[workload](source, self._sizes)
 
     def _level(self) -> None:
         """Let everyone catch up with everything, the other databases' log included, and tidy up."""
@@ -138,7 +146,7 @@ class Contest:
             each.freeze()
         self._announce(f"round {number + 1} {workload} {contestant.name}", "writing the backlog")
         with contestant.source() as source, contestant.replica() as replica:
-            backlog = BACKLOGS[workload](source, self._sizes, number)
+            backlog = {**BACKLOGS, **MORE_BACKLOGS}[workload](source, self._sizes, number)
             mark = marks.send(source)
             # The backlog's pages are on disk before the clock starts, or the sender would compete with the writer.
             source.execute("CHECKPOINT")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import random
 import time
+from bisect import bisect_right
 from multiprocessing.connection import Connection as Pipe
 from typing import NamedTuple
 
@@ -17,6 +19,7 @@ _LOOK_SECONDS = 0.001
 _FIRST = 10_000_000
 _ARRIVAL_SECONDS = 60.0
 _RUN = 1_000_000
+_BOUNDS_MS = (1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024, math.inf)
 
 
 class Latency(NamedTuple):
@@ -29,6 +32,8 @@ class Latency(NamedTuple):
     transactions: int
     tps: float
     """What was reached."""
+    histogram: dict[str, int]
+    """How many took up to so many milliseconds and longer than the bound before; the last bound is infinite."""
 
 
 def measure(source_dsn: str, replica_dsn: str, sizes: Sizes, run: int) -> Latency:
@@ -58,7 +63,17 @@ def measure(source_dsn: str, replica_dsn: str, sizes: Sizes, run: int) -> Latenc
         raise TransientError(f"{number - len(seen)} of {number} transactions did not arrive")
     waits = sorted((seen[mark] - committed[mark]) / 1e6 for mark in committed if mark >= first + warm)
     p50, p95, p99, most = (_quantile(waits, q) for q in (0.5, 0.95, 0.99, 1))
-    return Latency(p50, p95, p99, most, number, number / seconds)
+    return Latency(p50, p95, p99, most, number, number / seconds, histogram(waits))
+
+
+def histogram(waits: list[float]) -> dict[str, int]:
+    """Sorted waits, by the least bound that is not below each."""
+    found, before = {}, 0
+    for bound in _BOUNDS_MS:
+        upto = bisect_right(waits, bound)
+        found[f"{bound:g}"] = upto - before
+        before = upto
+    return found
 
 
 def _write(dsn: str, sizes: Sizes, run: int, first: int, number: int) -> tuple[dict[int, int], float]:

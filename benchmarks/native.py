@@ -44,7 +44,7 @@ class Native(Contestant):
             with server.connect(OWNER, NAME) as connection:
                 connection.execute(schema)
         with self.source() as source:
-            source.execute(f"CREATE PUBLICATION {NAME} FOR TABLE person, property, mark")
+            source.execute(f"CREATE PUBLICATION {NAME} FOR ALL TABLES")
         options = ", ".join(f"{name} = {value}" for name, value in OPTIONS.items())
         with self.replica() as replica:
             replica.execute(

@@ -24,6 +24,10 @@ _TITLES = {
     "w1": "W1 small transactions, changes/s",
     "w2": "W2 one transaction of inserts, changes/s",
     "w3": "W3 one transaction of updates, changes/s",
+    "w5": "W5 pgbench, scale 1 (hot rows), changes/s",
+    "w6": "W6 pgbench, scale 50, changes/s",
+    "w7": "W7 wide rows, values out of line, changes/s",
+    "w8": "W8 a table without a key, changes/s",
 }
 
 
@@ -38,6 +42,7 @@ def as_json(results: Results, sizes: Sizes, *, rounds: int, postgres: str) -> di
         found[W4] = {
             **both,
             "ratio": round(both[ours.NAME]["p50_ms"] / both[native.NAME]["p50_ms"], 2),
+            "histogram_ms": {name: _histogram(results, name) for name in (ours.NAME, native.NAME)},
             "p99_ratio": round(both[ours.NAME]["p99_ms"] / both[native.NAME]["p99_ms"], 2),
             "cpu_us_per_transaction": _medians(
                 response.cpu_us_per_transaction for response in results.counted_responses(ours.NAME)
@@ -157,6 +162,15 @@ def _latency(results: Results, contestant: str) -> dict[str, float]:
         f"{name}_ms": round(median(getattr(latency, name) for latency in latencies), 2)
         for name in ("p50", "p95", "p99", "most")
     }
+
+
+def _histogram(results: Results, contestant: str) -> dict[str, int]:
+    """How many transactions took up to so many milliseconds and longer than the bound before; all rounds that count."""
+    total: dict[str, int] = {}
+    for latency in _latencies(results, contestant):
+        for bound, count in latency.histogram.items():
+            total[bound] = total.get(bound, 0) + count
+    return total
 
 
 def _cpu(results: Results, workload: str, contestant: str) -> Iterable[Mapping[str, float]]:

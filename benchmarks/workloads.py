@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, LiteralString, NamedTuple
 
 import psycopg
@@ -17,7 +18,7 @@ Connection = psycopg.Connection[Any]
 Statement = tuple[LiteralString, tuple[object, ...]]
 
 _DELETE_EVERY = 50
-_PIPELINED = 200
+_PIPELINED = 1000
 _FIRST_PERSON = 30_000_000_000
 
 
@@ -28,6 +29,8 @@ class Sizes(NamedTuple):
     properties: int = 200_000
     transactions: int = 20_000
     inserts: int = 500_000
+    branches: int = 50
+    files: int = 20_000
     updates: int = 200_000
     warm_up_seconds: float = 10
     latency_seconds: float = 30
@@ -40,6 +43,8 @@ QUICK = Sizes(
     properties=2000,
     transactions=400,
     inserts=5000,
+    branches=2,
+    files=200,
     updates=2000,
     warm_up_seconds=0.5,
     latency_seconds=1.5,
@@ -96,20 +101,34 @@ def fill(connection: Connection, sizes: Sizes) -> None:
         connection.execute(_insert_properties("S", sizes, sizes.properties))
 
 
+@contextmanager
+def pipelined(connection: Connection) -> Iterator[Callable[[LiteralString, tuple[object, ...]], None]]:
+    """What executes statements inside does not wait for each answer; needs autocommit."""
+    with connection.pipeline() as pipeline:
+        executed = 0
+
+        def execute(statement: LiteralString, values: tuple[object, ...]) -> None:
+            nonlocal executed
+            connection.execute(statement, values, prepare=True)
+            executed += 1
+            if executed % _PIPELINED == 0:
+                pipeline.sync()
+
+        yield execute
+
+
 def small_transactions(connection: Connection, sizes: Sizes, run: int) -> Backlog:
     """W1: transactions of three changes, every fiftieth of four. The client pipelines; each commits by itself."""
     rng = random.Random(1000 + run)
     changes = 0
     begun = time.perf_counter()
-    with connection.pipeline() as pipeline:
+    with pipelined(connection) as execute:
         for number in range(1, sizes.transactions + 1):
-            connection.execute("BEGIN")
+            execute("BEGIN", ())
             for statement, values in statements(rng, f"W1.{run}", number, sizes):
-                connection.execute(statement, values, prepare=True)
+                execute(statement, values)
                 changes += 1
-            connection.execute("COMMIT")
-            if number % _PIPELINED == 0:
-                pipeline.sync()
+            execute("COMMIT", ())
     return Backlog(sizes.transactions, changes, time.perf_counter() - begun)
 
 

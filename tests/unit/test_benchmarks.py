@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from benchmarks import bridging, capacity, delay, flat, idle, pgbench, regress, snapshot
 from benchmarks.carrying import LOADS
 from benchmarks.flat import Sample, slices
+from benchmarks.latency import histogram
 from deploy.lab.registries_file import read_registries
 from embassy.model.errors import ConfigurationError
 
@@ -53,3 +54,8 @@ def test_a_rate_that_falls_and_memory_that_grows_show_in_the_slices() -> None:
     assert [piece["until_changes"] for piece in found] == [50, 100]
     assert [piece["rss_mb"]["producer"] for piece in found] == [60, 70]
     assert [piece["machine_cores_busy"] for piece in found] == [2, 2]
+
+
+def test_each_wait_is_in_one_bucket_of_the_histogram() -> None:
+    found = histogram([0.4, 1.0, 1.1, 30.0, 5000.0])
+    assert {bound: count for bound, count in found.items() if count} == {"1": 2, "1.5": 1, "32": 1, "inf": 1}
