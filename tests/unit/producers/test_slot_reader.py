@@ -17,8 +17,8 @@ def test_it_pays_from_a_size_on_unless_much_more_had_to_be_decoded_again() -> No
     reached = Lsn(10_000 * _MIB)
     assert not pays(Stretch(reached, Lsn(reached + 16 * _MIB - 1)), reached, 16 * _MIB)
     assert pays(Stretch(reached, Lsn(reached + 16 * _MIB)), reached, 16 * _MIB)
-    assert pays(Stretch(Lsn(reached - 64 * _MIB), Lsn(reached + 16 * _MIB)), reached, 16 * _MIB)
-    assert not pays(Stretch(Lsn(reached - 65 * _MIB), Lsn(reached + 16 * _MIB)), reached, 16 * _MIB)
+    assert pays(Stretch(Lsn(reached - 16 * _MIB), Lsn(reached + 16 * _MIB)), reached, 16 * _MIB)
+    assert not pays(Stretch(Lsn(reached - 17 * _MIB), Lsn(reached + 16 * _MIB)), reached, 16 * _MIB)
     assert not pays(Stretch(Lsn(reached - 1025 * _MIB), Lsn(reached + 9_000 * _MIB)), reached, 16 * _MIB)
     assert pays(Stretch(Lsn(reached + 1), Lsn(reached + 16 * _MIB)), reached, 16 * _MIB), "kept from later on"
 
