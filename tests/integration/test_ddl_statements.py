@@ -219,7 +219,7 @@ def test_however_a_statement_is_run(captured: TwoDatabases, owner: Connection) -
 
 
 def test_a_function_may_speak_of_a_temporary_table(captured: TwoDatabases, owner: Connection) -> None:
-    owner.execute("CREATE TEMPORARY TABLE seen (id int)")
+    owner.execute("CREATE TABLE a (id int PRIMARY KEY); CREATE TEMPORARY TABLE seen (id int)")
     owner.execute("CREATE FUNCTION see(int) RETURNS void LANGUAGE sql AS 'INSERT INTO seen VALUES ($1)'")
     owner.execute("CREATE FUNCTION look(seen) RETURNS int LANGUAGE sql AS 'SELECT 1'; DROP FUNCTION look(seen)")
     owner.execute("CREATE RULE r AS ON INSERT TO seen DO INSTEAD NOTHING; DROP RULE r ON seen")
@@ -233,7 +233,7 @@ def test_what_a_command_does_inside_is_not_done_again(captured: TwoDatabases, ow
     owner.execute("REFRESH MATERIALIZED VIEW CONCURRENTLY seen")
     owner.execute("CREATE TABLE IF NOT EXISTS base (id int); ALTER TABLE IF EXISTS nothing ADD y int")
     carry(captured)
-    rows = "SELECT id, x FROM seen ORDER BY id"
+    rows: LiteralString = "SELECT id, x FROM public.seen ORDER BY id"
     assert captured.replica.execute(rows).fetchall() == owner.execute(rows).fetchall() == [(1, 1), (2, 3)]
 
 
