@@ -24,7 +24,7 @@ def provision(lab: Lab, *options: str) -> None:
         RefusedError: the command failed; the message has its words.
     """
     home = role_configs.admin_config(lab.layout, HOME)
-    schemas = lab.layout.home / "schemas"
+    schemas = lab.layout.schemas
     _embassy(home, *options, "provision", "apply")
     _embassy(home, *options, "provision", "schema", "-o", f"{schemas}{os.sep}")
     for embassy in lab.embassies:

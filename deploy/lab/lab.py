@@ -263,7 +263,7 @@ def _refuse_if_supervised(state: LabState | None) -> None:
 
 def _remove(layout: Layout) -> None:
     remove_sheltered(layout.sites)
-    for folder in (layout.config, layout.keys, layout.certificates, layout.roles):
+    for folder in (layout.config, layout.keys, layout.certificates, layout.schemas, layout.roles):
         shutil.rmtree(folder, ignore_errors=True)
     for file in (layout.state, layout.state.with_suffix(".lock"), layout.lock):
         file.unlink(missing_ok=True)

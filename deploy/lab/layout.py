@@ -60,6 +60,11 @@ class Layout:
         return self.home / "config"
 
     @property
+    def schemas(self) -> Path:
+        """The sources' schemas, from which replicas are made."""
+        return self.home / "schemas"
+
+    @property
     def roles(self) -> Path:
         """The logs and addresses of roles that run in the lab."""
         return self.home / "roles"
