@@ -23,12 +23,12 @@ from embassy.runtime.exit_codes import ExitCode
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=click.Path(),
     required=True,
     help="The file to write; for several streams a folder, in which each has NAME.sql.",
 )
 @pass_options
-def schema(options: Options, output: Path) -> ExitCode:
+def schema(options: Options, output: str) -> ExitCode:
     """Write the sources' schemas to files, for provision apply --schema at an embassy.
 
     Tables, types, functions, owners, grants and policies, without any row. Take it once home is provisioned, and
@@ -44,17 +44,22 @@ def schema(options: Options, output: Path) -> ExitCode:
         raise ConfigurationError(
             "no stream has a source", place=options.place, hint="use the configuration of home's administrator"
         )
-    several = len(streams) > 1 or output.is_dir() or str(output).endswith(os.sep)
+    several = len(streams) > 1 or is_folder(output)
     for name, stream in streams.items():
         source = options.need(stream.source, f"streams.{name}.source")
         with explained(place_of(source.dsn)):
             found = take_schema(source.dsn)
-        file = output / f"{name}.sql" if several else output
+        file = Path(output, f"{name}.sql") if several else Path(output)
         _write(file, found.text())
         click.echo(
             f"{file}: schema of {found.database}, {len(found.script.splitlines())} lines, as of {found.lsn}"
         )
     return ExitCode.OK
+
+
+def is_folder(output: str) -> bool:
+    """Whether a path names a folder: one that is there, or that says so by its end, which a `Path` would lose."""
+    return output.endswith(os.sep) or Path(output).is_dir()
 
 
 def schema_of(name: str, stream: Stream, given: Path | None) -> Callable[[], SchemaFile] | None:
