@@ -102,7 +102,7 @@ STORED: tuple[LiteralString, ...] = (
     "SELECT id, clock_timestamp() AS at INTO into_made FROM a; ALTER TABLE into_made ADD PRIMARY KEY (id)",
     """UPDATE into_made SET id = id + 100; UPDATE made SET r = 1 WHERE id = 7;
     CREATE TABLE none AS SELECT 1 AS x WITH NO DATA""",
-    "CREATE TABLE IF NOT EXISTS made AS SELECT 1; CREATE TABLE IF NOT EXISTS none (a int)",
+    "CREATE TABLE IF NOT EXISTS made AS SELECT 1; CREATE TABLE IF NOT EXISTS none (a int); UPDATE made SET r = 2",
     "CREATE UNLOGGED TABLE fast (id int PRIMARY KEY); INSERT INTO fast VALUES (1), (2); ALTER TABLE fast SET LOGGED",
     "INSERT INTO fast VALUES (3); DELETE FROM fast WHERE id = 1",
     "ALTER TABLE root ADD COLUMN at timestamptz DEFAULT clock_timestamp(), ADD COLUMN day date DEFAULT current_date",
