@@ -12,6 +12,7 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 
+from deploy.demo.homecoming_report import Homecoming
 from deploy.workload.ledger import Ledger, Outcome
 from deploy.workload.observer import violated
 from deploy.workload.registry import RegistryWorkload
@@ -91,10 +92,6 @@ class HomeReturn:
     """Registries that could still be written to after the fence."""
     unshipped_kept: int
     """Of the lost transactions, those that home still has."""
-    bundle_code: int
-    """4: a file of the conflict bundle cannot be whole, because the slot was confirmed beyond what the embassy has."""
-    bundled: int
-    """Of the lost transactions, those in the conflict bundle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +104,11 @@ class DrillReport:
     approvers: tuple[str, ...]
     registries: tuple[RegistryDrill, ...]
     home: HomeReturn
+    bundled: int
+    """Of the lost transactions, those in the conflict bundle."""
+    bundle_whole: bool
+    """False: the slot was confirmed beyond what the embassy has, and the rest is in home's Kafka only."""
+    homecoming: Homecoming
 
     @property
     def lost(self) -> int:
@@ -123,10 +125,9 @@ class DrillReport:
             found.append(f"home is not shut: {', '.join(self.home.writable) or self.home.fence_code}")
         if self.home.unshipped_kept != self.lost:
             found.append(f"home still has {self.home.unshipped_kept} of the {self.lost} lost transactions")
-        if self.home.bundle_code not in (0, 4):
-            found.append(f"the conflict bundle was not made: exit code {self.home.bundle_code}")
-        elif self.home.bundle_code == 0 and self.home.bundled != self.lost:
-            found.append(f"the conflict bundle has {self.home.bundled} of the {self.lost} lost transactions")
+        if self.bundle_whole and self.bundled != self.lost:
+            found.append(f"the conflict bundle has {self.bundled} of the {self.lost} lost transactions")
+        found += self.homecoming.complaints
         return tuple(found)
 
     @property
@@ -152,9 +153,10 @@ class DrillReport:
                 "producer_exit_code": self.home.producer_code,
                 "fence_exit_code": self.home.fence_code,
                 "unshipped_kept": self.home.unshipped_kept,
-                "bundle_exit_code": self.home.bundle_code,
-                "bundled": self.home.bundled,
+                "bundled": self.bundled,
+                "bundle_whole": self.bundle_whole,
             },
+            "homecoming": self.homecoming.to_json(),
             "complaints": list(self.complaints),
         }
 

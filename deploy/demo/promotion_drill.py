@@ -1,4 +1,4 @@
-"""The worst day, rehearsed: load, all of home killed at once, promotion by two persons, business abroad, home back."""
+"""The worst day, rehearsed: load, all of home killed at once, promotion by two persons, business abroad, and home."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import psycopg
 from deploy.demo.demonstration import Demonstration, together
 from deploy.demo.drill_report import DrillReport, HomeReturn, RegistryDrill, judged
 from deploy.demo.registry_run import RegistryRun
+from deploy.demo.way_home import Before, WayHome
 from deploy.lab import databases, role_configs
 from deploy.lab.lab import Lab
 from deploy.lab.roles import program
@@ -33,6 +34,8 @@ _COMMAND_SECONDS = 300
 
 class PromotionDrill(Demonstration):
     """Runs once; ``close`` must follow, whatever happened."""
+
+    _way_home: WayHome | None = None
 
     def drill(self) -> DrillReport:
         """Rehearse, and judge by what clients were told.
@@ -72,6 +75,19 @@ class PromotionDrill(Demonstration):
         self._phase = "comparing with what clients were told"
         results = tuple(self._judge(lab, run, ledgers[run.name], reported[run.name], began_ns) for run in runs)
         home = self._home_returns(lab, plan.with_suffix(".report.json"), runs, results)
+        self._way_home = way = WayHome(
+            lab,
+            [
+                Before(run, ledgers[run.name], result.lost_tokens)
+                for run, result in zip(runs, results, strict=True)
+            ],
+            command=self._commanded,
+            client=self._client,
+            phase=self._enter,
+        )
+        bundle = folder / "bundle"
+        shutil.rmtree(bundle, ignore_errors=True)
+        homecoming = way.walk(plan.with_suffix(".report.json"), bundle, self._confirmation())
         return DrillReport(
             load_seconds=self._loaded_seconds,
             approving_seconds=approving,
@@ -79,7 +95,19 @@ class PromotionDrill(Demonstration):
             approvers=tuple(json.loads(said)["approvers"]),
             registries=results,
             home=home,
+            bundled=sum(_in_bundle(bundle / f"{result.name}.jsonl", result) for result in results),
+            bundle_whole=all(entry["complete"] for entry in way.bundles),
+            homecoming=homecoming,
         )
+
+    def close(self, *, keep: bool, keep_logs: bool = False) -> None:
+        """As for any demonstration; the roles of the way home end, or go on, with the others."""
+        if self._way_home is not None:
+            self._way_home.close(keep=keep)
+        super().close(keep=keep, keep_logs=keep_logs)
+
+    def _enter(self, phase: str) -> None:
+        self._phase = phase
 
     def _confirmation(self) -> str:
         return self._runs[0].name if len(self._runs) == 1 else "all"
@@ -124,11 +152,15 @@ class PromotionDrill(Demonstration):
 
     def _application(self, lab: Lab, run: RegistryRun, ledger: Ledger) -> Client:
         """A client that tries to write to the replica, again and again until it may."""
+        dsn = lab.replica_dsn(lab.embassies[0], run.name, databases.OWNER)
+        return self._client(run, dsn, ledger, _APPLICATION_NUMBER)
+
+    def _client(self, run: RegistryRun, dsn: str, ledger: Ledger, number: int) -> Client:
         return Client(
             run.workload,
-            lab.replica_dsn(lab.embassies[0], run.name, databases.OWNER),
+            dsn,
             ledger,
-            client=_APPLICATION_NUMBER,
+            client=number,
             seed=self._wish.seed + 1,
             rate_per_second=self._wish.rate,
             scale=self._wish.scale,
@@ -157,11 +189,6 @@ class PromotionDrill(Demonstration):
         fenced = self._command(
             role_configs.admin_config(lab.layout, HOME), "home", "fence", str(report), "--reason", "superseded"
         )
-        bundle = lab.layout.home / "promotion" / "bundle"
-        shutil.rmtree(bundle, ignore_errors=True)
-        kept_apart = self._command(
-            role_configs.admin_config(lab.layout, HOME), "failback", "bundle", str(report), "-o", str(bundle)
-        )
         kept = sum(self._at_home(lab, run, result) for run, result in zip(runs, results, strict=True))
         return HomeReturn(
             producer_code=producer.returncode,
@@ -169,8 +196,6 @@ class PromotionDrill(Demonstration):
             fence_code=fenced.returncode,
             writable=tuple(run.name for run in runs if _can_write(lab, run)),
             unshipped_kept=kept,
-            bundle_code=kept_apart.returncode,
-            bundled=sum(_in_bundle(bundle / f"{result.name}.jsonl", result) for result in results),
         )
 
     def _at_home(self, lab: Lab, run: RegistryRun, result: RegistryDrill) -> int:
@@ -183,10 +208,13 @@ class PromotionDrill(Demonstration):
         return int(row[0]) if row else 0
 
     def _promote(self, lab: Lab, *arguments: str) -> str:
-        done = self._command(role_configs.admin_config(lab.layout, lab.embassies[0]), "promote", *arguments)
-        if done.returncode != 0:
+        return self._commanded(role_configs.admin_config(lab.layout, lab.embassies[0]), "promote", *arguments)
+
+    def _commanded(self, config: Path, *arguments: str, codes: Collection[int] = (0,)) -> str:
+        done = self._command(config, *arguments)
+        if done.returncode not in codes:
             raise RefusedError(
-                f"embassy promote {arguments[0]} ended with exit code {done.returncode}: "
+                f"embassy {' '.join(arguments[:2])} ended with exit code {done.returncode}: "
                 f"{' | '.join(done.stderr.strip().splitlines()[-3:])}"
             )
         return done.stdout

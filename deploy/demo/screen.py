@@ -212,13 +212,21 @@ def print_drill(console: Console, report: DrillReport) -> None:
         f"Home was killed after {report.load_seconds:.0f} s of load; planned and approved by "
         f"{' and '.join(report.approvers)} in {report.approving_seconds:.1f} s; promoted in "
         f"{report.promoting_seconds:.1f} s; {report.lost} of {sum(r.committed for r in report.registries):,} "
-        f"transactions that clients were told are committed are lost; {report.home.bundled} of them are in home's "
+        f"transactions that clients were told are committed are lost; {report.bundled} of them are in home's "
         "conflict bundle."
+    )
+    way = report.homecoming.to_json()
+    console.print(
+        f"Home followed in {way['failback_seconds']} s, level to the row while the embassy worked on. It was promoted in "
+        f"{way['switching_seconds']} s and written to {way['last_first_write_seconds'] or '?'} s after the embassy was "
+        f"fenced, which followed it in {way['following_seconds']} s. Of {way['told']:,} transactions told since the "
+        f"promotion {way['lost']} are lost; {way['merged']} that never shipped were merged; {way['tables_compared']} "
+        f"tables compared, {way['tables_unequal']} differ."
     )
     for complaint in report.complaints:
         console.print(f"✗ {complaint}", style="red", markup=False)
     if report.is_true:
         console.print(
-            "The loss is within the report's bound, the application writes abroad, and home, come back, is superseded "
-            "and shut."
+            "The loss is within the report's bound, what home never shipped is kept apart, home is the registry again, "
+            "and nothing was lost on the way back."
         )

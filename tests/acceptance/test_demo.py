@@ -154,9 +154,12 @@ def test_a_drill_promotes_all_within_the_bound_and_home_finds_out(stage: Stage) 
         "producer_exit_code": 5,
         "fence_exit_code": 0,
         "unshipped_kept": shown["lost"],
-        "bundle_exit_code": 0,
         "bundled": shown["lost"],
+        "bundle_whole": True,
     }
+    way = shown["homecoming"]
+    assert (way["lost"], way["merged"], way["tables_unequal"]) == (0, 0, 0)
+    assert way["told"] > sum(figures["written_abroad"] for figures in shown["registries"].values())
 
 
 def test_a_consumer_with_a_wrong_key_makes_the_verdict_red_and_is_named(stage: Stage) -> None:
