@@ -85,7 +85,13 @@ def _well(path: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def pipeline(make_pipeline: MakePipeline) -> Pipeline:
-    return make_pipeline(_SCHEMA)
+    """A stream whose producer has the rpo_seconds of those who look: its idle heart beats by them."""
+    found = make_pipeline(_SCHEMA)
+    path = found.config("producer")
+    content = tomllib.loads(path.read_text(encoding="utf-8"))
+    content["streams"][found.name]["rpo_seconds"] = _RPO_SECONDS
+    role_configs._write(path, content)
+    return found
 
 
 def test_what_is_not_provisioned_says_what_is_missing(make_pipeline: MakePipeline) -> None:
