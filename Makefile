@@ -4,6 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
+# Tests wait more than they work: two at a time, each with a lab of its own. WORKERS=0 runs them in one process.
+WORKERS ?= 2
+
 .PHONY: setup check test test-matrix unit integration faults demo drill bench bench-stages bench-idle bench-bridge bench-snapshot bench-pgbench bench-flat lock clean
 
 setup: $(STAMP)
@@ -21,7 +24,7 @@ check: setup
 	$(BIN)/lint-imports
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 # Each version of PostgreSQL as a source, with the same and each newer one as a replica.
 test-matrix: setup

@@ -109,6 +109,7 @@ def test_the_observations_of_these_tests_are_of_every_state() -> None:
     @settings(max_examples=2000, database=None, derandomize=True)
     @given(observations)
     @example(behind_on_purpose)
+    @example(FULL._replace(replica=REPLICA._replace(progress=PROGRESS._replace(epoch=2))))
     def look(observation: Observation) -> None:
         seen.add(assess(observation, LIMITS).state)
 
