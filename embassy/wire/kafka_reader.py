@@ -96,7 +96,7 @@ def bounds_of(consumer: Consumer, topic: str) -> tuple[int, int]:
     try:
         low, high = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=_METADATA_SECONDS)
     except KafkaException as exception:
-        raise fetch_error(exception.args[0], topic) from exception
+        raise _told(consumer, topic, exception.args[0], topic) from exception
     return low, high
 
 
@@ -122,7 +122,7 @@ def read_from(consumer: Consumer, topic: str, start: int, stop: int) -> Iterator
                     if end is not None and 0 <= end < stop:  # a new leader that has not caught up yet
                         raise TransientError(f"the topic ends at {end}, before {stop}", place=topic)
                     return
-                raise fetch_error(error, f"{topic}@{start}")
+                raise _told(consumer, topic, error, f"{topic}@{start}")
             fetched = as_fetched(message)
             if fetched.offset >= stop:
                 return
@@ -131,6 +131,26 @@ def read_from(consumer: Consumer, topic: str, start: int, stop: int) -> Iterator
                 return
     finally:
         consumer.unassign()
+
+
+def _told(consumer: Consumer, topic: str, error: KafkaError, place: str) -> EmbassyError:
+    """The family of an error. That a topic is gone counts only from a broker's mouth.
+
+    A client that has lost its brokers forgets in time which partitions there are, and then says by itself that it knows
+    none: one that was used before does so at once, where a new one would wait for an answer.
+    """
+    if error.code() in (KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):
+        try:
+            found = consumer.list_topics(topic, timeout=_METADATA_SECONDS).topics.get(topic)
+        except KafkaException as exception:
+            return as_embassy_error(exception.args[0], place)
+        if found is not None and found.error is None:
+            return TransientError(
+                "the topic is there, and has no leader at the moment",
+                place=place,
+                hint="are the brokers up? it is tried again",
+            )
+    return fetch_error(error, place)
 
 
 class TopicReader:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from deploy.lab.lab import Lab
+from embassy.model.errors import IntegrityError, TransientError
 from embassy.runtime.config import KafkaCluster
 from embassy.wire.head_search import Log
 from embassy.wire.kafka_reader import StreamsReader, Subscription, TopicReader
@@ -95,3 +96,22 @@ def test_many_streams_read_their_topics_with_few_clients(
 
 def _values(log: Log) -> list[bytes]:
     return [fetched.value for fetched in log.read(*log.bounds())]
+
+
+def test_a_client_that_was_used_before_takes_a_cluster_that_is_down_for_no_topic_that_is_gone(
+    lab: Lab, cluster: KafkaCluster, make_topic: MakeTopic
+) -> None:
+    topic, gone = make_topic("home"), "s-" + "0" * 32
+    append_values(lab.client_config("home", "admin"), topic, _VALUES[:10])
+    pool = ReaderPool(cluster, "test-pool", most=1)
+    try:
+        assert pool.log(topic).bounds() == (0, 10)
+        lab.home.kafka.kill9()
+        with pytest.raises(TransientError):
+            pool.log(topic).bounds()
+        lab.home.kafka.start()
+        assert pool.log(topic).bounds() == (0, 10)
+        with pytest.raises(IntegrityError, match="the topic is gone"):
+            pool.log(gone).bounds()
+    finally:
+        pool.close()

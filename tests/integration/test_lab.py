@@ -136,7 +136,6 @@ def test_each_role_carries_what_it_must(lab: Lab, make_topic: MakeTopic) -> None
     ("site", "role", "name"),
     [
         ("embassy-1", "consumer", "s-"),
-        ("home", "bridge", "s-"),
         ("home", "producer", "positions"),
         ("embassy-1", "bridge", "positions"),
     ],
