@@ -179,8 +179,11 @@ def _delete(connection: psycopg.Connection[Any], table: TableName, rows: Touched
         sql.SQL("pg_catalog.format('%%s', t.{}) = k.{}").format(column, key)
         for column, key in zip(columns, names, strict=True)
     )
-    statement = sql.SQL("DELETE FROM ONLY {} t USING pg_catalog.unnest({}) k ({}) WHERE {}").format(
-        name, sql.SQL(", ").join(sql.SQL("%s::text[]") for _ in columns), sql.SQL(", ").join(names), matches
+    statement = sql.SQL("DELETE FROM ONLY {} t USING ROWS FROM ({}) k ({}) WHERE {}").format(
+        name,
+        sql.SQL(", ").join(sql.SQL("pg_catalog.unnest(%s::text[])") for _ in columns),
+        sql.SQL(", ").join(names),
+        matches,
     )
     return connection.execute(
         statement, [list(values) for values in zip(*sorted(rows.keys), strict=True)]

@@ -20,6 +20,7 @@ CREATE TABLE public.entry (
     id bigserial PRIMARY KEY, amount numeric NOT NULL,
     account bigint NOT NULL REFERENCES public.account ON UPDATE CASCADE);
 CREATE TABLE public.line (words text);
+CREATE TABLE public.share (lot text, part integer, held_at timestamptz, PRIMARY KEY (lot, part));
 CREATE FUNCTION public.note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
 CREATE TRIGGER always BEFORE INSERT ON public.entry FOR EACH ROW EXECUTE FUNCTION public.note();
 ALTER TABLE public.entry ENABLE ALWAYS TRIGGER always;
@@ -42,6 +43,7 @@ def _write(connection: psycopg.Connection[object], first: int, count: int = 10) 
             connection.execute("INSERT INTO public.entry (account, amount) SELECT max(id), 1 FROM public.account")
             connection.execute("UPDATE public.account SET note = owner WHERE owner = %s", (f"owner {number - 1}",))
             connection.execute("INSERT INTO public.line VALUES (%s)", (f"line {number}",))
+            connection.execute("INSERT INTO public.share VALUES ('lot', %s, now())", (number,))
 
 
 def test_a_switchover_turns_the_stream_round_and_another_one_turns_it_back(homecoming: Homecoming) -> None:
