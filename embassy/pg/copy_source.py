@@ -43,7 +43,7 @@ WITH RECURSIVE base AS (
     FROM base b JOIN pg_catalog.pg_type t ON t.oid = b.typbasetype WHERE b.typtype = 'd'
 )
 SELECT a.attnum, a.attname, a.atttypid::bigint, n.nspname || '.' || t.typname, a.atttypmod, n.nspname,
-       pg_catalog.format_type(t.oid, NULL),
+       pg_catalog.format_type(t.oid, -1),
        n.nspname = 'pg_catalog' AND (
            t.typname = ANY (%(same_order)s)
            OR t.typname IN ('text', 'varchar', 'bpchar') AND l.collname IN ('C', 'POSIX', 'ucs_basic'))

@@ -15,7 +15,7 @@ CREATE TABLE public.person (
     upper_code text GENERATED ALWAYS AS (upper(code)) STORED
 );
 ALTER TABLE public.person ALTER biography SET STORAGE EXTERNAL;
-CREATE TABLE public.word (word text, lang text, meaning text, PRIMARY KEY (lang, word));
+CREATE TABLE public.word (word text, lang char(2), meaning text, PRIMARY KEY (lang, word));
 CREATE TABLE public.entry (at timestamptz, amount numeric, what text);
 CREATE TABLE public.parcel (region int, id int, area box, PRIMARY KEY (region, id)) PARTITION BY LIST (region);
 CREATE TABLE public.parcel_1 PARTITION OF public.parcel FOR VALUES IN (1);
