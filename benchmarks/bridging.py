@@ -7,7 +7,6 @@ broker shows them, so that neither pays for its start; CPU time is the carrier's
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from rich.console import Console
 
 from benchmarks.carrying import LOADS, Carried, Load, carried, make_topic, result, running, until
 from benchmarks.mirror import Mirror
+from benchmarks.results import give_up, tell
 from benchmarks.stand import stand
 from deploy.lab import role_configs
 from deploy.lab.kafka_broker import KafkaBroker
@@ -29,7 +29,6 @@ from deploy.lab.lab import Lab
 from deploy.lab.ports import accepts, free_port
 from deploy.lab.roles import program
 from embassy.model.errors import EmbassyError, TransientError
-from embassy.runtime.exit_codes import exit_code
 from embassy.wire.enrolment import load_enrolment
 from embassy.wire.keyring import load_identity
 from embassy.wire.public_keys import load_public_recipient
@@ -221,12 +220,8 @@ def main(
                         }
                     )
     except EmbassyError as error:
-        said.print(f"error: {error}", highlight=False, markup=False)
-        sys.exit(exit_code(error))
-    text = json.dumps({"schema": _VERSION, "rounds": rounds, "results": found}, indent=2)
-    if json_file is not None:
-        json_file.write_text(text + "\n", encoding="utf-8")
-    click.echo(text)
+        give_up(said, error)
+    tell({"schema": _VERSION, "rounds": rounds, "results": found}, json_file)
 
 
 if __name__ == "__main__":

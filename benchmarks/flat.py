@@ -7,9 +7,7 @@ each with its rate. At the end every row of both sides is compared.
 
 from __future__ import annotations
 
-import json
 import re
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -25,10 +23,10 @@ from rich.console import Console
 from benchmarks import marks
 from benchmarks.machine import busy_seconds
 from benchmarks.ours import Ours
+from benchmarks.results import give_up, tell
 from benchmarks.stand import stand
 from benchmarks.workloads import FULL, fill
 from embassy.model.errors import EmbassyError, TransientError
-from embassy.runtime.exit_codes import exit_code
 
 _VERSION = "embassy.bench-flat/1"
 _CHANGES_EACH = 3
@@ -180,12 +178,8 @@ def main(*, changes: int, count: int, json_file: Path | None) -> None:
             said.log("comparing all rows")
             found["rows"] = ours.compared()
     except EmbassyError as error:
-        said.print(f"error: {error}", highlight=False, markup=False)
-        sys.exit(exit_code(error))
-    text = json.dumps(found, indent=2)
-    if json_file is not None:
-        json_file.write_text(text + "\n", encoding="utf-8")
-    click.echo(text)
+        give_up(said, error)
+    tell(found, json_file)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,7 @@ are let go at once, and for each the time is taken at which its replica is level
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,12 +21,12 @@ from rich.console import Console
 
 from benchmarks.fleet import Fleet
 from benchmarks.machine import peak_rss_mb, rss_mb
+from benchmarks.results import give_up, tell
 from deploy.demo.provisioning import provision
 from deploy.lab.databases import ADMIN
 from deploy.lab.lab import Lab
 from deploy.lab.postgres_server import PostgresServer
 from embassy.model.errors import EmbassyError, TransientError
-from embassy.runtime.exit_codes import exit_code
 
 _PROJECT = Path(__file__).parents[1]
 _SCHEMA = "CREATE TABLE public.entry (id bigint PRIMARY KEY, text text NOT NULL);\n"
@@ -166,12 +164,8 @@ def main(*, streams: int, seconds: float, busy: int, transactions: int, json_fil
             finally:
                 fleet.stop()
     except EmbassyError as error:
-        said.print(f"error: {error}", highlight=False, markup=False)
-        sys.exit(exit_code(error))
-    text = json.dumps(found, indent=2)
-    if json_file is not None:
-        json_file.write_text(text + "\n", encoding="utf-8")
-    click.echo(text)
+        give_up(said, error)
+    tell(found, json_file)
 
 
 if __name__ == "__main__":

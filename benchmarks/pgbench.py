@@ -7,11 +7,9 @@ end every row and the schema of both sides are equal, and as many transactions a
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -22,6 +20,7 @@ import click
 from rich.console import Console
 
 from benchmarks.fleet import Fleet
+from benchmarks.results import give_up, tell
 from benchmarks.schema_lines import schema_differences
 from benchmarks.stand import client_parameters, stand
 from deploy.demo.provisioning import provision
@@ -33,7 +32,6 @@ from deploy.workload.comparison import compare_tables
 from embassy.model.errors import ConfigurationError, EmbassyError, IntegrityError, TransientError
 from embassy.pg import table_copies
 from embassy.pg.dump_client import find_client
-from embassy.runtime.exit_codes import exit_code
 
 _SCHEMA_VERSION = "embassy.bench-pgbench/1"
 _BANK = "bench"
@@ -246,12 +244,8 @@ def main(*, scale: int, minutes: float, clients: int, rate: float, json_file: Pa
             finally:
                 fleet.stop()
     except EmbassyError as error:
-        said.print(f"error: {error}")
-        sys.exit(exit_code(error))
-    text = json.dumps({"schema": _SCHEMA_VERSION, "scale": scale, "minutes": minutes, **told, **judged}, indent=2)
-    if json_file is not None:
-        json_file.write_text(text + "\n", encoding="utf-8")
-    click.echo(text)
+        give_up(said, error)
+    tell({"schema": _SCHEMA_VERSION, "scale": scale, "minutes": minutes, **told, **judged}, json_file)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from psycopg import sql
 from rich.console import Console
 
 from benchmarks.fleet import Fleet
+from benchmarks.results import tell
 from benchmarks.schema_lines import schema_differences
 from benchmarks.stand import client_parameters, stand
 from deploy.demo.provisioning import provision
@@ -343,10 +344,7 @@ def main(
         said.print(f"error: {error}")
         click.echo(json.dumps(listing.as_json(), indent=2))
         sys.exit(exit_code(error))
-    text = json.dumps(listing.as_json(), indent=2)
-    if json_file is not None:
-        json_file.write_text(text + "\n", encoding="utf-8")
-    click.echo(text)
+    tell(listing.as_json(), json_file)
     sys.exit(ExitCode.INTEGRITY if listing.halts or listing.differences else ExitCode.OK)
 
 

@@ -8,9 +8,7 @@ more than once is counted by the servers themselves. Both times every row of bot
 
 from __future__ import annotations
 
-import json
 import resource
-import sys
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -24,6 +22,7 @@ from rich.console import Console
 from benchmarks import bulk_copies, filling
 from benchmarks.fleet import Fleet
 from benchmarks.memory import MemoryWatch
+from benchmarks.results import give_up, tell
 from benchmarks.stand import stand
 from deploy.demo.provisioning import provision
 from deploy.lab.databases import ADMIN
@@ -33,7 +32,6 @@ from deploy.workload.comparison import compare_tables
 from embassy.model.errors import EmbassyError, IntegrityError, TransientError
 from embassy.pg import table_copies
 from embassy.runtime.config import ProducerTuning
-from embassy.runtime.exit_codes import exit_code
 
 _SCHEMA_VERSION = "embassy.bench-snapshot/1"
 _REGISTRY = "registry"
@@ -219,12 +217,8 @@ def main(*, size: int, kills: int, json_file: Path | None, keep: bool) -> None:
         with stand(announce, keep=keep, registries="snapshot.toml") as lab:
             found = _measured(lab, size, kills, announce)
     except EmbassyError as error:
-        said.print(f"error: {error}", markup=False, highlight=False)
-        sys.exit(exit_code(error))
-    text = json.dumps(found, indent=2)
-    if json_file is not None:
-        json_file.write_text(text + "\n", encoding="utf-8")
-    click.echo(text)
+        give_up(said, error)
+    tell(found, json_file)
 
 
 def _measured(lab: Lab, size: int, kills: int, announce: Announce) -> dict[str, Any]:
