@@ -15,6 +15,7 @@ from embassy.model.batch import Batch, Operation, Segment
 from embassy.model.own_tables import OWN_SCHEMA
 from embassy.model.relation import Relation
 from embassy.pg.apply_session import ApplySession, Call, Query
+from embassy.pg.presence import has_table
 from embassy.pg.table_copies import AWAITED
 
 Name = tuple[str, str]
@@ -78,10 +79,7 @@ class Unfinished:
     def _read(self) -> Lacking:
         connection = self._session.connection
         if not self._provisioned:
-            row = connection.execute(
-                "SELECT pg_catalog.to_regclass('embassy.awaited_copy') IS NOT NULL"
-            ).fetchone()
-            self._provisioned = row == (True,)
+            self._provisioned = has_table(connection, "embassy.awaited_copy")
         if not self._provisioned:
             return {}
         return {(schema, name): whole for schema, name, whole in connection.execute(_QUERY.encode())}

@@ -13,6 +13,7 @@ import psycopg
 from embassy.model.control import Control, Cut, Freeze, Point, Suspect
 from embassy.model.errors import RefusedError
 from embassy.model.lsn import Lsn
+from embassy.pg.presence import has_table
 
 _TABLE = "embassy.control"
 _MICROSECONDS = "(extract(epoch FROM {}) * 1000000)::bigint"
@@ -132,7 +133,7 @@ def note_delay(connection: psycopg.Connection[Any], stream: bytes, seconds: floa
 
 
 def _must_exist(connection: psycopg.Connection[Any]) -> None:
-    if connection.execute("SELECT pg_catalog.to_regclass(%s) IS NULL", (_TABLE,)).fetchone() == (True,):
+    if not has_table(connection, _TABLE):
         raise RefusedError(
             f"the replica has no table {_TABLE}",
             place=connection.info.dbname,

@@ -8,13 +8,14 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from embassy.pg.presence import has_table
+
 _TRIGGERS = 5
 
 
 def is_captured(connection: psycopg.Connection[Any], publication: str) -> bool:
     """Whether the event triggers are there, fire in every session, and take new tables into the publication."""
-    row = connection.execute("SELECT pg_catalog.to_regclass('embassy.ddl_publication') IS NOT NULL").fetchone()
-    if row != (True,):
+    if not has_table(connection, "embassy.ddl_publication"):
         return False
     row = connection.execute(
         """SELECT (SELECT count(*) FROM pg_catalog.pg_event_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.evtfoid

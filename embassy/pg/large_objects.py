@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg.errors import LockNotAvailable
 
+from embassy.pg.presence import has_table
+
 CARRIED_PAGES = 2048
 """What one transaction carries at most, in pages of 2 KiB; whoever commits pages of their own waits for it."""
 
@@ -97,10 +99,7 @@ def carry_all(connection: psycopg.Connection[Any], stream: bytes) -> None:
 
 def state(connection: psycopg.Connection[Any], stream: bytes) -> LargeObjectState | None:
     """What the stream says of how far it is, at home or in a replica; None if it has said nothing."""
-    there = connection.execute(
-        "SELECT pg_catalog.to_regclass('embassy.large_object_state') IS NOT NULL"
-    ).fetchone()
-    if there != (True,):
+    if not has_table(connection, "embassy.large_object_state"):
         return None
     row = connection.execute(
         "SELECT as_of, behind FROM embassy.large_object_state WHERE stream = %s", (stream,)

@@ -11,6 +11,7 @@ from embassy.model.lsn import Lsn
 from embassy.model.record import Head
 from embassy.pg import control_store
 from embassy.pg.apply_session import ApplySession, Call, Query, StatementFailed
+from embassy.pg.presence import has_table
 
 _TABLE = "embassy.progress"
 
@@ -35,7 +36,7 @@ def read(connection: psycopg.Connection[Any], stream: bytes) -> Progress | None:
     Raises:
         RefusedError: the database is not a provisioned replica.
     """
-    if connection.execute("SELECT pg_catalog.to_regclass(%s) IS NULL", (_TABLE,)).fetchone() == (True,):
+    if not has_table(connection, _TABLE):
         raise RefusedError(
             "the database is not a replica: it has no table embassy.progress",
             place=connection.info.dbname,

@@ -9,6 +9,7 @@ import psycopg
 
 from embassy.pg import verify_store
 from embassy.pg.catalog import brief
+from embassy.pg.presence import has_table
 from embassy.pg.replica_opening import missing_roles
 from embassy.pg.table_copies import LACKS_KEY, awaited
 
@@ -49,7 +50,7 @@ def obstacles(
             f"tables that home kept out of the stream, for they have no key: {brief(withheld)} (a plan with "
             "--accept-differences)"
         )
-    if _exists(connection, "embassy.control") and not accept_undrained:
+    if has_table(connection, "embassy.control") and not accept_undrained:
         row = connection.execute(
             "SELECT frozen_by, freeze_reason FROM embassy.control WHERE stream = %s AND frozen_at IS NOT NULL",
             (stream,),
@@ -74,8 +75,8 @@ def obstacles(
 
 def _not_whole(connection: psycopg.Connection[Any]) -> tuple[list[str], list[str]]:
     """Tables that lack rows: those with a copy under way or still to come, and those that wait for a key at home."""
-    copies = connection.execute(_COPIES.encode()).fetchall() if _exists(connection, "embassy.table_copy") else []
-    waiting = awaited(connection) if _exists(connection, "embassy.awaited_copy") else []
+    copies = connection.execute(_COPIES.encode()).fetchall() if has_table(connection, "embassy.table_copy") else []
+    waiting = awaited(connection) if has_table(connection, "embassy.awaited_copy") else []
     copying = {name for name, lacks_key in copies if not lacks_key} | {
         f"{schema}.{name}" for schema, name in waiting
     }
@@ -84,13 +85,9 @@ def _not_whole(connection: psycopg.Connection[Any]) -> tuple[list[str], list[str
 
 def is_frozen(connection: psycopg.Connection[Any], stream: bytes) -> bool:
     """Whether nothing is applied because someone, or a threshold, said so."""
-    if not _exists(connection, "embassy.control"):
+    if not has_table(connection, "embassy.control"):
         return False
     row = connection.execute(
         "SELECT true FROM embassy.control WHERE stream = %s AND frozen_at IS NOT NULL", (stream,)
     ).fetchone()
     return row is not None
-
-
-def _exists(connection: psycopg.Connection[Any], table: str) -> bool:
-    return connection.execute("SELECT pg_catalog.to_regclass(%s) IS NOT NULL", (table,)).fetchone() == (True,)

@@ -16,6 +16,7 @@ import psycopg
 
 from embassy.model.errors import RefusedError
 from embassy.model.record import Head
+from embassy.pg.presence import has_table
 
 _LOCK_DOMAIN = b"data-embassy promotion lock 1\0"
 
@@ -48,8 +49,7 @@ def require(connection: psycopg.Connection[Any], place: str) -> None:
     Raises:
         RefusedError: it was provisioned by an older version, or is no replica.
     """
-    found = connection.execute("SELECT pg_catalog.to_regclass('embassy.fence') IS NOT NULL").fetchone()
-    if found != (True,):
+    if not has_table(connection, "embassy.fence"):
         raise RefusedError(
             "the database has no table for a promotion's journal",
             place=place,
@@ -201,8 +201,7 @@ class Standing(NamedTuple):
 
 def standing(connection: psycopg.Connection[Any], stream: bytes) -> Standing | None:
     """Look at a replica; None if it has no journal or does not know the stream."""
-    found = connection.execute("SELECT pg_catalog.to_regclass('embassy.promotion_plan') IS NOT NULL").fetchone()
-    if found != (True,):
+    if not has_table(connection, "embassy.promotion_plan"):
         return None
     row = connection.execute(
         """SELECT g.epoch,

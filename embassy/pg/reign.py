@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import psycopg
 
 from embassy.pg import source_fence
+from embassy.pg.presence import has_table
 
 _PROMOTED = """
 SELECT EXISTS (
@@ -46,12 +47,12 @@ class Reign(NamedTuple):
 def reign(connection: psycopg.Connection[Any], stream: bytes) -> Reign:
     """Look at a database, of whichever side and version."""
     follows, raised, written, began_at = 0, False, 0, None
-    if _exists(connection, "embassy.progress"):
+    if has_table(connection, "embassy.progress"):
         row = connection.execute("SELECT epoch FROM embassy.progress WHERE stream = %s", (stream,)).fetchone()
         follows = 0 if row is None else int(row[0])
-        if follows and _exists(connection, "embassy.promotion"):
+        if follows and has_table(connection, "embassy.promotion"):
             raised = connection.execute(_PROMOTED, (stream, follows)).fetchone() == (True,)
-    if _exists(connection, "embassy.reign"):
+    if has_table(connection, "embassy.reign"):
         row = connection.execute(
             "SELECT epoch, began_at FROM embassy.reign WHERE stream = %s ORDER BY epoch DESC LIMIT 1", (stream,)
         ).fetchone()
@@ -72,7 +73,3 @@ def note(connection: psycopg.Connection[Any], stream: bytes, epoch: int, slot: s
         "INSERT INTO embassy.reign (stream, epoch, slot) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
         (stream, epoch, slot),
     )
-
-
-def _exists(connection: psycopg.Connection[Any], table: str) -> bool:
-    return connection.execute("SELECT pg_catalog.to_regclass(%s) IS NOT NULL", (table,)).fetchone() == (True,)

@@ -9,6 +9,7 @@ from typing import Any, LiteralString, NamedTuple
 import psycopg
 from psycopg import sql
 
+from embassy.pg.presence import has_table
 from embassy.pg.replica_schema import GUARD
 from embassy.pg.setup_errors import in_turn
 
@@ -55,9 +56,8 @@ def set_sequences(connection: psycopg.Connection[Any], headroom: int) -> list[Se
         connection: an administrator's, in autocommit mode.
         headroom: how many increments beyond what is known.
     """
-    sampled = connection.execute("SELECT pg_catalog.to_regclass('embassy.sequence_state') IS NOT NULL").fetchone()
     samples = {}
-    if sampled == (True,):
+    if has_table(connection, "embassy.sequence_state"):
         samples = {
             (schema, name): value for schema, name, value in connection.execute(_SAMPLES) if value is not None
         }

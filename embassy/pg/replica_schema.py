@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg import sql
 
+from embassy.pg.presence import has_table
 from embassy.pg.write_triggers import tables_without
 
 GUARD = "embassy_guard"
@@ -63,8 +64,7 @@ def ensure(connection: psycopg.Connection[Any]) -> None:
 
 def is_provisioned(connection: psycopg.Connection[Any]) -> bool:
     """Whether the schema is there."""
-    row = connection.execute("SELECT pg_catalog.to_regclass('embassy.progress') IS NOT NULL").fetchone()
-    return row is not None and bool(row[0])
+    return has_table(connection, "embassy.progress")
 
 
 def unguarded(connection: psycopg.Connection[Any]) -> list[tuple[str, str]]:

@@ -19,6 +19,7 @@ from embassy.model.touched import Touched
 from embassy.model.verification import TableName
 from embassy.pg import progress_store, replica_schema, slots, source_schema, table_copies
 from embassy.pg.ddl_capture import let_go
+from embassy.pg.presence import has_table
 from embassy.pg.setup_errors import in_turn
 from embassy.pg.source_fence import FENCE, release_table
 from embassy.pg.write_triggers import tables_without
@@ -96,8 +97,8 @@ def guard(connection: psycopg.Connection[Any]) -> int:
 
 def own_slot(connection: psycopg.Connection[Any], stream: bytes) -> OwnSlot | None:
     """The slot of its own reign, if it is still there."""
-    row = connection.execute("SELECT pg_catalog.to_regclass('embassy.slot_proof') IS NOT NULL").fetchone()
-    found = connection.execute(_OWN_SLOT, (stream,)).fetchone() if row == (True,) else None
+    known = has_table(connection, "embassy.slot_proof")
+    found = connection.execute(_OWN_SLOT, (stream,)).fetchone() if known else None
     return None if found is None else OwnSlot(*found)
 
 

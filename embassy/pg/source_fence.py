@@ -17,6 +17,7 @@ from psycopg import sql
 
 from embassy.model.errors import RefusedError
 from embassy.pg import large_objects
+from embassy.pg.presence import has_table
 from embassy.pg.setup_errors import in_turn
 from embassy.pg.write_triggers import tables_without
 from embassy.runtime import failpoints
@@ -76,8 +77,7 @@ def is_ready(connection: psycopg.Connection[Any]) -> bool:
 
 
 def _tells(connection: psycopg.Connection[Any]) -> bool:
-    row = connection.execute("SELECT pg_catalog.to_regclass('embassy.fence') IS NOT NULL").fetchone()
-    return row == (True,)
+    return has_table(connection, "embassy.fence")
 
 
 def fence(

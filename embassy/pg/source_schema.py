@@ -12,6 +12,7 @@ from psycopg import sql
 from psycopg.errors import LockNotAvailable
 
 from embassy.model.lsn import Lsn
+from embassy.pg.presence import has_table
 from embassy.pg.reign import Reign
 
 _SCRIPTS = (
@@ -52,8 +53,7 @@ def ensure(connection: psycopg.Connection[Any], *, producer_role: str) -> None:
 
 def is_provisioned(connection: psycopg.Connection[Any]) -> bool:
     """Whether the schema is there."""
-    row = connection.execute("SELECT pg_catalog.to_regclass('embassy.stream') IS NOT NULL").fetchone()
-    return row is not None and bool(row[0])
+    return has_table(connection, "embassy.stream")
 
 
 def note_beginning(
@@ -131,8 +131,7 @@ def forget_said(connection: psycopg.Connection[Any]) -> None:
     from when it was a source.
     """
     for table in _SAID:
-        row = connection.execute("SELECT pg_catalog.to_regclass(%s) IS NOT NULL", (f"embassy.{table}",)).fetchone()
-        if row == (True,):
+        if has_table(connection, f"embassy.{table}"):
             connection.execute(sql.SQL("DELETE FROM embassy.{}").format(sql.Identifier(table)))
 
 
@@ -146,8 +145,7 @@ def request_rotation(connection: psycopg.Connection[Any], stream: bytes) -> date
 
 def rotation_requested_at(connection: psycopg.Connection[Any], stream: bytes) -> datetime | None:
     """When a fresh data key was last asked for; None if never, or if the schema is of an older version."""
-    there = connection.execute("SELECT pg_catalog.to_regclass('embassy.rotation_request') IS NOT NULL").fetchone()
-    if there != (True,):
+    if not has_table(connection, "embassy.rotation_request"):
         return None
     row = connection.execute(
         "SELECT requested_at FROM embassy.rotation_request WHERE stream = %s", (stream,)
@@ -181,5 +179,4 @@ def sample_sequences(connection: psycopg.Connection[Any]) -> None:
 
 
 def _has_proofs(connection: psycopg.Connection[Any]) -> bool:
-    row = connection.execute("SELECT pg_catalog.to_regclass('embassy.slot_proof') IS NOT NULL").fetchone()
-    return row == (True,)
+    return has_table(connection, "embassy.slot_proof")

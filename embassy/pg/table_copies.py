@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import psycopg
 
 from embassy.model.errors import RefusedError
+from embassy.pg.presence import has_table
 
 MOVED = "its key changed while its table was copied"
 """Why single rows are asked for by the producer itself."""
@@ -82,7 +83,7 @@ class CopyNote(NamedTuple):
 
 def unfinished(connection: psycopg.Connection[Any]) -> list[WantedCopy]:
     """The copies that are not done, oldest first; none where the product is not provisioned for them."""
-    if connection.execute("SELECT pg_catalog.to_regclass('embassy.copied_table') IS NULL").fetchone() == (True,):
+    if not has_table(connection, "embassy.copied_table"):
         return []
     return [
         WantedCopy(
@@ -103,7 +104,7 @@ def unfinished(connection: psycopg.Connection[Any]) -> list[WantedCopy]:
 
 def follow(connection: psycopg.Connection[Any]) -> None:
     """Let unfinished copies become what their tables have become: renamed, over, or begun anew."""
-    if connection.execute("SELECT pg_catalog.to_regclass('embassy.copied_table') IS NULL").fetchone() != (True,):
+    if has_table(connection, "embassy.copied_table"):
         connection.execute("SELECT embassy.follow_copies()")
 
 
@@ -139,7 +140,7 @@ def adopt(connection: psycopg.Connection[Any], mine: bytes, before: bytes, seque
         before: the one that it continues.
         sequence: of the last record of that one that is in the topic.
     """
-    if connection.execute("SELECT pg_catalog.to_regclass('embassy.copy_place') IS NULL").fetchone() != (True,):
+    if has_table(connection, "embassy.copy_place"):
         connection.execute("SELECT embassy.adopt_copies(%s, %s, %s)", (mine, before, sequence))
 
 
@@ -254,6 +255,5 @@ def awaited(connection: psycopg.Connection[Any]) -> list[tuple[str, str]]:
 
 def await_no_more(connection: psycopg.Connection[Any]) -> None:
     """In a replica, or what was one: note that every table is whole."""
-    found = connection.execute("SELECT pg_catalog.to_regclass('embassy.awaited_copy') IS NOT NULL").fetchone()
-    if found == (True,):
+    if has_table(connection, "embassy.awaited_copy"):
         connection.execute("DELETE FROM embassy.awaited_copy")

@@ -10,6 +10,7 @@ import psycopg
 from embassy.model.errors import RefusedError
 from embassy.model.verification import Message, TableName, encode
 from embassy.pg.connection import connect, place_of
+from embassy.pg.presence import has_table
 
 _APPLICATION = "embassy-verify"
 # Whoever may have changed rows of the table holds one of these until it is no longer in progress, commit included.
@@ -35,8 +36,7 @@ def open_source(dsn: str) -> psycopg.Connection[Any]:
         RefusedError: the database is not provisioned for it.
     """
     connection = connect(dsn, application_name=_APPLICATION, autocommit=True)
-    found = connection.execute("SELECT pg_catalog.to_regclass('embassy.verify_message') IS NOT NULL").fetchone()
-    if found != (True,):
+    if not has_table(connection, "embassy.verify_message"):
         connection.close()
         raise RefusedError(
             "the database has no table embassy.verify_message",
@@ -63,8 +63,9 @@ def writers(connection: psycopg.Connection[Any], table: TableName) -> dict[str, 
 
 def is_copying(connection: psycopg.Connection[Any], table: TableName) -> bool:
     """Whether the table's rows, or some of them, are still on their way to the replica."""
-    there = connection.execute("SELECT pg_catalog.to_regclass('embassy.table_copy') IS NOT NULL").fetchone()
-    return there == (True,) and connection.execute(_COPYING, tuple(table)).fetchone() == (True,)
+    return has_table(connection, "embassy.table_copy") and connection.execute(
+        _COPYING, tuple(table)
+    ).fetchone() == (True,)
 
 
 def estimated_rows(connection: psycopg.Connection[Any], tables: list[TableName]) -> dict[TableName, int]:

@@ -9,6 +9,7 @@ from uuid import UUID
 import psycopg
 
 from embassy.model.verification import Key, TableName
+from embassy.pg.presence import has_table
 from embassy.runtime.metrics import VERIFY_RESULTS
 
 _RUNS_KEPT = 20
@@ -243,6 +244,4 @@ def tables(connection: psycopg.Connection[Any], stream: bytes, *, with_findings:
 
 def is_provisioned(connection: psycopg.Connection[Any]) -> bool:
     """Whether the replica can keep results."""
-    return connection.execute("SELECT pg_catalog.to_regclass('embassy.verification') IS NOT NULL").fetchone() == (
-        True,
-    )
+    return has_table(connection, "embassy.verification")
