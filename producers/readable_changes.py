@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from embassy.model.lsn import Lsn
+from embassy.model.own_tables import OWN_SCHEMA
 from embassy.model.relation import Relation
 from producers import pgoutput_decoder as pgoutput
-from producers.pgoutput_decoder import NULL_ELEMENT, Begin, Elements, TypeName
+from producers.described import Described
+from producers.pgoutput_decoder import NULL_ELEMENT, Begin, Elements
 
-_OWN_SCHEMA = "embassy"
 _KINDS = {pgoutput.INSERT: "insert", pgoutput.UPDATE: "update", pgoutput.DELETE: "delete"}
 _TRUNCATE = b"T"[0]
 _LENGTH_BYTES = 4
@@ -25,12 +26,13 @@ def readable(messages: Iterable[bytes], after: Lsn) -> Iterator[dict[str, Any]]:
     Raises:
         IntegrityError: a message cannot be understood.
     """
-    relations: dict[int, Relation] = {}
-    types: dict[int, TypeName] = {}
+    described = Described()
     begun: Begin | None = None
     changes: list[dict[str, Any]] = []
     for message in messages:
         kind = message[0]
+        if described.take(message):
+            continue
         if kind == pgoutput.BEGIN:
             begun, changes = pgoutput.decode_begin(message), []
         elif kind == pgoutput.COMMIT:
@@ -43,31 +45,20 @@ def readable(messages: Iterable[bytes], after: Lsn) -> Iterator[dict[str, Any]]:
                     "changes": changes,
                 }
             begun, changes = None, []
-        elif kind == pgoutput.RELATION:
-            oid, relation = pgoutput.decode_relation(message, types)
-            relations[oid] = relation
-        elif kind == pgoutput.TYPE:
-            named = pgoutput.decode_type(message)
-            types[named.oid] = named
         elif kind in _KINDS:
-            changes += _row(message, relations)
+            changes += _row(message, described)
         elif kind == _TRUNCATE:
-            changes += [
-                {"op": "truncate", "table": _name(relations[oid])}
-                for oid in pgoutput.decode_truncate(message).oids
-                if relations[oid].schema != _OWN_SCHEMA
-            ]
+            truncated = [described.relation(oid, message) for oid in pgoutput.decode_truncate(message).oids]
+            changes += [{"op": "truncate", "table": _name(r)} for r in truncated if r.schema != OWN_SCHEMA]
 
 
-def _row(message: bytes, relations: dict[int, Relation]) -> list[dict[str, Any]]:
+def _row(message: bytes, described: Described) -> list[dict[str, Any]]:
     change = pgoutput.decode_row_change(message)
-    relation = relations.get(change.oid)
-    if relation is None:
-        raise pgoutput.malformed(message, "its table was not described")
+    relation = described.relation(change.oid, message)
     if relation.is_ddl and change.kind == pgoutput.INSERT and change.new is not None:
         values = _values(relation, change.new)
         return [{"op": "ddl", "tag": values["tag"], "role": values["role"], "query": values["query"]}]
-    if relation.schema == _OWN_SCHEMA:
+    if relation.schema == OWN_SCHEMA:
         return []
     found: dict[str, Any] = {"op": _KINDS[change.kind], "table": _name(relation)}
     if change.old is not None:

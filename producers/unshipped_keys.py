@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from embassy.model.lsn import Lsn
+from embassy.model.own_tables import OWN_SCHEMA
 from embassy.model.relation import Relation, ReplicaIdentity
 from embassy.model.touched import Touched
 from embassy.model.verification import TableName
 from producers import pgoutput_decoder as pgoutput
-from producers.pgoutput_decoder import NULL_ELEMENT, Elements, TypeName
+from producers.described import Described
+from producers.pgoutput_decoder import NULL_ELEMENT, Elements
 
-_OWN_SCHEMA = "embassy"
 _ROWS = frozenset({pgoutput.INSERT, pgoutput.UPDATE, pgoutput.DELETE})
 _TRUNCATE = b"T"[0]
 _LENGTH_BYTES = 4
@@ -29,36 +30,32 @@ def touched_rows(messages: Iterable[bytes], after: Lsn, keys_most: int = _KEYS_M
         after: what ends up to here is left out.
         keys_most: how many keys of one table are kept.
     """
-    relations: dict[int, Relation] = {}
-    types: dict[int, TypeName] = {}
+    described = Described()
     tally = _Tally(keys_most)
     transaction: list[tuple[Relation, Elements | None]] = []
     for message in messages:
         kind = message[0]
+        if described.take(message):
+            continue
         if kind == pgoutput.BEGIN:
             transaction = []
         elif kind == pgoutput.COMMIT:
             if pgoutput.decode_commit(message).end_lsn > after:
                 tally.add(transaction)
-        elif kind == pgoutput.RELATION:
-            oid, relation = pgoutput.decode_relation(message, types)
-            relations[oid] = relation
-        elif kind == pgoutput.TYPE:
-            named = pgoutput.decode_type(message)
-            types[named.oid] = named
         else:
-            transaction += _rows(message, relations)
+            transaction += _rows(message, described)
     return tally.found
 
 
-def _rows(message: bytes, relations: dict[int, Relation]) -> list[tuple[Relation, Elements | None]]:
+def _rows(message: bytes, described: Described) -> list[tuple[Relation, Elements | None]]:
     """The rows that a message is about; None in place of one: all of its table."""
     if message[0] == _TRUNCATE:
-        return [(relations[oid], None) for oid in pgoutput.decode_truncate(message).oids]
+        return [(described.relation(oid, message), None) for oid in pgoutput.decode_truncate(message).oids]
     if message[0] not in _ROWS:
         return []
     change = pgoutput.decode_row_change(message)
-    return [(relations[change.oid], row) for row in (change.old, change.new) if row is not None]
+    relation = described.relation(change.oid, message)
+    return [(relation, row) for row in (change.old, change.new) if row is not None]
 
 
 class _Tally:
@@ -80,7 +77,7 @@ class _Tally:
     def add(self, rows: list[tuple[Relation, Elements | None]]) -> None:
         """Take in what a transaction did."""
         for relation, row in rows:
-            if relation.schema != _OWN_SCHEMA:
+            if relation.schema != OWN_SCHEMA:
                 self._add(TableName(relation.schema, relation.name), relation, row)
 
     def _add(self, name: TableName, relation: Relation, row: Elements | None) -> None:
