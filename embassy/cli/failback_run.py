@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,8 @@ from embassy.cli.conflict_bundle import make_bundle
 from embassy.cli.failback_level import Leveller, LevelWish
 from embassy.cli.options import Options, pass_options
 from embassy.cli.stream_options import stream_options
-from embassy.model.errors import ConfigurationError, EmbassyError, RefusedError
+from embassy.cli.together import each
+from embassy.model.errors import ConfigurationError, RefusedError
 from embassy.model.lsn import Lsn
 from embassy.model.touched import Touched
 from embassy.model.verification import TableName
@@ -97,29 +97,19 @@ def run(
         order = _Order(report, reason, output, level)
         work = list(_work(options, settings, order, lines))
         found: list[Mapping[str, Any]] = []
-        failures: dict[str, EmbassyError] = {}
-
-        def one(failback: StreamFailback) -> None:
-            try:
-                found.append(failback.run())
-            except EmbassyError as error:
-                failures[failback.name] = error
-
-        with ThreadPoolExecutor(max_workers=_TOGETHER, thread_name_prefix="failback") as pool:
-            for future in [pool.submit(one, failback) for failback in work]:
-                future.result()
+        failures = each(work, lambda failback: found.append(failback.run()), at_once=_TOGETHER, what="failback")
         under_way.note(following=sorted(str(entry["name"]) for entry in found))
         if failures:
-            under_way.note(refused={name: str(error.args[0]) for name, error in failures.items()})
-        for name, error in sorted(failures.items()):
-            click.echo(f"error: {name}: {error}", err=True)
+            under_way.note(refused={failed.name: str(failed.error.args[0]) for failed in failures})
+        for failed in failures:
+            click.echo(f"error: {failed.name}: {failed.error}", err=True)
         found.sort(key=lambda entry: str(entry["name"]))
         if options.as_json:
             click.echo(json.dumps({"schema": _SCHEMA, "registries": found}, indent=2))
         else:
             for entry in found:
                 click.echo(f"{entry['name']}: follows the embassy, level")
-        code = worst(frozenset(exit_code(error) for error in failures.values()))
+        code = worst(frozenset(exit_code(failed.error) for failed in failures))
         if not failures and any(not entry.get("bundle", {}).get("complete", True) for entry in found):
             code = ExitCode.CHECK_FAILED
         return under_way.ended(code)

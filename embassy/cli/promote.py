@@ -15,10 +15,11 @@ from embassy.cli.auditing import Audited, audited
 from embassy.cli.key_prompts import ask
 from embassy.cli.options import Options, pass_options
 from embassy.cli.promote_planning import Intention, make_plan
-from embassy.cli.promote_running import Failure, PlanRun, read_plan
+from embassy.cli.promote_running import PlanRun, read_plan
 from embassy.cli.promote_screen import StepLines, show_plan, show_report, show_terms
 from embassy.cli.promote_status import abort_plan, states
 from embassy.cli.stream_options import stream_options
+from embassy.cli.together import Failure
 from embassy.model.errors import RefusedError, StaleError
 from embassy.runtime import logs
 from embassy.runtime.audit_log import JSON

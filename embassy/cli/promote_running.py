@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,8 @@ import psycopg
 
 from embassy.cli.options import Options
 from embassy.cli.promote_applying import Consumers
-from embassy.model.errors import ConfigurationError, EmbassyError, StaleError
+from embassy.cli.together import Failure, each
+from embassy.model.errors import ConfigurationError, StaleError
 from embassy.pg import replica_opening
 from embassy.runtime.config import Settings, Source, Stream
 from embassy.wire.enrolment import Enrolment, load_enrolment, load_roster
@@ -39,13 +39,6 @@ class Approved(NamedTuple):
     file: PlanFile
     plan: Plan
     persons: frozenset[str]
-
-
-class Failure(NamedTuple):
-    """A stream that went no further."""
-
-    name: str
-    error: EmbassyError
 
 
 def read_plan(options: Options, settings: Settings, path: Path) -> Approved:
@@ -131,18 +124,7 @@ class PlanRun:
         return [promotion.summary() for promotion in self._promotions]
 
     def _each(self, work: Callable[[StreamPromotion], None]) -> list[Failure]:
-        failures: list[Failure] = []
-
-        def guarded(promotion: StreamPromotion) -> None:
-            try:
-                work(promotion)
-            except EmbassyError as error:
-                failures.append(Failure(promotion.name, error))
-
-        with ThreadPoolExecutor(max_workers=_TOGETHER, thread_name_prefix="promote") as pool:
-            for future in [pool.submit(guarded, promotion) for promotion in self._promotions]:
-                future.result()
-        return sorted(failures, key=lambda failure: failure.name)
+        return each(self._promotions, work, at_once=_TOGETHER, what="promote")
 
     def _stream(self, planned: PlannedStream) -> Stream:
         stream = self._settings.streams.get(planned.name)

@@ -1,0 +1,46 @@
+"""The same work for several registries at a time: one that fails does not keep the others from going on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, Protocol, TypeVar
+
+from embassy.model.errors import EmbassyError
+
+
+class _Named(Protocol):
+    name: str
+
+
+T = TypeVar("T", bound=_Named)
+
+
+class Failure(NamedTuple):
+    """A registry that could not go on, and why."""
+
+    name: str
+    error: EmbassyError
+
+
+def each(items: Iterable[T], work: Callable[[T], None], *, at_once: int, what: str) -> list[Failure]:
+    """Do the work for each, so many at once; returns those that failed, by their names.
+
+    Args:
+        items: one for each registry.
+        work: for one of them; called in a thread.
+        at_once: how many threads.
+        what: names the threads.
+    """
+    failures: list[Failure] = []
+
+    def guarded(item: T) -> None:
+        try:
+            work(item)
+        except EmbassyError as error:
+            failures.append(Failure(item.name, error))
+
+    with ThreadPoolExecutor(max_workers=at_once, thread_name_prefix=what) as pool:
+        for future in [pool.submit(guarded, item) for item in items]:
+            future.result()
+    return sorted(failures, key=lambda failure: failure.name)
