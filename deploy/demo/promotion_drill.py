@@ -20,7 +20,7 @@ from deploy.lab import databases, role_configs
 from deploy.lab.lab import Lab
 from deploy.lab.roles import program
 from deploy.lab.site import HOME
-from deploy.workload.client import Client
+from deploy.workload.client import Client, stop_all
 from deploy.workload.ledger import Ledger
 from embassy.model.errors import RefusedError, TransientError
 
@@ -67,10 +67,7 @@ class PromotionDrill(Demonstration):
         self._phase = "business abroad"
         self._until_each_has_written(ledgers)
         time.sleep(_BUSINESS_SECONDS)
-        for client in clients:
-            client.ask_to_stop()
-        for client in clients:
-            client.stop()
+        stop_all(clients)
         reported = {entry["name"]: entry for entry in json.loads(said)["streams"]}
         self._phase = "comparing with what clients were told"
         results = tuple(self._judge(lab, run, ledgers[run.name], reported[run.name], began_ns) for run in runs)

@@ -18,7 +18,7 @@ from deploy.lab import databases, role_configs
 from deploy.lab.lab import Lab
 from deploy.lab.roles import Role, reverse_roles, roles
 from deploy.lab.waiting import Patience
-from deploy.workload.client import Client
+from deploy.workload.client import Client, stop_all
 from deploy.workload.comparison import compare_tables
 from deploy.workload.ledger import Ledger
 
@@ -111,10 +111,7 @@ class WayHome:
         self._look_for_two()
         self._until_each_has_written(ledgers)
         time.sleep(_BUSINESS_SECONDS)
-        for client in clients:
-            client.ask_to_stop()
-        for client in clients:
-            client.stop()
+        stop_all(clients)
         self._phase("comparing both sides, and with what clients were told")
         self._until_level()
         return Homecoming(

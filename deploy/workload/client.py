@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -181,3 +182,15 @@ class Client:
             if self._period_seconds:
                 due = max(due + self._period_seconds, time.monotonic() - _BEHIND_AT_MOST_SECONDS)
                 self._stopping.wait(max(0.0, due - time.monotonic()))
+
+
+def stop_all(clients: Sequence[Client]) -> None:
+    """Let all finish the transaction they are at, together, and wait for their ends.
+
+    Raises:
+        TimeoutError: one does not end.
+    """
+    for client in clients:
+        client.ask_to_stop()
+    for client in clients:
+        client.stop()
