@@ -10,6 +10,7 @@ from typing import Any
 
 from deploy.lab import databases
 from embassy.model.row_text import row_digest
+from tests.harness.meanwhile import meanwhile
 from tests.harness.pipeline import MakePipeline, Pipeline
 
 SCHEMA = """
@@ -27,9 +28,8 @@ ROWS = """
 @contextmanager
 def load(pipeline: Pipeline) -> Iterator[None]:
     """A client that changes rows all the time."""
-    stop = threading.Event()
 
-    def work() -> None:
+    def work(stop: threading.Event) -> None:
         with pipeline.source() as connection:
             turn = 0
             while not stop.wait(0.005):
@@ -42,13 +42,8 @@ def load(pipeline: Pipeline) -> Iterator[None]:
                 connection.execute("INSERT INTO deed VALUES (%s, 'new')", (100_000 + turn,))
                 connection.execute("INSERT INTO note VALUES (%s, 'new')", (turn,))
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
+    with meanwhile(work):
         yield
-    finally:
-        stop.set()
-        thread.join(30)
 
 
 def spoil(pipeline: Pipeline, *statements: str) -> None:

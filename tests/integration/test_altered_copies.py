@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from deploy.lab import databases
+from tests.harness.meanwhile import meanwhile
 from tests.harness.pipeline import Connection, MakePipeline, Pipeline, poll_until
 
 _ROWS = 1_500
@@ -87,9 +88,8 @@ _TUNING = {
 @contextmanager
 def churning(pipeline: Pipeline) -> Iterator[None]:
     """Write to the tables, whatever they are called, as fast as they let themselves be written."""
-    done = threading.Event()
 
-    def run() -> None:
+    def run(done: threading.Event) -> None:
         with pipeline.source(databases.ADMIN) as connection:
             connection.execute("SET search_path = public, other, another")
             while not done.wait(_PAUSE_SECONDS):
@@ -101,13 +101,8 @@ def churning(pipeline: Pipeline) -> Iterator[None]:
                     connection.execute("UPDATE parcel_1 SET id = -id WHERE id = 1 + (random() * 1500)::int")
                     connection.execute("INSERT INTO entry (at, amount) VALUES (now(), 0)")
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
+    with meanwhile(run):
         yield
-    finally:
-        done.set()
-        thread.join()
 
 
 def request(home: Connection, name: str, *, waiting: bool) -> None:

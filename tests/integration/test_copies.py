@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from deploy.lab import databases
+from tests.harness.meanwhile import meanwhile
 from tests.harness.pipeline import MakePipeline, Pipeline, poll_until
 
 _SCHEMA = """
@@ -59,26 +60,15 @@ _TUNING = {
 @contextmanager
 def churning(pipeline: Pipeline) -> Iterator[None]:
     """Write to every table meanwhile."""
-    done = threading.Event()
-    errors: list[BaseException] = []
 
-    def run() -> None:
-        try:
-            with pipeline.source(databases.ADMIN) as connection:
-                while not done.is_set():
-                    for statement in _CHURN:
-                        connection.execute(statement.encode())
-        except BaseException as error:  # noqa: BLE001 - told by the test
-            errors.append(error)
+    def run(done: threading.Event) -> None:
+        with pipeline.source(databases.ADMIN) as connection:
+            while not done.is_set():
+                for statement in _CHURN:
+                    connection.execute(statement.encode())
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
+    with meanwhile(run):
         yield
-    finally:
-        done.set()
-        thread.join()
-    assert not errors
 
 
 def wait_copied(pipeline: Pipeline) -> None:

@@ -19,6 +19,7 @@ from embassy.runtime import config
 from embassy.runtime.audit_log import read_entries
 from embassy.wire.keyring import load_operator
 from embassy.wire.roster import RosterFile
+from tests.harness.meanwhile import meanwhile
 from tests.harness.pipeline import MakePipeline, Pipeline, RoleProcess, poll_until
 
 _SCHEMA = "CREATE TABLE public.deed (id bigint PRIMARY KEY, owner text NOT NULL);"
@@ -86,22 +87,16 @@ def reload(*roles: RoleProcess) -> None:
 @contextmanager
 def traffic(pipeline: Pipeline) -> Iterator[None]:
     """A transaction every few milliseconds."""
-    done = threading.Event()
 
-    def write() -> None:
+    def write(done: threading.Event) -> None:
         with pipeline.source() as connection:
             number = 0
             while not done.wait(0.02):
                 number += 1
                 connection.execute("INSERT INTO public.deed VALUES (%s, %s)", (number, f"owner {number}"))
 
-    thread = threading.Thread(target=write)
-    thread.start()
-    try:
+    with meanwhile(write):
         yield
-    finally:
-        done.set()
-        thread.join()
 
 
 def arrived(pipeline: Pipeline) -> None:
