@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from embassy.model.errors import EmbassyError, TransientError
 from embassy.runtime.config import KafkaCluster
 from embassy.wire.kafka_client import as_embassy_error
-from embassy.wire.kafka_reader import Fetched, as_fetched, fetch_error, new_consumer
+from embassy.wire.kafka_reader import Fetched, as_fetched, fetch_error, new_consumer, watermarks
 
 _POLL_SECONDS = 0.2
 _ABSENT = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)
@@ -63,9 +63,7 @@ class TopicEnds:
         found: dict[str, Range | None] = {}
         for topic in topics:
             try:
-                found[topic] = Range(
-                    *self._consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=self._timeout_seconds)
-                )
+                found[topic] = Range(*watermarks(self._consumer, topic, self._timeout_seconds))
             except KafkaException as exception:
                 error: KafkaError = exception.args[0]
                 if error.code() not in _ABSENT:

@@ -86,18 +86,47 @@ def fetch_error(error: KafkaError, place: str) -> EmbassyError:
     return as_embassy_error(error, place)
 
 
-def bounds_of(consumer: Consumer, topic: str) -> tuple[int, int]:
+def confirmed(consumer: Consumer, topic: str, error: KafkaError, timeout_seconds: float) -> KafkaError:
+    """An error, or the truth in its place: that a topic is gone counts only from a broker's mouth.
+
+    A client that has lost its brokers forgets in time which partitions there are, and then says by itself that it knows
+    none: one that was used before does so at once, where a new one would wait for an answer.
+    """
+    if error.code() not in (KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):
+        return error
+    try:
+        found = consumer.list_topics(topic, timeout=timeout_seconds).topics.get(topic)
+    except KafkaException as exception:
+        unanswered: KafkaError = exception.args[0]
+        return unanswered
+    there = found is not None and found.error is None
+    return KafkaError(KafkaError.LEADER_NOT_AVAILABLE) if there else error
+
+
+def watermarks(consumer: Consumer, topic: str, timeout_seconds: float) -> tuple[int, int]:
     """The first offset that the topic's partition still holds, and the one that its next record will get.
+
+    Raises:
+        KafkaException: there is no such topic, or no broker answers in time; see `confirmed`.
+    """
+    try:
+        low, high = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=timeout_seconds)
+    except KafkaException as exception:
+        raise KafkaException(confirmed(consumer, topic, exception.args[0], timeout_seconds)) from exception
+    return low, high
+
+
+def bounds_of(consumer: Consumer, topic: str) -> tuple[int, int]:
+    """As `watermarks`.
 
     Raises:
         TransientError: the cluster is unreachable.
         IntegrityError: the topic does not exist.
     """
     try:
-        low, high = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=_METADATA_SECONDS)
+        return watermarks(consumer, topic, _METADATA_SECONDS)
     except KafkaException as exception:
-        raise _told(consumer, topic, exception.args[0], topic) from exception
-    return low, high
+        raise fetch_error(exception.args[0], topic) from exception
 
 
 def read_from(consumer: Consumer, topic: str, start: int, stop: int) -> Iterator[Fetched]:
@@ -122,7 +151,8 @@ def read_from(consumer: Consumer, topic: str, start: int, stop: int) -> Iterator
                     if end is not None and 0 <= end < stop:  # a new leader that has not caught up yet
                         raise TransientError(f"the topic ends at {end}, before {stop}", place=topic)
                     return
-                raise _told(consumer, topic, error, f"{topic}@{start}")
+                told = confirmed(consumer, topic, error, _METADATA_SECONDS)
+                raise fetch_error(told, f"{topic}@{start}")
             fetched = as_fetched(message)
             if fetched.offset >= stop:
                 return
@@ -131,26 +161,6 @@ def read_from(consumer: Consumer, topic: str, start: int, stop: int) -> Iterator
                 return
     finally:
         consumer.unassign()
-
-
-def _told(consumer: Consumer, topic: str, error: KafkaError, place: str) -> EmbassyError:
-    """The family of an error. That a topic is gone counts only from a broker's mouth.
-
-    A client that has lost its brokers forgets in time which partitions there are, and then says by itself that it knows
-    none: one that was used before does so at once, where a new one would wait for an answer.
-    """
-    if error.code() in (KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):
-        try:
-            found = consumer.list_topics(topic, timeout=_METADATA_SECONDS).topics.get(topic)
-        except KafkaException as exception:
-            return as_embassy_error(exception.args[0], place)
-        if found is not None and found.error is None:
-            return TransientError(
-                "the topic is there, and has no leader at the moment",
-                place=place,
-                hint="are the brokers up? it is tried again",
-            )
-    return fetch_error(error, place)
 
 
 class TopicReader:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -12,6 +13,7 @@ from deploy.lab.lab import Lab
 from embassy.model.errors import IntegrityError, TransientError
 from embassy.runtime.config import KafkaCluster
 from embassy.wire.head_search import Log
+from embassy.wire.kafka_ends import TopicEnds
 from embassy.wire.kafka_reader import StreamsReader, Subscription, TopicReader, new_consumer
 from embassy.wire.reader_pool import ReaderPool
 from tests.harness.kafka import MakeTopic, append_values
@@ -114,17 +116,18 @@ def test_a_client_that_was_used_before_takes_a_cluster_that_is_down_for_no_topic
             return bool(exception.args[0].code() == KafkaError._UNKNOWN_PARTITION)
         return False
 
-    try:
+    with closing(pool), closing(other), TopicEnds(cluster, "test-ends", timeout_seconds=5) as ends:
         assert pool.log(topic).bounds() == (0, 10)
+        assert ends.bounds([topic]) == {topic: (0, 10)}
         assert not has_noticed()
         lab.home.kafka.kill9()
         poll_until(has_noticed, "clients notice that the broker is gone")
         with pytest.raises(TransientError):
             pool.log(topic).bounds()
+        with pytest.raises(TransientError):
+            ends.bounds([topic])
         lab.home.kafka.start()
         assert pool.log(topic).bounds() == (0, 10)
+        assert ends.bounds([topic, gone]) == {topic: (0, 10), gone: None}
         with pytest.raises(IntegrityError, match="the topic is gone"):
             pool.log(gone).bounds()
-    finally:
-        pool.close()
-        other.close()
