@@ -51,8 +51,9 @@ class HomePorts(NamedTuple):
     revoke: Callable[[psycopg.Connection[Any], Sequence[str]], None]
     """Takes the application's roles their login; registries of one server share them."""
     bundle: Callable[[OwnSlot], Mapping[str, Any]]
-    """Writes what never shipped to a file that stays; returns what is noted of it: ``tables`` (schema and name of each
-    that it touches), ``complete``, ``statements`` (how many change the schema)."""
+    """Writes what never shipped to a file that stays; returns what is noted of it: ``file``, ``transactions``, ``tables``
+    (schema and name of each that it touches), ``complete``, ``after_lsn`` and ``complete_from`` (what lies between is not
+    in the file), ``statements`` (how many change the schema)."""
     touched: Callable[[OwnSlot], Mapping[TableName, Touched]]
     """The rows that what never shipped touches."""
     level: Callable[[psycopg.Connection[Any]], None]
@@ -96,7 +97,9 @@ class StreamFailback:
             while True:
                 action = decide_failback(self._look(connection))
                 if isinstance(action, Finished):
-                    return {"name": self.name, "stream": self._wish.stream.hex(), **self._told}
+                    noted = self._noted(connection)  # whichever run made it: what it lacks is told each time
+                    bundle = {} if noted is None else {"bundle": noted}
+                    return {"name": self.name, "stream": self._wish.stream.hex(), **bundle, **self._told}
                 if isinstance(action, Refuse):
                     raise _REFUSALS.get(action.why, RefusedError)(action.reason, place=self.name, hint=action.hint)
                 self._take(connection, action.step)
@@ -174,7 +177,12 @@ class StreamFailback:
             connection, nonce=wish.nonce, stream=wish.stream, epoch=wish.genesis.epoch, bundle=bundle
         )
         self._told["bundle"] = bundle
-        return f"{bundle['transactions']} transactions that never shipped are in {bundle['file']}"
+        return f"{bundle['transactions']} transactions that never shipped are in {bundle['file']}" + (
+            ""
+            if bundle["complete"]
+            else f"; NOT WHOLE: home's producer had confirmed up to {bundle['complete_from']}, and the embassy has "
+            f"{bundle['after_lsn']}: what lies between is in home's Kafka only. Keep that topic"
+        )
 
     def _guard(self, connection: psycopg.Connection[Any]) -> str:
         noted = self._noted(connection)

@@ -111,7 +111,7 @@ class Demonstration:
         self._phase = "taking everything down"
         together([role.stop for role in self._roles])
         shutil.rmtree(self.logs, ignore_errors=True)
-        if keep_logs:
+        if keep_logs and lab.layout.roles.is_dir():  # else no role was ever started
             shutil.copytree(lab.layout.roles, self.logs)
         lab.down()
 

@@ -52,7 +52,7 @@ class PromotionDrill(Demonstration):
         runs = [run for run in self._runs if run.workload.has_transactions]
         self._work(runs)
         self._kill_home(lab)
-        folder = lab.layout.home / "promotion"
+        folder = lab.layout.promotion
         folder.mkdir(exist_ok=True)
         plan = folder / "plan.json"
         approving = self._plan_and_approve(lab, plan)

@@ -114,6 +114,19 @@ class Lab:
             if not keep_data:
                 _remove(self.layout)
 
+    def left(self) -> list[str]:
+        """What others have put into the folder: `down` does not touch it."""
+        home = self.layout.home
+        own = {folder.name for folder in (*_own_folders(self.layout), self.layout.sites)}
+        kept = {
+            "cache",
+            "demo-logs",
+            self.layout.state.name,
+            self.layout.lock.name,
+            f"{self.layout.state.stem}.lock",
+        }
+        return sorted(path.name for path in home.iterdir() if path.name not in own | kept) if home.is_dir() else []
+
     def take_charge(self) -> None:
         """Note that this process watches over the roles: while it runs, no other command takes the lab down.
 
@@ -261,9 +274,13 @@ def _refuse_if_supervised(state: LabState | None) -> None:
         )
 
 
+def _own_folders(layout: Layout) -> tuple[Path, ...]:
+    return layout.config, layout.keys, layout.certificates, layout.schemas, layout.roles, layout.promotion
+
+
 def _remove(layout: Layout) -> None:
     remove_sheltered(layout.sites)
-    for folder in (layout.config, layout.keys, layout.certificates, layout.schemas, layout.roles):
+    for folder in _own_folders(layout):
         shutil.rmtree(folder, ignore_errors=True)
     for file in (layout.state, layout.state.with_suffix(".lock"), layout.lock):
         file.unlink(missing_ok=True)

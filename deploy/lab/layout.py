@@ -69,6 +69,11 @@ class Layout:
         """The logs and addresses of roles that run in the lab."""
         return self.home / "roles"
 
+    @property
+    def promotion(self) -> Path:
+        """A rehearsed promotion's plan, its report, and what home never shipped."""
+        return self.home / "promotion"
+
 
 def _from_environment(name: str) -> Path | None:
     value = os.environ.get(name)

@@ -44,10 +44,22 @@ class LevelWish(NamedTuple):
 class Leveller:
     """Brings one replica level with its source."""
 
-    def __init__(self, name: str, stream: Stream, wish: LevelWish, *, quiet: bool) -> None:
+    def __init__(
+        self, name: str, stream: Stream, wish: LevelWish, tell: Callable[[str], None], *, quiet: bool
+    ) -> None:
+        """Take a stream.
+
+        Args:
+            name: the registry's.
+            stream: whose configuration names both databases.
+            wish: how.
+            tell: told of each stage, in words.
+            quiet: draw no bars.
+        """
         self._name = name
         self._stream = stream
         self._wish = wish
+        self._tell = tell
         self._quiet = quiet
 
     def run(self, replica: psycopg.Connection[Any]) -> None:
@@ -78,7 +90,13 @@ class Leveller:
             explained(place_of(source.dsn)),
             verify_source.open_source(source.dsn) as embassy,
         ):
-            work = _Levelling(self._name, self._stream, _Ends(embassy, replica), bars, self._wish.wait_seconds)
+            work = _Levelling(
+                self._name,
+                self._stream,
+                _Ends(embassy, replica),
+                _Shown(bars, self._tell),
+                self._wish.wait_seconds,
+            )
             tables = published_tables(embassy, source.publication)
             if self._wish.snapshot or not work.by_rows(tables):
                 work.by_tables(TableName(*table) for table in table_copies.awaited(replica))
@@ -92,6 +110,13 @@ class _Ends(NamedTuple):
     replica: psycopg.Connection[Any]
 
 
+class _Shown(NamedTuple):
+    """Where it is seen how far it is."""
+
+    bars: Progress
+    tell: Callable[[str], None]
+
+
 class _Levelling:
     """One run of it, between two sessions."""
 
@@ -100,14 +125,14 @@ class _Levelling:
         name: str,
         stream: Stream,
         ends: _Ends,
-        bars: Progress,
+        shown: _Shown,
         wait_seconds: float,
     ) -> None:
         self._name = name
         self._stream = stream
         self._identity = bytes.fromhex(stream.stream)
         self._embassy, self._replica = ends
-        self._bars = bars
+        self._bars, self._tell = shown
         self._wait_seconds = wait_seconds
 
     def by_rows(self, tables: list[TableName]) -> bool:
@@ -125,6 +150,8 @@ class _Levelling:
             if len(found) == len(wanted) and not open_tables:
                 return True
             if differing:
+                rows = sum(table.result.differing for table in differing)
+                self._tell(f"{rows} rows of {len(differing)} tables differ: they are sent")
                 self._sent([repair_of(self._replica, table) for table in differing])
             # A row that was in flight may be one that is missing: it is looked at once more.
             wanted, whole = [table.result.table for table in open_tables] or tables, False
@@ -133,9 +160,11 @@ class _Levelling:
     def by_tables(self, tables: Iterable[TableName]) -> None:
         """Have whole tables sent."""
         copies = [table_copies.request(self._embassy, *table, reason=_REASON) for table in tables]
+        self._tell(f"{len(copies)} tables are sent whole")
         self._arrived(copies)
 
     def _verified(self, tables: list[TableName], *, whole: bool) -> uuid.UUID:
+        self._tell(f"comparing {len(tables)} tables")
         run = uuid.uuid4()
         task = self._bars.add_task(f"{self._name}: comparing", total=len(tables))
         verification = Verification(self._embassy, run, progress=_Silent(), chance=random.SystemRandom())

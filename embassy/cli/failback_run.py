@@ -38,7 +38,8 @@ from failover.stream_failback import HomePorts, HomeWish, StreamFailback
 from producers.unshipped_keys import touched_rows
 
 _SCHEMA = "embassy.failback/1"
-_TOGETHER = 8
+_TOGETHER = 16
+"""Registries at once: each mostly waits, for its own stream."""
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -108,11 +109,22 @@ def run(
             click.echo(json.dumps({"schema": _SCHEMA, "registries": found}, indent=2))
         else:
             for entry in found:
-                click.echo(f"{entry['name']}: follows the embassy, level")
+                click.echo(f"{entry['name']}: follows the embassy, level" + _lacking(entry))
         code = worst(frozenset(exit_code(failed.error) for failed in failures))
         if not failures and any(not entry.get("bundle", {}).get("complete", True) for entry in found):
             code = ExitCode.CHECK_FAILED
         return under_way.ended(code)
+
+
+def _lacking(entry: Mapping[str, Any]) -> str:
+    """What the file of what never shipped does not have; empty if it is whole, or if there is none."""
+    bundle = entry.get("bundle")
+    if bundle is None or bundle["complete"]:
+        return ""
+    return (
+        f"; {bundle['file']} is NOT WHOLE: what home committed between {bundle['after_lsn']} and "
+        f"{bundle['complete_from']} is in home's Kafka only, sealed for the embassy. Keep that topic"
+    )
 
 
 class _Lines:
@@ -168,7 +180,13 @@ def _work(options: Options, settings: Settings, order: _Order, lines: _Lines) ->
             by=actor(),
             reason=order.reason,
         )
-        leveller = Leveller(name, stream, order.level, quiet=options.as_json or not sys.stderr.isatty())
+        leveller = Leveller(
+            name,
+            stream,
+            order.level,
+            partial(lines.tell, name, FailbackStep.LEVEL),
+            quiet=options.as_json or not sys.stderr.isatty(),
+        )
         ports = HomePorts(
             dsn=dsn,
             revoke=revoke,

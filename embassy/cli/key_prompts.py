@@ -1,4 +1,4 @@
-"""Passphrases asked for, and signatures given."""
+"""Passphrases and confirmations asked for, and signatures given."""
 
 from __future__ import annotations
 
@@ -48,6 +48,26 @@ def new_passphrase() -> bytes:
             hint=f"name the file that holds it in {passphrase.VARIABLE}",
         )
     return str(click.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True)).encode()
+
+
+def confirm(question: str) -> None:
+    """Ask a person; returns if the answer is yes.
+
+    Raises:
+        ConfigurationError: there is neither an answer nor a terminal to ask at.
+        click.Abort: the answer is no.
+    """
+    try:
+        agreed = click.confirm(question, err=True)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        raise ConfigurationError(
+            f"nobody answers, and there is no terminal to ask at: {question}",
+            hint="read what is shown above; if it is what you mean, run the same command with --yes",
+        ) from None
+    if not agreed:
+        raise click.Abort
 
 
 def signed_by(document: D, operators: tuple[Path, ...], under_way: Audited) -> D:

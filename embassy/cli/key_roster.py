@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from embassy.cli.auditing import audited
-from embassy.cli.key_prompts import signed_by
+from embassy.cli.key_prompts import confirm, signed_by
 from embassy.cli.options import Options, pass_options
 from embassy.model.errors import ConfigurationError, RefusedError
 from embassy.wire.public_keys import PublicOperator, load_public_operator
@@ -128,7 +128,7 @@ def sign(options: Options, path: Path, *, key: Path, yes: bool) -> None:
     file.stated(path)  # nobody signs what does not follow
     if not yes:
         _print(path, file, Console(stderr=True))
-        click.confirm("Sign the last version?", abort=True, err=True)
+        confirm("Sign the last version?")
     with audited(options, "keys.roster-sign", {"path": str(path), "version": len(file.versions)}) as under_way:
         file = signed_by(file, (key,), under_way)
         replace(path, file.render())

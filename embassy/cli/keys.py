@@ -13,7 +13,7 @@ from rich.text import Text
 
 from embassy.cli.auditing import audited
 from embassy.cli.key_escrow import escrow
-from embassy.cli.key_prompts import new_passphrase, signed_by
+from embassy.cli.key_prompts import confirm, new_passphrase, signed_by
 from embassy.cli.key_report import (
     EnrolmentEntry,
     KeyEntry,
@@ -160,7 +160,7 @@ def sign(options: Options, path: Path, operator: Path, *, yes: bool, as_json: bo
     file = EnrolmentFile.read(path)
     if not yes:
         _print_enrolment(_about(options, path, file), Console(stderr=True))
-        click.confirm("Sign this?", abort=True, err=True)
+        confirm("Sign this?")
     details: dict[str, JSON] = {"path": str(path), "payload_sha256": file.payload_hash.hex()}
     with audited(options, "keys.sign", details) as under_way:
         file = signed_by(file, (operator,), under_way)

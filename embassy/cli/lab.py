@@ -62,10 +62,15 @@ def status(*, as_json: bool) -> None:
 @lab.command()
 @click.option("--keep-data", is_flag=True, help="Only stop the servers; the next up goes on with their data.")
 def down(*, keep_data: bool) -> None:
-    """Stop roles and servers, and remove everything but the downloads."""
+    """Stop roles and servers, and remove all that is the lab's but the downloads.
+
+    What you have put into its folder yourself stays, and is named.
+    """
     with _progress() as announce:
-        Lab.here(announce=announce).down(keep_data=keep_data)
-    click.echo("The lab is down.")
+        found = Lab.here(announce=announce)
+        found.down(keep_data=keep_data)
+    left = [] if keep_data else found.left()
+    click.echo("The lab is down." + (f" Left in {found.layout.home}: {', '.join(left)}" if left else ""))
 
 
 @contextmanager

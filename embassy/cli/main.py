@@ -44,7 +44,7 @@ COMMANDS = (
     Command("promote", "Make replicas the registries, by a plan that two persons have approved."),
     Command("home", "Shut home, once the embassy has the registries."),
     Command("keyd", "Embassy: hold the recipient keys in a process of their own."),
-    Command("failback", "Find what home committed and never shipped."),
+    Command("failback", "Home again: a superseded registry becomes the embassy's replica."),
     Command("resync", "Copy a table's rows anew, while everything goes on."),
     Command("status", "State, lag and age of each stream."),
     Command("verify", "Compare the replicas with home, row by row."),

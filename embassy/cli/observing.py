@@ -24,6 +24,8 @@ from embassy.runtime.config import KafkaCluster, Settings, Stream
 from embassy.wire.enrolment import Enrolment, load_enrolment
 
 _AT_ONCE = 8
+_NO_EPOCH = (1 << 63) - 1
+"""Of an enrolment that cannot be read: none is above it."""
 _CLIENT = "status"
 
 T = TypeVar("T")
@@ -155,6 +157,7 @@ class Observer:
                     stream.source.dsn,
                     stream=bytes.fromhex(stream.stream),
                     slot=stream.slot,
+                    epoch=self._enrolments[name].epoch if name in self._enrolments else _NO_EPOCH,
                 )
                 for name, stream in self._streams.items()
                 if stream.source is not None

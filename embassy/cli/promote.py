@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 
 from embassy.cli.auditing import Audited, audited
-from embassy.cli.key_prompts import ask
+from embassy.cli.key_prompts import ask, confirm
 from embassy.cli.options import Options, pass_options
 from embassy.cli.promote_planning import Intention, make_plan
 from embassy.cli.promote_running import PlanRun, read_plan
@@ -92,13 +92,18 @@ def plan(
     """Look at the replicas, and write the plan of their promotion; nothing is changed.
 
     It covers every stream of the configuration, or those that -r names. It is bound to their epochs, enrolments and
-    present positions, to the operators' keys and to this site, and it expires. Exits with 4 if a gate is closed.
+    present positions, to the operators' keys and to this site, and it expires. Exits with 4 if a gate is closed, or
+    if more would be lost now than is accepted.
 
     Reads keys.identity (the embassy's own, which will sign the report), keys.operators, promotion and
     streams.NAME.replica.
     """
-    if (mode == Mode.DISASTER) != (accept_loss is not None):
-        raise click.UsageError("--accept-loss SECONDS belongs to --mode disaster, and to no other")
+    if mode == Mode.DISASTER and accept_loss is None:
+        raise click.UsageError(
+            "--mode disaster needs --accept-loss SECONDS: how much of home's last commits may be lost"
+        )
+    if mode != Mode.DISASTER and accept_loss is not None:
+        raise click.UsageError("--accept-loss belongs to --mode disaster: a switchover loses nothing")
     options = _all_or_named(options)
     with audited(options, "promote.plan", {"mode": mode, "output": str(output)}) as under_way:
         waivers = Waivers(accept_undrained, accept_violations, accept_differences)
@@ -126,12 +131,13 @@ def plan(
         click.echo(
             f"Written to {output}. Next, each of two persons: embassy … promote approve {output} --key THEIRS"
         )
-    return ExitCode.CHECK_FAILED if any(outlook.obstacles for outlook in outlooks) else ExitCode.OK
+    refused = any(outlook.obstacles or outlook.beyond(accept_loss) for outlook in outlooks)
+    return ExitCode.CHECK_FAILED if refused else ExitCode.OK
 
 
 @promote.command()
 @click.argument("path", metavar="PLAN", type=_PLAN)
-@click.option("--key", "key", required=True, type=_FILE, help="Your secret operator key file.")
+@click.option("--key", "key", required=True, type=_PLAN, help="Your secret operator key file.")
 @click.option(
     "--given",
     type=_FILE,
@@ -172,7 +178,7 @@ def approve(
     found = read_plan(options, settings, path)
     show_terms(_console(stderr=True), found.plan, found.persons)
     if not yes:
-        click.confirm("Approve this?", abort=True, err=True)
+        confirm("Approve this?")
     details: dict[str, JSON] = {**_named(found.plan), "payload_sha256": found.file.payload_hash.hex()}
     if site_lost:
         details["sites_declared_lost"] = list(site_lost)

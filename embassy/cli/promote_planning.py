@@ -48,6 +48,10 @@ class Outlook(NamedTuple):
     no_reverse: tuple[str, ...]
     """Why nothing would be kept for the way home; empty: it would."""
 
+    def beyond(self, accepted_seconds: float | None) -> bool:
+        """Whether more would be lost than is accepted; None: nothing is said of that."""
+        return accepted_seconds is not None and (self.loss_seconds or 0.0) > accepted_seconds
+
     def to_json(self) -> dict[str, Any]:
         """For scripts."""
         planned = self.planned

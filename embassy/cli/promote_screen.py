@@ -67,6 +67,12 @@ def show_plan(console: Console, plan: Plan, outlooks: Sequence[Outlook]) -> None
                 + "; ".join(outlook.no_reverse),
                 markup=False,
             )
+        if outlook.beyond(plan.accept_loss_seconds):
+            console.print(
+                f"! {outlook.planned.name}: {outlook.loss_seconds:.1f} s would be lost now, and the plan accepts "
+                f"{plan.accept_loss_seconds} s: unless the embassy's topic holds newer commits, promote run refuses",
+                markup=False,
+            )
     expires = min(planned.expires_at for planned in plan.streams)
     console.print(f"\nThe plan expires at {_clock(expires)} by the replicas' clock.")
 

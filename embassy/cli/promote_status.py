@@ -30,6 +30,8 @@ class PromotionState(NamedTuple):
     step: str
     """The last step that was begun; empty: none."""
     outcome: str
+    at_work: bool
+    """Whether a run of some plan is at it now."""
 
     def to_json(self) -> dict[str, Any]:
         """For scripts."""
@@ -37,8 +39,11 @@ class PromotionState(NamedTuple):
 
     def line(self) -> str:
         """For people."""
-        plan = f"  plan {self.nonce[:8]} {self.outcome or 'under way'}" if self.nonce else ""
+        unfinished = "under way" if self.at_work else "begun, and no run is at it"
+        plan = f"  plan {self.nonce[:8]} {self.outcome or unfinished}" if self.nonce else ""
         step = f", last step {self.step}" if self.step else ""
+        if self.nonce and not self.outcome and not self.at_work:
+            step += ": run it again, or give it up with embassy promote abort"
         return f"{self.name}: epoch {self.epoch}, {self.state.value}{plan}{step}"
 
 
@@ -62,6 +67,7 @@ def states(options: Options, settings: Settings) -> Iterator[PromotionState]:
             progress = progress_store.read(connection, identity)
             newest = promotion_store.newest_plan(connection, identity)
             journal = promotion_store.journal(connection, newest.nonce) if newest else {}
+            at_work = promotion_store.is_locked(connection, identity)
             shut = not reign.writable(connection, identity)
         raised = NO_RETURN in journal and journal[NO_RETURN].done_at is not None
         if newest is not None and progress is not None and newest.to_epoch < progress.head.epoch:
@@ -80,6 +86,7 @@ def states(options: Options, settings: Settings) -> Iterator[PromotionState]:
             newest.nonce.hex() if newest else "",
             steps[-1].step if steps else "",
             newest.outcome if newest else "",
+            at_work,
         )
 
 

@@ -24,6 +24,8 @@ _COLOURS = {
     State.SNAPSHOTTING: "yellow",
     State.PROVISIONING: "yellow",
     State.STALLED: "red",
+    State.PROMOTED: "bold cyan",
+    State.FENCED: "bold cyan",
     State.BROKEN: "bold red",
     State.UNKNOWN: "magenta",
 }

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import click
 
 from embassy.cli.auditing import audited
+from embassy.cli.key_prompts import confirm
 from embassy.cli.operator_keys import load_own_key
 from embassy.cli.options import Options, pass_options
 from embassy.cli.points import POINT
@@ -123,7 +124,7 @@ def approve(options: Options, path: Path, *, own_key: Path, yes: bool) -> None:
     fields = order.fields(_ACTION, path)
     _tell(options, fields, ())
     if not yes:
-        click.confirm("Approve this?", abort=True, err=True)
+        confirm("Approve this?")
     with audited(options, "unfreeze.approve", {"path": str(path), "nonce": fields.get("nonce")}) as under_way:
         operator = load_own_key(own_key)
         under_way.note(persons=[operator.public.person])

@@ -9,6 +9,7 @@ from embassy.model.findings import (
     DOCTOR_EMBASSY,
     DOCTOR_HOME,
     DOCTOR_KAFKA,
+    FAILBACK,
     LOOK,
     PROVISION,
     RESYNC,
@@ -56,6 +57,11 @@ def consumer(observation: Observation, measures: Measures, limits: Limits) -> It
     stage = Stage.CONSUMER
     if replica is None:
         yield unknown(stage, "the replica could not be read", DOCTOR_EMBASSY)
+    elif _awaits_failback(observation, replica):
+        epoch = None if isinstance(replica, Absent) or replica.progress is None else replica.progress.epoch
+        at = "a registry's own" if epoch is None else f"at epoch {epoch}"
+        text = f"the database is {at}, and the stream is of epoch {observation.enrolled_epoch}: it does not follow yet"
+        yield Finding(stage, Condition.PROVISIONING, text, FAILBACK)
     elif isinstance(replica, Absent):
         yield Finding(stage, Condition.PROVISIONING, replica.what, PROVISION)
     elif replica.progress is None:
@@ -67,6 +73,13 @@ def consumer(observation: Observation, measures: Measures, limits: Limits) -> It
             return
         yield from _following(observation, replica, replica.progress, measures, limits)
         yield from _copying(replica)
+
+
+def _awaits_failback(observation: Observation, replica: ReplicaSeen | Absent) -> bool:
+    """Whether the stream has turned round, and the database is still what it was before."""
+    enrolled = observation.enrolled_epoch or 0
+    progress = None if isinstance(replica, Absent) else replica.progress
+    return enrolled > 1 and (progress is None or progress.epoch < enrolled)
 
 
 # ---------------------------------------------------------------------- bridge

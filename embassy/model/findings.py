@@ -27,6 +27,7 @@ class Condition(Enum):
 
     BROKEN = "broken"
     PROMOTED = "promoted"
+    FENCED = "fenced"
     PROVISIONING = "provisioning"
     FROZEN = "frozen"
     STALLED = "stalled"
@@ -53,6 +54,7 @@ DOCTOR_KAFKA = "embassy doctor kafka"
 DOCTOR_EMBASSY = "embassy doctor embassy"
 UNFREEZE = "embassy unfreeze plan"
 CLOCKS = "let NTP set the servers' clocks; until then an age cannot be told"
+FAILBACK = "embassy failback run, with the promotion's report: docs/runbooks/failback.md"
 LOOK = "embassy events tail"
 
 

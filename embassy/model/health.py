@@ -40,6 +40,8 @@ class State(Enum):
     """Nothing fresh arrives."""
     PROMOTED = "promoted"
     """The replica has a higher epoch than its enrolment: it is the registry, and follows nothing any more."""
+    FENCED = "fenced"
+    """The source is shut: the registry is written to elsewhere, or is about to be."""
     PROVISIONING = "provisioning"
     """Something has still to be made, or nothing has been applied yet."""
     BROKEN = "broken"
@@ -55,6 +57,7 @@ class State(Enum):
 
 _STATES = {
     Condition.PROMOTED: State.PROMOTED,
+    Condition.FENCED: State.FENCED,
     Condition.BROKEN: State.BROKEN,
     Condition.PROVISIONING: State.PROVISIONING,
     Condition.FROZEN: State.FROZEN,
@@ -107,6 +110,8 @@ def assess(observation: Observation, limits: Limits) -> Health:
     conditions = {finding.condition for finding in findings}
     if Condition.PROMOTED in conditions:
         return Health(State.PROMOTED, measures, findings)
+    if Condition.FENCED in conditions and Side.REPLICA not in sides:
+        return Health(State.FENCED, measures, findings)
     if Condition.BROKEN in conditions:
         return Health(State.BROKEN, measures, findings)
     if Side.REPLICA in sides:

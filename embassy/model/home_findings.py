@@ -20,7 +20,7 @@ from embassy.model.findings import (
     unknown,
 )
 from embassy.model.measures import Limits, source_seen
-from embassy.model.observation import Absent, Observation, Side, SlotSeen, SourceSeen
+from embassy.model.observation import Absent, FenceSeen, Observation, Side, SlotSeen, SourceSeen
 from embassy.model.wording import instant, size, span
 
 
@@ -29,7 +29,7 @@ def producer(observation: Observation, limits: Limits) -> Iterator[Finding]:
     found = tuple(_source(observation, limits)) if Side.SOURCE in observation.sides else ()
     yield from found
     if Side.HOME in observation.sides:
-        silent = any(finding.condition is Condition.STALLED for finding in found)
+        silent = any(finding.condition in (Condition.STALLED, Condition.FENCED) for finding in found)
         yield from _home(observation, limits, begun=has_begun(observation), silent=silent)
 
 
@@ -40,6 +40,9 @@ def _source(observation: Observation, limits: Limits) -> Iterator[Finding]:
         return
     if isinstance(source, Absent):
         yield Finding(stage, Condition.PROVISIONING, source.what, PROVISION)
+        return
+    if source.fence is not None:  # whatever else is seen follows from it
+        yield _fenced(source.fence, source.clock.now)
         return
     if source.slot is None:
         if source.began_at is None:
@@ -63,6 +66,16 @@ def _source(observation: Observation, limits: Limits) -> Iterator[Finding]:
         )
     else:
         yield from _beating(source, source.slot, limits)
+
+
+def _fenced(fence: FenceSeen, now: float) -> Finding:
+    shut = f"shut by {fence.by} since {instant(fence.fenced_at, now=now)}"
+    if fence.proven:
+        text = f"home is superseded: the registry is written to elsewhere, in epoch {fence.to_epoch}; {shut}"
+        return Finding(Stage.PRODUCER, Condition.FENCED, text, "docs/runbooks/failback.md: embassy failback run")
+    text = f"nobody can write here: {shut}, for a switchover to epoch {fence.to_epoch}"
+    remedy = "in the embassy: embassy promote run; or embassy promote abort, then embassy home release here"
+    return Finding(Stage.PRODUCER, Condition.FENCED, text, remedy)
 
 
 def _beating(source: SourceSeen, slot: SlotSeen, limits: Limits) -> Iterator[Finding]:

@@ -70,6 +70,17 @@ class SlotSeen(NamedTuple):
     """How much more may be written before the server drops it; None: without limit, or not known."""
 
 
+class FenceSeen(NamedTuple):
+    """Who has shut a registry's database, and for which epoch."""
+
+    to_epoch: int
+    by: str
+    fenced_at: float
+    """By the source's clock."""
+    proven: bool
+    """Whether a report proves that the registry was promoted elsewhere."""
+
+
 class SourceSeen(NamedTuple):
     """The registry's database at home."""
 
@@ -80,6 +91,8 @@ class SourceSeen(NamedTuple):
     """When the stream began; None if it never did."""
     slot: SlotSeen | None
     """None: there is no slot of that name."""
+    fence: FenceSeen | None = None
+    """The fence for the highest epoch above the one that was enrolled; None: writers are let in."""
 
 
 class TailSeen(NamedTuple):

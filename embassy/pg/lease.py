@@ -33,7 +33,7 @@ def take_over(connection: psycopg.Connection[Any], stream: bytes, limit_seconds:
         if time.monotonic() > deadline:
             return False
         # Its place is tried at once: a consumer that comes back has to connect first.
-        connection.execute(_END_HOLDER, _halves(stream))
+        connection.execute(_END_HOLDER, _halves(_key(stream)))
         time.sleep(_TAKE_OVER_POLL_SECONDS)
     return True
 
@@ -53,9 +53,15 @@ def held_by(connection: psycopg.Connection[Any], stream: bytes) -> str:
     row = connection.execute(
         f"""SELECT a.application_name, coalesce(host(a.client_addr), 'local'), a.pid
             FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid WHERE {_HELD}""",
-        _halves(stream),
+        _halves(_key(stream)),
     ).fetchone()
     return "" if row is None else f"{row[0]} at {row[1]}, process {row[2]} of the replica's server"
+
+
+def is_held(connection: psycopg.Connection[Any], key: int) -> bool:
+    """Whether any session of this database has an advisory lock of 64 bits."""
+    row = connection.execute(f"SELECT EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE {_HELD})", _halves(key))
+    return row.fetchone() == (True,)
 
 
 _HELD = """
@@ -68,9 +74,8 @@ _END_HOLDER = (
 )
 
 
-def _halves(stream: bytes) -> tuple[int, int]:
-    """The lock as pg_locks shows it."""
-    key = _key(stream)
+def _halves(key: int) -> tuple[int, int]:
+    """A lock as pg_locks shows it."""
     return (key >> 32) & 0xFFFFFFFF, key & 0xFFFFFFFF
 
 

@@ -15,6 +15,7 @@ from embassy.model.observation import (
     Clock,
     ControlSeen,
     CopySeen,
+    FenceSeen,
     ProgressSeen,
     ReplicaSeen,
     SlotSeen,
@@ -35,6 +36,8 @@ _BEAT = """SELECT extract(epoch FROM beat_at)::float8, extract(epoch FROM captur
                   extract(epoch FROM published_at)::float8
            FROM embassy.heartbeat"""
 _BEGAN = "SELECT extract(epoch FROM began_at)::float8 FROM embassy.stream WHERE stream = %s"
+_FENCE = """SELECT to_epoch, fenced_by, extract(epoch FROM fenced_at)::float8, promoted FROM embassy.fence
+            WHERE stream = %s AND to_epoch > %s ORDER BY promoted DESC, to_epoch DESC LIMIT 1"""
 # The reason of an invalidation has a column from version 17 on.
 _SLOT = """SELECT active, confirmed_flush_lsn::text, wal_status,
                   coalesce(pg_catalog.to_jsonb(s) ->> 'invalidation_reason', ''), safe_wal_size,
@@ -88,8 +91,8 @@ class Databases:
             connection.close()
         self._connections.clear()
 
-    def source(self, dsn: str, *, stream: bytes, slot: str) -> SourceSeen | Absent:
-        """Look at a source.
+    def source(self, dsn: str, *, stream: bytes, slot: str, epoch: int) -> SourceSeen | Absent:
+        """Look at a source, which is one in that epoch.
 
         Raises:
             TransientError: it is unreachable, or a table is locked.
@@ -103,7 +106,8 @@ class Databases:
             beat, began_at = _beat(connection), _one(connection, _BEGAN, stream)
             found = _slot(connection, slot)
             (flushed,) = connection.execute(_FLUSHED).fetchone() or (None,)
-            return SourceSeen(clock, Lsn.parse(str(flushed)), beat, began_at, found)
+            fence = _fence(connection, stream, epoch)
+            return SourceSeen(clock, Lsn.parse(str(flushed)), beat, began_at, found, fence)
 
     def replica(self, dsn: str, *, stream: bytes) -> ReplicaSeen | Absent:
         """Look at a replica.
@@ -170,6 +174,13 @@ def _slot(connection: _Connection, slot: str) -> SlotSeen | None:
     active, confirmed, wal_status, reason, safe, retained = row
     lost = reason or ("wal_status is lost" if wal_status == "lost" else "")
     return SlotSeen(active, lost, Lsn.parse(confirmed) if confirmed else None, retained, safe)
+
+
+def _fence(connection: _Connection, stream: bytes, epoch: int) -> FenceSeen | None:
+    if not _has(connection, "embassy.fence", "embassy.fence"):
+        return None
+    row = connection.execute(_FENCE, (stream, epoch)).fetchone()
+    return None if row is None else FenceSeen(*row)
 
 
 def _control(connection: _Connection, stream: bytes) -> ControlSeen | None:

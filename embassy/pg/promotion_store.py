@@ -16,6 +16,7 @@ import psycopg
 
 from embassy.model.errors import RefusedError
 from embassy.model.record import Head
+from embassy.pg import lease
 from embassy.pg.presence import has_table
 
 _LOCK_DOMAIN = b"data-embassy promotion lock 1\0"
@@ -59,8 +60,16 @@ def require(connection: psycopg.Connection[Any], place: str) -> None:
 
 def try_lock(connection: psycopg.Connection[Any], stream: bytes) -> bool:
     """Take the promotion lock of a stream until the session ends; False if another session has it."""
-    key = int.from_bytes(hashlib.sha256(_LOCK_DOMAIN + stream).digest()[:8], "big", signed=True)
-    return connection.execute("SELECT pg_catalog.pg_try_advisory_lock(%s)", (key,)).fetchone() == (True,)
+    return connection.execute("SELECT pg_catalog.pg_try_advisory_lock(%s)", (_key(stream),)).fetchone() == (True,)
+
+
+def is_locked(connection: psycopg.Connection[Any], stream: bytes) -> bool:
+    """Whether a session has the promotion lock of a stream."""
+    return lease.is_held(connection, _key(stream))
+
+
+def _key(stream: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(_LOCK_DOMAIN + stream).digest()[:8], "big", signed=True)
 
 
 def local_now(connection: psycopg.Connection[Any]) -> datetime:

@@ -139,3 +139,8 @@ def test_after_a_disaster_home_is_brought_level_whatever_is_killed_and_what_neve
         _write(connection, 100)
     homecoming.await_equal()
     assert all(pipeline.alive(role) for role in back.values())
+
+    # A file that lacks something is told of by every run, not only by the one that wrote it.
+    with pipeline.source(databases.ADMIN) as connection:
+        connection.execute("""UPDATE embassy.failback SET bundle = bundle || '{"complete": false}'""")
+    assert "NOT WHOLE" in homecoming.come_home(report, code=4)

@@ -258,7 +258,7 @@ def test_who_may_not_promote_is_refused_each_with_its_reason(ceremony: Ceremony,
     assert ceremony.promote("abort", str(plan), "--reason", "a false alarm").returncode == 0
     assert "used up" in ceremony.run(kept, 7), "a nonce serves once"
 
-    fresh = ceremony.approve(ceremony.plan(loss=1))
+    fresh = ceremony.approve(ceremony.plan(loss=1, code=4))
     assert "would be lost" in ceremony.run(fresh, 5)
     assert ceremony.epoch() == 1
     ahead = ceremony.approve(ceremony.plan())

@@ -13,7 +13,7 @@ from embassy.cli.status_report import Thresholds, as_json, verdict
 from embassy.cli.status_table import lines
 from embassy.cli.watch import Changes
 from embassy.model.errors import ConfigurationError, TransientError
-from embassy.model.health import assess
+from embassy.model.health import State, assess
 from embassy.model.observation import Absent, Observation, Side, VerifiedSeen
 from embassy.runtime.exit_codes import ExitCode
 from tests.harness.observations import EMBASSY, HOME, LIMITS, NOW, PROGRESS, REPLICA, topic, well
@@ -54,6 +54,13 @@ def test_the_table_says_what_is_known_and_marks_what_is_not() -> None:
         "! people: no heartbeat since 07:40:56Z (bridge): nothing has come to the embassy's topic"
     )
     assert " → " in note
+
+
+def test_every_state_can_be_printed() -> None:
+    entry = _look(land=well(EMBASSY)).streams[0]
+    for state in State:
+        look = Look(NOW, "embassy-1", EMBASSY, (entry._replace(health=entry.health._replace(state=state)),), ())
+        assert _printed(look)[2].split()[1] == state.value
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from embassy.model.health import Condition, Stage, State, assess
 from embassy.model.lsn import Lsn
 from embassy.model.measures import Limits
-from embassy.model.observation import Absent, Beat, Clock, Observation, ReplicaSeen, Side, TopicSeen
+from embassy.model.observation import Absent, Beat, Clock, FenceSeen, Observation, ReplicaSeen, Side, TopicSeen
 from tests.harness.observations import (
     ALL_SIDES,
     BRIDGE,
@@ -48,6 +48,26 @@ def test_what_is_well_is_called_by_how_far_it_is_seen() -> None:
         health = assess(well(sides), LIMITS)
         assert (health.state, health.findings) == (state, ()), sides
         assert health.state.healthy
+
+
+@pytest.mark.parametrize(("proven", "remedy"), [(True, "failback run"), (False, "promote run")])
+def test_a_source_that_is_shut_is_no_publisher(*, proven: bool, remedy: str) -> None:
+    shut = SOURCE._replace(fence=FenceSeen(2, "anna", NOW - 60, proven))
+    health = assess(well(HOME)._replace(source=shut, home=topic(100, 10_000, age=60)), LIMITS)
+    assert (health.state, health.state.healthy) == (State.FENCED, False)
+    assert health.cause is not None
+    assert "shut by anna since 07:59:00Z" in health.cause.text
+    assert remedy in health.cause.remedy
+    assert len(health.causes) == 1, "that nothing is appended any more follows from it"
+
+
+def test_a_database_that_has_not_come_home_is_told_what_makes_it_follow() -> None:
+    own = assess(well()._replace(replica=Absent("no table"), enrolled_epoch=2), LIMITS)
+    before = assess(well()._replace(enrolled_epoch=2), LIMITS)
+    for health, at in ((own, "a registry's own"), (before, "at epoch 1")):
+        (told,) = (f for f in health.findings if f.stage is Stage.CONSUMER and at in f.text)
+        assert "the stream is of epoch 2" in told.text
+        assert "failback run" in told.remedy
 
 
 def test_a_source_alone_proves_nothing_of_delivery() -> None:
@@ -100,6 +120,16 @@ _REPLICA_CASES = {
     "another enrolment's": (
         well()._replace(replica=REPLICA._replace(progress=PROGRESS._replace(epoch=0))),
         State.BROKEN,
+        Stage.CONSUMER,
+    ),
+    "a registry that its stream has turned round to, and that is none of its replicas yet": (
+        well()._replace(replica=Absent("no table"), enrolled_epoch=2),
+        State.PROVISIONING,
+        Stage.CONSUMER,
+    ),
+    "a replica of the epoch before": (
+        well()._replace(enrolled_epoch=2),
+        State.PROVISIONING,
         Stage.CONSUMER,
     ),
     "promoted": (
