@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from consumers.text_rows import copy_rows, elements
 from embassy.model.batch import Batch, Operation, Segment
+from embassy.model.large_objects import CHANGES, OBJECTS
 from embassy.model.relation import Relation
 from embassy.model.row_text import row_digest
 from embassy.model.verification import DIGEST_BYTES, Key, TableName
@@ -43,7 +44,36 @@ class _Unknown(Exception):  # noqa: N818 - every row counts as touched then
 
 def touches(batch: Batch, rows_of: RowsOf) -> Iterator[Touch]:
     """What each transaction of a batch did to a table; nothing if it did nothing."""
-    cursors = _cursors(batch, rows_of)
+    yield from _in_order(batch, _cursors(batch, rows_of), "a change at home may have touched any row")
+
+
+def told_objects(batch: Batch, table: TableName) -> Iterator[Touch]:
+    """What each transaction of a batch told of large objects, as doubts about the rows of one of their two tables."""
+    cursors: dict[int, Iterator[list[Key] | None]] = {}
+    for index, segment in enumerate(batch.segments):
+        relation = batch.relations[segment.relation]
+        if segment.operation is Operation.INSERT and (relation.schema, relation.name) == CHANGES:
+            names = [relation.columns[position].name for position in segment.columns]
+            cursors[index] = (
+                _told(dict(zip(names, row, strict=True)), table) for row in copy_rows(segment.copy_text)
+            )
+    yield from _in_order(batch, cursors, "large objects were sent once more")
+
+
+def _told(row: Mapping[str, bytes | None], table: TableName) -> list[Key] | None:
+    """The rows that a row of ``embassy.large_object_change`` is about; None: any."""
+    what, loid, page = ((row[name] or b"").decode() for name in ("what", "loid", "page"))
+    if what not in ("object", "page", "gone"):
+        return None
+    if table == OBJECTS:
+        return [(loid,)] if row["standing"] is not None or what == "gone" else []
+    if what == "object" and row["pages"] is None:
+        return []
+    return [(loid, "0" if what == "gone" else page)]
+
+
+def _in_order(batch: Batch, cursors: Mapping[int, Iterator[list[Key] | None]], anything: str) -> Iterator[Touch]:
+    """What transactions touched, by what the changes of some segments did."""
     if not cursors:
         return
     order = array("H", batch.order)
@@ -57,7 +87,7 @@ def touches(batch: Batch, rows_of: RowsOf) -> Iterator[Touch]:
             if index in cursors:
                 found = next(cursors[index])
                 if found is None:
-                    everything = "a change at home may have touched any row"
+                    everything = anything
                 else:
                     keys += found
         at += transaction.changes

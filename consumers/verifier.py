@@ -22,10 +22,11 @@ import structlog
 from consumers.comparison import Difference, TableTally, bag_differences, differences
 from consumers.ddl import holds_ddl
 from consumers.text_rows import copy_rows
-from consumers.touched_keys import RowsOf, touches
-from consumers.touched_rows import TouchedRows
+from consumers.touched_keys import RowsOf, told_objects, touches
+from consumers.touched_rows import InFlight, TouchedRows
 from embassy.model.batch import Batch, Operation
 from embassy.model.errors import IntegrityError
+from embassy.model.large_objects import TABLES, in_doubt
 from embassy.model.own_tables import VERIFY_MESSAGES
 from embassy.model.verification import (
     DIGEST_BYTES,
@@ -175,11 +176,16 @@ class Verifier:
         alters = holds_ddl(batch)
         for table in self._tables.values():
             begin = table.begin
-            for touch in touches(batch, RowsOf(begin.table, begin.columns, begin.key)):
+            of_objects = begin.table in TABLES
+            for touch in (
+                told_objects(batch, begin.table)
+                if of_objects
+                else touches(batch, RowsOf(begin.table, begin.columns, begin.key))
+            ):
                 table.touched.touch(touch.xid, touch.keys)
                 if touch.everything:
                     table.touched.touch_everything(touch.xid, touch.everything)
-            for transaction in batch.transactions if alters else ():
+            for transaction in batch.transactions if alters and not of_objects else ():
                 table.touched.touch_everything(transaction.xid, "tables were altered meanwhile")
 
     def _compare(self, run: UUID, chunk: Chunk) -> None:
@@ -197,6 +203,9 @@ class Verifier:
         except Unreadable as reason:
             table.rows, table.unreadable = None, str(reason)
             return
+        if chunk.table in TABLES:
+            doubts = in_flight.keys.union(chunk.behind)
+            in_flight = InFlight(in_flight.everything, in_doubt({*present, *differing}, doubts))
         table.tally.told(chunk.number, chunk.rows, differing, in_flight, present, listed=chunk.listed)
 
     def _by_key(self, rows: ReplicaRows, chunk: Chunk, *, quick: bool) -> tuple[dict[Key, Difference], list[Key]]:

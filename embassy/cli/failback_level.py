@@ -17,12 +17,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from embassy.cli.repair import repair_of
-from embassy.cli.verify import published_tables
+from embassy.cli.verify import compared_tables
 from embassy.model.errors import RefusedError, TransientError
+from embassy.model.large_objects import PAGES
 from embassy.model.repair_plan import RepairPlan, TableRepair
 from embassy.model.verification import TableName
-from embassy.pg import repair_source, table_copies, verify_source, verify_store
+from embassy.pg import large_objects, repair_source, table_copies, verify_source, verify_store
 from embassy.pg.connection import place_of
+from embassy.pg.repair_source import Requested
 from embassy.pg.setup_errors import explained
 from embassy.runtime.config import Stream
 from producers.verification import Verification, Wish
@@ -97,9 +99,10 @@ class Leveller:
                 _Shown(bars, self._tell),
                 self._wish.wait_seconds,
             )
-            tables = published_tables(embassy, source.publication)
+            tables = compared_tables(embassy, source.publication)
             if self._wish.snapshot or not work.by_rows(tables):
-                work.by_tables(TableName(*table) for table in table_copies.awaited(replica))
+                awaited = [TableName(*table) for table in table_copies.awaited(replica)]
+                work.by_tables([*awaited, *(table for table in tables if table == PAGES)])
             table_copies.await_no_more(replica)
 
 
@@ -159,15 +162,17 @@ class _Levelling:
 
     def by_tables(self, tables: Iterable[TableName]) -> None:
         """Have whole tables sent."""
-        copies = [table_copies.request(self._embassy, *table, reason=_REASON) for table in tables]
-        self._tell(f"{len(copies)} tables are sent whole")
-        self._arrived(copies)
+        repairs = [TableRepair(table, (), (), 0) for table in tables]
+        self._tell(f"{len(repairs)} tables are sent whole")
+        self._sent(repairs)
 
     def _verified(self, tables: list[TableName], *, whole: bool) -> uuid.UUID:
         self._tell(f"comparing {len(tables)} tables")
         run = uuid.uuid4()
         task = self._bars.add_task(f"{self._name}: comparing", total=len(tables))
-        verification = Verification(self._embassy, run, progress=_Silent(), chance=random.SystemRandom())
+        verification = Verification(
+            self._embassy, run, stream=self._identity, progress=_Silent(), chance=random.SystemRandom()
+        )
         for _ in verification.run(Wish(tables, whole)):
             self._bars.advance(task)
         self._until(lambda: self._ended(run), "the comparison does not reach the replica")
@@ -183,7 +188,8 @@ class _Levelling:
         plan = RepairPlan(self._name, self._stream.stream, made_at, tuple(repairs))
         self._arrived(repair_source.request(self._embassy, plan, _REASON))
 
-    def _arrived(self, copies: list[int]) -> None:
+    def _arrived(self, requested: Requested) -> None:
+        copies = requested.copies
         task = self._bars.add_task(f"{self._name}: rows come", total=len(copies))
 
         def all_there() -> bool:
@@ -192,7 +198,9 @@ class _Levelling:
             ).fetchone()
             there = int(row[0]) if row else 0
             self._bars.update(task, completed=there)
-            return there == len(copies)
+            return there == len(copies) and large_objects.is_later(
+                self._replica, self._identity, requested.objects_at
+            )
 
         self._until(all_there, "the rows do not reach the replica")
         self._bars.remove_task(task)
@@ -220,7 +228,8 @@ class _Levelling:
         """What moves when rows of any kind come, and heartbeats do not count."""
         return self._replica.execute(
             """SELECT coalesce(sum(rows_copied), 0), count(*) FILTER (WHERE state = 'done'),
-                      (SELECT max(verified_at) FROM embassy.verification) FROM embassy.table_copy"""
+                      (SELECT max(verified_at) FROM embassy.verification),
+                      (SELECT max(behind) FROM embassy.large_object_state) FROM embassy.table_copy"""
         ).fetchone()
 
 

@@ -19,8 +19,9 @@ from embassy.model.errors import ConfigurationError, RefusedError
 from embassy.model.repair_plan import RepairPlan, TableRepair, ranges_of
 from embassy.pg import repair_source, verify_store
 from embassy.pg.connection import connect, place_of
+from embassy.pg.digested_table import digested_table
 from embassy.pg.lost_session import transient
-from embassy.pg.row_digests import digested_table, in_order
+from embassy.pg.row_digests import in_order
 from embassy.pg.setup_errors import explained
 from embassy.pg.verify_store import FoundTable
 from embassy.runtime.config import Stream
@@ -101,12 +102,12 @@ def apply(options: Options, *, path: Path, reason: str, wait: float | None) -> E
         explained(place_of(dsn)),
         connect(dsn, application_name=_APPLICATION, autocommit=True) as connection,
     ):
-        copies = repair_source.request(connection, found, reason)
-        under_way.note(requested=copies)
-        left = _await(lambda: repair_source.unfinished(connection, copies), wait)
+        requested = repair_source.request(connection, found, reason)
+        under_way.note(requested=requested.copies, large_objects=requested.objects_at is not None)
+        left = _await(lambda: repair_source.unfinished(connection, bytes.fromhex(found.stream), requested), wait)
         ended = under_way.ended(ExitCode.OK if wait is None or not left else ExitCode.UNREACHABLE)
     words = "asked for" if wait is None else "in the stream" if not left else f"asked for; {left} are under way"
-    _report(options, name, found, f"{words}; verify again once the replica has them", copies=copies)
+    _report(options, name, found, f"{words}; verify again once the replica has them", copies=requested.copies)
     return ended
 
 

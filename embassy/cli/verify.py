@@ -20,8 +20,9 @@ from embassy.cli.options import Options, pass_options
 from embassy.cli.stream_options import stream_options
 from embassy.cli.verify_report import Report, reports
 from embassy.model.errors import ConfigurationError
+from embassy.model.large_objects import TABLES
 from embassy.model.verification import TableName
-from embassy.pg import verify_source
+from embassy.pg import large_objects, verify_source
 from embassy.pg.catalog import source_tables
 from embassy.pg.connection import place_of
 from embassy.pg.setup_errors import explained
@@ -74,7 +75,10 @@ def verify(
     What was found is in the embassy: embassy verify status there, the metrics embassy_verify_rows and
     embassy_verify_last_success_timestamp_seconds, and the VERIFIED column of embassy status.
 
-    The source's role needs SELECT on the tables, and BYPASSRLS where they have row security.
+    Large objects are compared like rows, by page and as a whole: as pg_catalog.pg_largeobject, and with their owners,
+    rights and comments as pg_catalog.pg_largeobject_metadata.
+
+    The source's role needs SELECT on the tables and on pg_largeobject, and BYPASSRLS where they have row security.
 
     \b
     embassy -c home-admin.toml verify
@@ -92,7 +96,7 @@ def verify(
     for name, stream in options.streams(options.settings()).items():
         source = options.need(stream.source, f"streams.{name}.source")
         with _shown(name) as shown:
-            found[name] = _tell(name, source, asked, shown)
+            found[name] = _tell(name, bytes.fromhex(stream.stream), source, asked, shown)
     if options.as_json:
         click.echo(
             json.dumps({"schema": _SCHEMA, "registries": {n: _told(*f) for n, f in found.items()}}, indent=2)
@@ -192,27 +196,30 @@ def _shown(registry: str) -> Iterator[_Shown]:
         yield _Shown(progress, registry)
 
 
-def _tell(registry: str, source: Source, asked: _Asked, shown: _Shown) -> tuple[uuid.UUID, list[Told]]:
+def _tell(
+    registry: str, identity: bytes, source: Source, asked: _Asked, shown: _Shown
+) -> tuple[uuid.UUID, list[Told]]:
     run = uuid.uuid4()
     with explained(place_of(source.dsn)), verify_source.open_source(source.dsn) as connection:
-        published = published_tables(connection, source.publication)
-        wanted = _wanted(registry, published, asked.tables)
+        wanted = _wanted(registry, compared_tables(connection, source.publication), asked.tables)
         shown.estimates = verify_source.estimated_rows(connection, wanted)
-        verification = Verification(connection, run, progress=shown, chance=random.SystemRandom())
+        verification = Verification(connection, run, stream=identity, progress=shown, chance=random.SystemRandom())
         return run, list(verification.run(Wish(wanted, not asked.tables, asked.share, asked.patience_seconds)))
 
 
-def published_tables(connection: Any, publication: str) -> list[TableName]:
-    """The registry's tables that hold rows and are in the stream."""
-    return [
+def compared_tables(connection: Any, publication: str) -> list[TableName]:
+    """What can be compared: the registry's tables that hold rows and are in the stream, and those of large objects."""
+    published = [
         TableName(table.schema, table.name)
         for table in source_tables(connection, publication)
         if table.published and not (table.own or table.partitioned or table.unlogged)
     ]
+    objects = large_objects.is_carried(connection) or large_objects.count(connection)
+    return [*published, *(TABLES if objects else ())]
 
 
-def _wanted(registry: str, published: list[TableName], names: tuple[str, ...]) -> list[TableName]:
-    known = {str(table): table for table in published}
+def _wanted(registry: str, tables: list[TableName], names: tuple[str, ...]) -> list[TableName]:
+    known = {str(table): table for table in tables}
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
@@ -221,7 +228,7 @@ def _wanted(registry: str, published: list[TableName], names: tuple[str, ...]) -
                 place=registry,
                 hint="write SCHEMA.TABLE without quotes; a partitioned table's rows are in its partitions",
             )
-    return [known[name] for name in names] if names else published
+    return [known[name] for name in names] if names else tables
 
 
 def _told(run: uuid.UUID, tables: list[Told]) -> dict[str, Any]:

@@ -75,6 +75,9 @@ class Chunk(NamedTuple):
     """The rows are those of ``keys`` only, once more."""
     first_byte: tuple[int, int] = (0, 256)
     """Without a key: the rows whose digest's first byte is in this range, its end excluded."""
+    behind: tuple[Key, ...] = ()
+    """Of large objects: doubts about what the snapshot shows and the stream has not brought by then
+    (`embassy.model.large_objects`)."""
 
 
 class TableEnd(NamedTuple):
@@ -162,6 +165,7 @@ def _chunk(fields: dict[str, Any]) -> dict[str, Any]:
         "digests": tuple(digests),
         "after": after,
         "until": until,
+        "behind": tuple(tuple(map(str, key)) for key in fields.get("behind", ())),
     }
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.errors import LockNotAvailable
 
+from embassy.model.large_objects import OBJECTS
+from embassy.model.verification import Key, TableName
 from embassy.pg.presence import has_table
 
 CARRIED_PAGES = 2048
@@ -18,6 +22,8 @@ SETTINGS = {"default_transaction_isolation": "read committed", "jit": "off"}
 """What the session that looks must be opened with: what is read once a lock is held must be newer than the lock."""
 
 _AGAIN_SECONDS = 0.2
+_BEFORE_ALL: Key = ("0", "-1")
+_BEHIND_ALL: Key = ("4294967295", "2147483647")
 
 _READY = """
 SELECT (SELECT bool_and(pg_catalog.has_table_privilege(p.proowner, 'pg_catalog.pg_largeobject', 'SELECT'))
@@ -29,7 +35,7 @@ SELECT sum(pg_catalog.pg_stat_get_tuples_inserted(oid) + pg_catalog.pg_stat_get_
            + pg_catalog.pg_stat_get_tuples_deleted(oid))::bigint
 FROM pg_catalog.pg_class
 WHERE oid IN ('pg_catalog.pg_largeobject'::regclass, 'pg_catalog.pg_largeobject_metadata'::regclass,
-              'pg_catalog.pg_description'::regclass)"""
+              'pg_catalog.pg_description'::regclass, pg_catalog.to_regclass('embassy.large_object_wish'))"""
 
 
 class LargeObjectState(NamedTuple):
@@ -60,7 +66,7 @@ def count(connection: psycopg.Connection[Any]) -> int:
 
 
 def changes(connection: psycopg.Connection[Any]) -> int:
-    """How much has been written to them since statistics began: a hint, which may come late, or be lost in a crash."""
+    """How much has been written to them, or asked for, since statistics began: a hint, which may be late or lost."""
     row = connection.execute(_CHANGES).fetchone()
     return int(row[0]) if row and row[0] is not None else 0
 
@@ -85,16 +91,17 @@ def carry(connection: psycopg.Connection[Any], stream: bytes) -> int | None:
     return int(row[0])
 
 
-def carry_all(connection: psycopg.Connection[Any], stream: bytes) -> None:
-    """Carry all that is new, while nobody writes any more."""
+def carry_all(connection: psycopg.Connection[Any], stream: bytes, patience_seconds: float = math.inf) -> None:
+    """Carry all that is new, as far as nobody who is just committing is in the way for longer than one has patience."""
     connection.execute("SET default_transaction_isolation = 'read committed'")
-    behind = look(connection, stream)
-    while behind:
+    left: int | None = look(connection, stream)
+    deadline = time.monotonic() + patience_seconds
+    while left is None or left > 0:
         left = carry(connection, stream)
         if left is None:
+            if time.monotonic() > deadline:
+                return
             time.sleep(_AGAIN_SECONDS)
-        else:
-            behind = left
 
 
 def state(connection: psycopg.Connection[Any], stream: bytes) -> LargeObjectState | None:
@@ -105,6 +112,73 @@ def state(connection: psycopg.Connection[Any], stream: bytes) -> LargeObjectStat
         "SELECT as_of, behind FROM embassy.large_object_state WHERE stream = %s", (stream,)
     ).fetchone()
     return None if row is None else LargeObjectState(*row)
+
+
+def is_later(connection: psycopg.Connection[Any], stream: bytes, asked_at: datetime | None) -> bool:
+    """Whether what was asked for then is in the stream, at home, or has come, in a replica."""
+    found = state(connection, stream)
+    return asked_at is None or (found is not None and found.as_of is not None and found.as_of > asked_at)
+
+
+def behind(
+    connection: psycopg.Connection[Any], stream: bytes, table: TableName, after: Key | None, until: Key | None
+) -> list[Key]:
+    """What this session's snapshot shows of large objects and the stream has not brought by then, in a range of rows.
+
+    Args:
+        connection: at home, in the transaction that reads the rows.
+        stream: the stream.
+        table: one of `embassy.model.large_objects.TABLES`.
+        after: the range is behind this key, None: from the first one on.
+        until: and up to this one; None: to the last one.
+
+    Returns:
+        Doubts, as `embassy.model.large_objects` has them.
+    """
+    first, last = after or _BEFORE_ALL, until or _BEHIND_ALL
+    if table == OBJECTS:
+        rows = connection.execute(
+            "SELECT o::text FROM embassy.large_objects_behind(%s, %s, %s) o", (stream, first[0], last[0])
+        )
+    else:
+        rows = connection.execute(
+            "SELECT loid::text, from_page::text FROM embassy.large_object_pages_behind(%s, %s, %s, %s, %s)",
+            (stream, *first, *last),
+        )
+    return [tuple(row) for row in rows]
+
+
+def why_not_compared(connection: psycopg.Connection[Any]) -> str:
+    """Why this session cannot tell a replica what large objects there are; empty if it can."""
+    if not is_carried(connection):
+        return "large objects are not carried: embassy doctor home, PG13"
+    if not may_read(connection):
+        return "this role may not read pg_largeobject"
+    known = connection.execute(
+        "SELECT pg_catalog.to_regprocedure('embassy.large_objects_behind(bytea, oid, oid)')"
+    )
+    return (
+        "" if known.fetchone() != (None,) else "home was provisioned by an older version: embassy provision apply"
+    )
+
+
+def request(connection: psycopg.Connection[Any], ranges: Iterable[tuple[Key, Key]], reason: str) -> datetime:
+    """Ask at home for all objects between pairs of keys once more; a state as of later has them.
+
+    Args:
+        connection: an administrator's.
+        ranges: the first and the last key of each, of either table; none: all objects there may be.
+        reason: for people.
+    """
+    requested = None
+    for first, last in list(ranges) or [(_BEFORE_ALL, _BEHIND_ALL)]:
+        row = connection.execute(
+            "SELECT embassy.request_large_objects(%s, %s, %s)", (first[0], last[0], reason)
+        ).fetchone()
+        assert row is not None, "the function returns the time"
+        requested = row[0]
+    assert isinstance(requested, datetime), "there is a range"
+    return requested
 
 
 def unwatched(connection: psycopg.Connection[Any]) -> list[str]:

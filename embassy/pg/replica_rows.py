@@ -10,6 +10,7 @@ import psycopg
 from embassy.model.verification import DIGEST_BYTES, Key, TableBegin
 from embassy.pg import row_digests
 from embassy.pg.apply_session import ApplySession, StatementFailed, judgement
+from embassy.pg.digested_table import digested_table
 from embassy.pg.row_digests import Range
 
 
@@ -30,7 +31,7 @@ class ReplicaRows:
         self._session = session
         self._connection = session.connection
         with aside(self._session):
-            found = row_digests.digested_table(self._connection, begin.table, begin.key)
+            found = digested_table(self._connection, begin.table, begin.key)
         if found is None:
             raise Unreadable("the replica lacks the table")
         lacking = [name for name in begin.columns if name not in found.columns]

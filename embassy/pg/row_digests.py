@@ -13,91 +13,13 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg import sql
 
-from embassy.model.verification import Key, TableName
+from embassy.model.verification import Key
 from embassy.model.visibility import Visibility
+from embassy.pg.digested_table import DigestedTable, KeyColumn
 
 _ARGUMENTS_MOST = 90
 """A function takes a hundred."""
 _LISTED_MOST = 100
-_PG_CATALOG = "pg_catalog"
-
-_EXISTS = """
-SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-               WHERE n.nspname = %(schema)s AND c.relname = %(name)s AND c.relkind = 'r')"""
-# What orders a column's values: provider, locale and version, as far as the server knows them.
-_COLUMNS = """
-SELECT a.attnum, a.attname, pg_catalog.format_type(a.atttypid, -1),
-       CASE WHEN a.attcollation = 0 THEN ''
-            WHEN l.collprovider = 'd' THEN
-                pg_catalog.concat_ws(' ', coalesce(pg_catalog.to_jsonb(d) ->> 'datlocprovider', 'c'),
-                                     coalesce(pg_catalog.to_jsonb(d) ->> 'datlocale',
-                                              pg_catalog.to_jsonb(d) ->> 'daticulocale', d.datcollate),
-                                     pg_catalog.to_jsonb(d) ->> 'datcollversion')
-            ELSE pg_catalog.concat_ws(' ', l.collprovider,
-                                      coalesce(pg_catalog.to_jsonb(l) ->> 'colllocale',
-                                               pg_catalog.to_jsonb(l) ->> 'colliculocale', l.collcollate),
-                                      l.collversion) END,
-       CASE WHEN a.attcollation = 0 THEN '' ELSE pg_catalog.format('%%I.%%I', ln.nspname, l.collname) END
-FROM pg_catalog.pg_class c
-JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
-LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation
-LEFT JOIN pg_catalog.pg_namespace ln ON ln.oid = l.collnamespace
-JOIN pg_catalog.pg_database d ON d.datname = pg_catalog.current_database()
-WHERE n.nspname = %(schema)s AND c.relname = %(name)s AND c.relkind = 'r'
-  AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
-ORDER BY a.attnum"""
-# What the replica identity is by; under FULL and NOTHING the primary key, if there is one.
-_KEYS = """
-SELECT i.indexrelid::bigint, k.number,
-       (SELECT pg_catalog.array_agg(ARRAY[n.nspname, o.oprname] ORDER BY p.amopstrategy)
-        FROM pg_catalog.pg_opclass c
-        JOIN pg_catalog.pg_amop p ON p.amopfamily = c.opcfamily AND p.amopstrategy IN (1, 2, 3, 5)
-             AND p.amoplefttype = c.opcintype AND p.amoprighttype = c.opcintype
-        JOIN pg_catalog.pg_operator o ON o.oid = p.amopopr
-        JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace
-        WHERE c.oid = k.class),
-       CASE t.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END
-FROM pg_catalog.pg_index i
-JOIN pg_catalog.pg_class t ON t.oid = i.indrelid
-JOIN pg_catalog.pg_namespace s ON s.oid = t.relnamespace
-JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
-JOIN pg_catalog.pg_am m ON m.oid = x.relam AND m.amname = 'btree'
-CROSS JOIN LATERAL ROWS FROM (pg_catalog.unnest(i.indkey::int2[]), pg_catalog.unnest(i.indclass::oid[]))
-     WITH ORDINALITY AS k (number, class, position)
-WHERE s.nspname = %(schema)s AND t.relname = %(name)s AND i.indisunique AND i.indimmediate AND i.indisvalid
-  AND i.indpred IS NULL AND i.indexprs IS NULL AND k.position <= i.indnkeyatts
-ORDER BY i.indexrelid, k.position"""
-
-
-class KeyColumn(NamedTuple):
-    """A column of the key, and the operators of its index."""
-
-    name: str
-    type_name: str
-    below: tuple[str, str]
-    """Schema and name of the operator."""
-    up_to: tuple[str, str]
-    equals: tuple[str, str]
-    above: tuple[str, str]
-    collation: str
-    """What it is ordered by: provider, locale and version; empty if by bytes, or by its type alone."""
-    collate: str
-    """The collation's name, quoted; empty if its type has none."""
-
-
-class DigestedTable(NamedTuple):
-    """A table whose rows are read as digests."""
-
-    table: TableName
-    columns: tuple[str, ...]
-    key: tuple[KeyColumn, ...]
-    """Empty if rows are told apart by their digests only."""
-
-    @property
-    def key_names(self) -> tuple[str, ...]:
-        """The key's columns."""
-        return tuple(column.name for column in self.key)
 
 
 class Row(NamedTuple):
@@ -116,56 +38,6 @@ class Range(NamedTuple):
     until: Key | None = None
 
 
-def digested_table(
-    connection: psycopg.Connection[Any], table: TableName, key: Sequence[str] | None = None
-) -> DigestedTable | None:
-    """What the catalogue says of a table; None if there is none of that name.
-
-    Args:
-        connection: where it is.
-        table: its name.
-        key: the columns that tell its rows apart; None: those of its replica identity or primary key.
-    """
-    named = {"schema": table.schema, "name": table.name}
-    if connection.execute(_EXISTS, named).fetchone() != (True,):
-        return None
-    columns = {row[0]: _Described(*row[1:]) for row in connection.execute(_COLUMNS, named)}
-    parts = connection.execute(_KEYS, named).fetchall()
-    unfit = {index for index, number, *_ in parts if number not in columns}
-    indexes: dict[int, tuple[list[KeyColumn], bool]] = {}
-    for index, number, operators, identifies in parts:
-        if index not in unfit:
-            indexes.setdefault(index, ([], identifies))[0].append(_key_column(columns[number], operators))
-    names = tuple(column.name for column in columns.values())
-    for found, identifies in indexes.values():
-        if identifies if key is None else [column.name for column in found] == list(key):
-            return DigestedTable(table, names, tuple(found))
-    by_name = {column.name: column for column in columns.values()}
-    operators = [(_PG_CATALOG, operator) for operator in ("<", "<=", "=", ">")]
-    wanted = [by_name[name] for name in key or () if name in by_name]
-    return DigestedTable(table, names, tuple(_key_column(column, operators) for column in wanted))
-
-
-class _Described(NamedTuple):
-    name: str
-    type_name: str
-    order: str
-    collate: str
-
-
-def _key_column(column: _Described, operators: Sequence[Sequence[str]]) -> KeyColumn:
-    below, up_to, equals, above = ((schema, operator) for schema, operator in operators)
-    return KeyColumn(
-        column.name, column.type_name, below, up_to, equals, above, _ordered_by(column.order), column.collate
-    )
-
-
-def _ordered_by(told: str) -> str:
-    """Empty if the order is that of bytes, whichever version."""
-    provider, _, rest = told.partition(" ")
-    return "" if provider == "b" or rest in ("C", "POSIX") else told
-
-
 def current_snapshot(connection: psycopg.Connection[Any]) -> Visibility:
     """What a statement sees now."""
     row = connection.execute("SELECT pg_catalog.pg_current_snapshot()::text").fetchone()
@@ -181,8 +53,8 @@ def page(
         sql.SQL("t.{} USING {}").format(sql.Identifier(column.name), _operator(column.below))
         for column in table.key
     )
-    statement = sql.SQL("SELECT {}, t.xmin, {} FROM ONLY {} AS t WHERE {} ORDER BY {}{}").format(
-        _digest(table), _key_columns(table), _name(table), _where(table, within), order, _limit(limit)
+    statement = sql.SQL("SELECT {}, t.xmin, {} FROM {} AS t WHERE {} ORDER BY {}{}").format(
+        _digest(table), _key_columns(table), _source(table), _where(table, within), order, _limit(limit)
     )
     return list(_rows(connection.execute(statement)))
 
@@ -195,8 +67,8 @@ def boundary(
         sql.SQL("t.{} USING {}").format(sql.Identifier(column.name), _operator(column.below))
         for column in table.key
     )
-    statement = sql.SQL("SELECT '', '', {} FROM ONLY {} AS t WHERE {} ORDER BY {} LIMIT 1 OFFSET {}").format(
-        _key_columns(table), _name(table), _where(table, Range(after)), order, sql.Literal(rows - 1)
+    statement = sql.SQL("SELECT '', '', {} FROM {} AS t WHERE {} ORDER BY {} LIMIT 1 OFFSET {}").format(
+        _key_columns(table), _source(table), _where(table, Range(after)), order, sql.Literal(rows - 1)
     )
     result = connection.execute(statement).pgresult
     return _key(result, 0, len(table.key)) if result is not None and result.ntuples else None
@@ -204,8 +76,8 @@ def boundary(
 
 def range_rows(connection: psycopg.Connection[Any], table: DigestedTable, within: Range) -> list[Row]:
     """Rows of a range, in no order."""
-    statement = sql.SQL("SELECT {}, t.xmin, {} FROM ONLY {} AS t WHERE {}").format(
-        _digest(table), _key_columns(table), _name(table), _where(table, within)
+    statement = sql.SQL("SELECT {}, t.xmin, {} FROM {} AS t WHERE {}").format(
+        _digest(table), _key_columns(table), _source(table), _where(table, within)
     )
     return list(_rows(connection.execute(statement)))
 
@@ -221,8 +93,8 @@ def listed_rows(connection: psycopg.Connection[Any], table: DigestedTable, keys:
     for start in range(0, len(keys), _LISTED_MOST):
         # one branch a key: each finds its row by the index, whatever the planner thinks of the table
         statement = sql.SQL(" UNION ALL ").join(
-            sql.SQL("SELECT {}, t.xmin, {} FROM ONLY {} AS t WHERE {}").format(
-                _digest(table), _key_columns(table), _name(table), _equal(table, key)
+            sql.SQL("SELECT {}, t.xmin, {} FROM {} AS t WHERE {}").format(
+                _digest(table), _key_columns(table), _source(table), _equal(table, key)
             )
             for key in keys[start : start + _LISTED_MOST]
         )
@@ -256,8 +128,8 @@ def bag_rows(
     connection: psycopg.Connection[Any], table: DigestedTable, first_byte: tuple[int, int] = (0, 256)
 ) -> Iterator[bytes]:
     """The digests of all rows whose digest begins with a byte of a range; for tables without a key."""
-    statement = sql.SQL("SELECT d FROM (SELECT {} AS d FROM ONLY {} AS t) AS rows WHERE {}").format(
-        _digest(table), _name(table), _first_byte(first_byte)
+    statement = sql.SQL("SELECT d FROM (SELECT {} AS d FROM {} AS t) AS rows WHERE {}").format(
+        _digest(table), _source(table), _first_byte(first_byte)
     )
     with connection.cursor("embassy_rows", withhold=False) as cursor:
         cursor.itersize = 20_000
@@ -281,8 +153,8 @@ def _sum(
 ) -> tuple[int, bytes]:
     statement = sql.SQL(
         "SELECT pg_catalog.count(*), pg_catalog.sha256(coalesce(pg_catalog.string_agg(d, ''::bytea ORDER BY d), ''))"
-        " FROM (SELECT {} AS d FROM ONLY {} AS t WHERE {}) AS rows WHERE {}"
-    ).format(_digest(table), _name(table), where or sql.SQL("true"), _first_byte(first_byte))
+        " FROM (SELECT {} AS d FROM {} AS t WHERE {}) AS rows WHERE {}"
+    ).format(_digest(table), _source(table), where or sql.SQL("true"), _first_byte(first_byte))
     row = connection.execute(statement).fetchone()
     assert row is not None, "an aggregate has one row"
     return int(row[0]), bytes(row[1])
@@ -384,8 +256,10 @@ def _key_columns(table: DigestedTable) -> sql.Composable:
     return sql.SQL(", ").join(sql.SQL("t.{}").format(sql.Identifier(column.name)) for column in table.key)
 
 
-def _name(table: DigestedTable) -> sql.Identifier:
-    return sql.Identifier(table.table.schema, table.table.name)
+def _source(table: DigestedTable) -> sql.Composable:
+    if table.read_from:
+        return sql.SQL("({})").format(sql.SQL(table.read_from))
+    return sql.SQL("ONLY {}").format(sql.Identifier(*table.table))
 
 
 def _limit(limit: int | None) -> sql.Composable:

@@ -68,6 +68,10 @@ BEGIN
         END IF;
     ELSIF NEW.what = 'gone' THEN
         PERFORM pg_catalog.lo_unlink(oid) FROM pg_catalog.pg_largeobject_metadata WHERE oid = NEW.loid;
+    ELSIF NEW.what = 'objects' THEN
+        PERFORM pg_catalog.lo_unlink(oid) FROM pg_catalog.pg_largeobject_metadata
+        WHERE oid BETWEEN NEW.loid AND (NEW.standing ->> 'last')::oid
+          AND NOT (NEW.standing ->> 'there')::int8multirange @> oid::bigint;
     ELSE
         RAISE EXCEPTION 'embassy.large_object_change says "%", which this version does not know', NEW.what
             USING ERRCODE = 'feature_not_supported';

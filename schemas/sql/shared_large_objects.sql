@@ -6,8 +6,9 @@
 CREATE TABLE IF NOT EXISTS embassy.large_object_change (
     ordinal bigint PRIMARY KEY,           -- rows of one transaction take effect in this order
     loid oid NOT NULL,
-    what text NOT NULL,                   -- object: it is there; page: one page of it; gone: it is not there any more
-    standing jsonb,                       -- object: owner, rights and comment; NULL: as they are
+    what text NOT NULL,                   -- object: it is there; page: one page of it; gone: it is not there any more;
+                                          -- objects: from this one on there are those listed, and no others
+    standing jsonb,                       -- object: owner, rights and comment; NULL: as they are. objects: up to which; those there are
     page integer,                         -- page: which; object: from here on it has the pages listed, and no others
     pages int4multirange,                 -- object
     page_bytes integer,                   -- object: how large a page is at home

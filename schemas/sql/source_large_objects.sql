@@ -49,6 +49,16 @@ CREATE TABLE IF NOT EXISTS embassy.large_object_doubt (
     from_page integer NOT NULL
 );
 
+-- Objects that are to come once more, all between two numbers, because a replica was found to have others there.
+CREATE TABLE IF NOT EXISTS embassy.large_object_wish (
+    wish bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    first oid NOT NULL,
+    last oid NOT NULL,
+    reason text NOT NULL,
+    requested_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    requested_by text NOT NULL DEFAULT session_user
+);
+
 -- Never has a row, so that no vacuum takes a lock on it: it is there to be locked.
 CREATE TABLE IF NOT EXISTS embassy.large_object_turn ();
 
@@ -344,7 +354,7 @@ BEGIN
     DELETE FROM embassy.large_object_note n WHERE n.newest < below;
     INSERT INTO embassy.large_object_look AS l VALUES (stream, below, began)
     ON CONFLICT ON CONSTRAINT large_object_look_pkey DO UPDATE SET seen_below = excluded.seen_below, looked_at = excluded.looked_at;
-    SELECT count(*) INTO found FROM embassy.large_object_due;
+    SELECT (SELECT count(*) FROM embassy.large_object_due) + (SELECT count(*) FROM embassy.large_object_wish) INTO found;
     PERFORM embassy.say_large_object_state(stream, found);
     RETURN found;
 END
@@ -356,6 +366,35 @@ LANGUAGE sql SET search_path = '' AS $$
     INSERT INTO embassy.large_object_state AS s (stream, as_of, behind)
     SELECT l.stream, CASE $2 WHEN 0 THEN l.looked_at END, $2 FROM embassy.large_object_look l WHERE l.stream = $1
     ON CONFLICT (stream) DO UPDATE SET as_of = coalesce(excluded.as_of, s.as_of), behind = excluded.behind
+$$;
+
+-- Ask for all objects between two numbers once more. Returns when that was: what the stream is as of later has them.
+CREATE OR REPLACE FUNCTION embassy.request_large_objects(first oid, last oid, reason text DEFAULT '') RETURNS timestamptz
+LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$
+    INSERT INTO embassy.large_object_wish (first, last, reason) VALUES ($1, $2, $3) RETURNING requested_at
+$$;
+
+-- Say which objects there are where they were asked for, so that a replica has no others, and have all of them carried. Whoever
+-- calls this holds the lock alone: an object that is made meanwhile comes later in the stream.
+CREATE OR REPLACE FUNCTION embassy.say_large_objects_wished() RETURNS void
+LANGUAGE plpgsql SET search_path = '' AS $$
+DECLARE
+    wished embassy.large_object_wish;
+    place tid;
+BEGIN
+    FOR wished IN DELETE FROM embassy.large_object_wish RETURNING * LOOP
+        INSERT INTO embassy.large_object_change (ordinal, loid, what, standing)
+        SELECT pg_catalog.nextval('embassy.large_object_ordinal'), wished.first, 'objects', pg_catalog.jsonb_build_object(
+            'last', wished.last::bigint,
+            'there', coalesce(pg_catalog.range_agg(pg_catalog.int8range(m.oid::bigint, m.oid::bigint, '[]')), '{}')::text)
+        FROM pg_catalog.pg_largeobject_metadata m WHERE m.oid BETWEEN wished.first AND wished.last
+        RETURNING ctid INTO place;
+        DELETE FROM embassy.large_object_change WHERE ctid = place;
+        INSERT INTO embassy.large_object_due AS d
+        SELECT m.oid, true, 0, '{[0,)}' FROM pg_catalog.pg_largeobject_metadata m WHERE m.oid BETWEEN wished.first AND wished.last
+        ON CONFLICT (loid) DO UPDATE SET standing = true, from_page = 0, pages = excluded.pages;
+    END LOOP;
+END
 $$;
 
 -- Carry what was found, up to so many pages, in this transaction; an object that has no more is carried whole. Returns how many
@@ -375,6 +414,7 @@ BEGIN
         RAISE EXCEPTION 'what is carried must be read once the lock is held: READ COMMITTED' USING ERRCODE = 'invalid_transaction_state';
     END IF;
     LOCK TABLE embassy.large_object_turn IN SHARE ROW EXCLUSIVE MODE;
+    PERFORM embassy.say_large_objects_wished();
     FOR due IN SELECT * FROM embassy.large_object_due ORDER BY loid LIMIT most LOOP
         EXIT WHEN room <= 0;
         IF NOT EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata m WHERE m.oid = due.loid) THEN
@@ -410,10 +450,88 @@ BEGIN
 END
 $$;
 
+-- ---------------------------------------------------------------------- what the stream has not brought yet
+
+-- Versions count as new here as they do for a look: in the snapshot of whoever asks, which has what the newest look has seen, what
+-- was carried, and what is due. So what is not new is in the stream before anything that this snapshot does not see.
+
+-- By which ages a stream's look tells what is new.
+CREATE OR REPLACE FUNCTION embassy.large_object_horizon(stream bytea, OUT seen_age bigint, OUT span bigint)
+LANGUAGE sql STABLE SET search_path = '' AS $$
+    SELECT pg_catalog.age((coalesce(n.seen, n.xmin) % 4294967296)::text::xid),
+           CASE WHEN n.xmax - n.seen BETWEEN 0 AND 4294967295 THEN n.xmax - n.seen ELSE 4294967296 END
+    FROM (SELECT (SELECT l.seen_below FROM embassy.large_object_look l WHERE l.stream = $1) AS seen,
+                 pg_catalog.pg_snapshot_xmin(s.s)::text::bigint AS xmin, pg_catalog.pg_snapshot_xmax(s.s)::text::bigint AS xmax
+          FROM pg_catalog.pg_current_snapshot() s (s)) n
+$$;
+
+-- Objects between two numbers that a replica may have, and which are not there any more.
+CREATE OR REPLACE FUNCTION embassy.large_objects_gone(after_loid oid, until_loid oid) RETURNS SETOF oid
+LANGUAGE sql STABLE SET search_path = '' AS $$
+    SELECT k.loid FROM (SELECT k.loid FROM embassy.large_object_known k UNION SELECT n.loid FROM embassy.large_object_note n) k
+    WHERE k.loid BETWEEN $1 AND $2 AND NOT EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata m WHERE m.oid = k.loid)
+$$;
+
+-- Objects of which pages between two places are new, and from which page on. Behind a new page there may be others that are gone
+-- here and still to be taken away: so the page before the first place counts, too.
+CREATE OR REPLACE FUNCTION embassy.large_object_pages_behind(
+    stream bytea, after_loid oid, after_page integer, until_loid oid, until_page integer
+) RETURNS TABLE (loid oid, from_page integer)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' SET enable_seqscan = off AS $$
+    WITH horizon AS MATERIALIZED (
+        SELECT * FROM embassy.large_object_horizon($1)
+    ), candidates AS (
+        SELECT p.loid, p.pageno, p.ctid AS place, p.xmin AS xid FROM pg_catalog.pg_largeobject p
+        WHERE (p.loid, p.pageno) > ($2, $3) AND (p.loid, p.pageno) <= ($4, $5)
+        UNION ALL
+        (SELECT p.loid, p.pageno, p.ctid, p.xmin FROM pg_catalog.pg_largeobject p
+         WHERE p.loid = $2 AND p.pageno <= $3 ORDER BY p.pageno DESC LIMIT 1)
+    ), pages AS MATERIALIZED (
+        SELECT c.* FROM candidates c, horizon h WHERE ((h.seen_age - pg_catalog.age(c.xid)) & 4294967295) < h.span
+    )
+    SELECT b.loid, min(b.from_page) FROM (
+        SELECT p.loid, p.pageno FROM pages p WHERE NOT EXISTS (
+            SELECT FROM embassy.large_object_note n, unnest(n.places, n.xids) v (place, xid)
+            WHERE n.loid = p.loid AND n.file = pg_catalog.pg_relation_filenode('pg_catalog.pg_largeobject')
+              AND v.place = p.place AND v.xid = p.xid)
+        UNION ALL SELECT m.oid, 0 FROM pg_catalog.pg_largeobject_metadata m, horizon h
+            WHERE m.oid BETWEEN $2 AND $4 AND ((h.seen_age - pg_catalog.age(m.xmin)) & 4294967295) < h.span AND NOT EXISTS (
+                SELECT FROM embassy.large_object_note n
+                WHERE n.loid = m.oid AND n.standing_place = m.ctid AND n.standing_xid = m.xmin)
+        UNION ALL SELECT d.loid, d.from_page FROM embassy.large_object_doubt d WHERE d.loid BETWEEN $2 AND $4
+        UNION ALL SELECT d.loid, least(d.from_page, pg_catalog.lower(d.pages)) FROM embassy.large_object_due d
+            WHERE d.loid BETWEEN $2 AND $4
+        UNION ALL SELECT g.loid, 0 FROM embassy.large_objects_gone($2, $4) g (loid)
+    ) b (loid, from_page) WHERE b.from_page IS NOT NULL GROUP BY b.loid
+$$;
+
+-- Objects between two numbers whose owner, rights or comment are new, or which are new or gone.
+CREATE OR REPLACE FUNCTION embassy.large_objects_behind(stream bytea, after_loid oid, until_loid oid) RETURNS SETOF oid
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' SET enable_seqscan = off AS $$
+    WITH horizon AS MATERIALIZED (
+        SELECT * FROM embassy.large_object_horizon($1)
+    )
+    SELECT m.oid FROM pg_catalog.pg_largeobject_metadata m, horizon h
+        WHERE m.oid BETWEEN $2 AND $3 AND ((h.seen_age - pg_catalog.age(m.xmin)) & 4294967295) < h.span AND NOT EXISTS (
+            SELECT FROM embassy.large_object_note n
+            WHERE n.loid = m.oid AND n.standing_place = m.ctid AND n.standing_xid = m.xmin)
+    UNION SELECT c.objoid FROM pg_catalog.pg_description c, horizon h
+        WHERE c.classoid = 'pg_catalog.pg_largeobject'::regclass AND c.objoid BETWEEN $2 AND $3
+          AND ((h.seen_age - pg_catalog.age(c.xmin)) & 4294967295) < h.span
+    UNION SELECT k.loid FROM embassy.large_object_known k
+        WHERE k.loid BETWEEN $2 AND $3 AND k.commented AND pg_catalog.obj_description(k.loid, 'pg_largeobject') IS NULL
+    UNION SELECT d.loid FROM embassy.large_object_due d WHERE d.loid BETWEEN $2 AND $3 AND d.standing
+    UNION SELECT g.loid FROM embassy.large_objects_gone($2, $3) g (loid)
+$$;
+
 REVOKE ALL ON embassy.large_object_change, embassy.large_object_known, embassy.large_object_look, embassy.large_object_due,
-    embassy.large_object_note, embassy.large_object_doubt, embassy.large_object_turn, embassy.large_object_pending FROM PUBLIC;
+    embassy.large_object_note, embassy.large_object_doubt, embassy.large_object_turn, embassy.large_object_pending,
+    embassy.large_object_wish FROM PUBLIC;
 REVOKE ALL ON FUNCTION embassy.large_object_writes(), embassy.large_object_standing(oid), embassy.large_object_pages(oid, integer),
     embassy.large_object_columns(oid), embassy.large_objects_of_rows(), embassy.own_transaction(xid),
     embassy.say_large_object(oid, boolean, integer, int4multirange, bigint), embassy.capture_large_objects(),
     embassy.unwatched_tables(oid[]), embassy.watch_table(oid), embassy.look_for_large_objects(bytea),
-    embassy.say_large_object_state(bytea, bigint), embassy.carry_large_objects(bytea, bigint) FROM PUBLIC;
+    embassy.say_large_object_state(bytea, bigint), embassy.carry_large_objects(bytea, bigint),
+    embassy.request_large_objects(oid, oid, text), embassy.say_large_objects_wished(), embassy.large_object_horizon(bytea),
+    embassy.large_object_pages_behind(bytea, oid, integer, oid, integer), embassy.large_objects_behind(bytea, oid, oid),
+    embassy.large_objects_gone(oid, oid) FROM PUBLIC;

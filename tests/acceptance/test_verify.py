@@ -1,4 +1,5 @@
-"""A flipped bit, a missing row and an extra one are found under load, through the whole chain, by the commands."""
+"""A flipped bit, a missing row and an extra one are found under load, through the whole chain, by the commands; large
+objects as well."""
 
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ SCHEMA = """
 ROWS = """
     INSERT INTO public."Lot 1" SELECT i % 10, 'lot ' || i, 'v' || i FROM generate_series(1, 3000) i;
     INSERT INTO public.deed SELECT i, repeat('x', i % 50) FROM generate_series(1, 20000) i;
+    SELECT lo_from_bytea(4711, convert_to(repeat('page', 1500), 'UTF8'));
     INSERT INTO public.note SELECT i % 100, 'n' || i % 7 FROM generate_series(1, 500) i;
 """
 
@@ -97,7 +99,8 @@ def test_what_differs_is_found_by_key_and_repaired_while_the_load_goes_on(make_p
     pipeline.wait_level()
     with load(pipeline):
         found = matched(pipeline)
-        assert {table["table"] for table in found["tables"]} == {"Lot 1", "deed", "note", "sentinel"}
+        tables = {table["table"] for table in found["tables"]}
+        assert tables == {"Lot 1", "deed", "note", "sentinel", "pg_largeobject", "pg_largeobject_metadata"}
         assert sum(table["rows"] for table in found["tables"]) > 23_000
         spoil(
             pipeline,
@@ -106,6 +109,8 @@ def test_what_differs_is_found_by_key_and_repaired_while_the_load_goes_on(make_p
             "INSERT INTO deed VALUES (-1, 'alien')",
             """UPDATE "Lot 1" SET v = '' WHERE district = 9 AND "no ""1"" x" = 'lot 19'""",
             "INSERT INTO note VALUES (-7, 'alien')",
+            "UPDATE pg_largeobject SET data = set_byte(data, 9, 33) WHERE loid = 4711 AND pageno = 1",
+            "SELECT lo_create(4712)",
         )
         found = verified(pipeline, codes={4})
         assert found["run"]["outcome"] == "differs"
@@ -115,10 +120,12 @@ def test_what_differs_is_found_by_key_and_repaired_while_the_load_goes_on(make_p
             ("deed", "extra", "-1"),
             ("Lot 1", "mismatched", "9", "lot 19"),
             ("note", "extra", row_digest([b"-7", b"alien"])[:8].hex()),
+            ("pg_largeobject", "mismatched", "4711", "1"),
+            ("pg_largeobject_metadata", "extra", "4712"),
         }
         plan = pipeline.folder / "registry.repair"
         planned = command(pipeline, "embassy-admin", "repair", "plan", found["run"]["id"], "-o", str(plan))
-        assert (planned["differing"], planned["copies"]) == (5, 5)
+        assert (planned["differing"], planned["copies"]) == (7, 7)
         assert plan.stat().st_mode & 0o077 == 0
         command(pipeline, "home-admin", "repair", "apply", str(plan), "--reason", "a test", "--wait", "60")
         matched(pipeline)

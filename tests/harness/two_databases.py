@@ -51,6 +51,11 @@ class TwoDatabases:
     builder: BatchBuilder = field(default_factory=BatchBuilder)
     """A replication session describes each table once."""
 
+    def close(self) -> None:
+        """End all sessions."""
+        for connection in (self.source, self.replica, self.session.connection):
+            connection.close()
+
     def both(self, statements: LiteralString) -> None:
         """Run DDL on both sides."""
         self.source.execute(statements)
@@ -175,8 +180,7 @@ def pair(lab: Lab, make_database: MakeDatabase) -> Iterator[MakePair]:
 
     yield make
     for found in made:
-        for connection in (found.source, found.replica, found.session.connection):
-            connection.close()
+        found.close()
 
 
 def new_pair(lab: Lab, source: str, replica: str) -> TwoDatabases:

@@ -33,8 +33,7 @@ def captured(lab: Lab, make_database: MakeDatabase) -> Iterator[TwoDatabases]:
     found = new_pair(lab, make_database("home"), make_database("embassy-1"))
     found.publish_with_ddl()
     yield found
-    for connection in (found.source, found.replica, found.session.connection):
-        connection.close()
+    found.close()
 
 
 @pytest.fixture

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import random
-import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, LiteralString
+from typing import LiteralString
 
 import pytest
 
@@ -15,12 +11,11 @@ from deploy.lab import databases
 from embassy.model.row_text import row_digest
 from embassy.model.verification import Chunk, Message, TableBegin, TableName
 from embassy.pg import replica_schema, row_digests, source_schema, verify_source
-from embassy.pg.apply_session import Call, Query
 from embassy.pg.connection import connect
-from producers.verification import Verification, Wish
-from tests.harness.two_databases import MakePair, TwoDatabases
+from embassy.pg.digested_table import digested_table
+from tests.harness.two_databases import MakePair
+from tests.harness.verified import STREAM, Verified
 
-STREAM = b"\x01" * 16
 ODD = 'S p"äce'
 DDL: LiteralString = """
     CREATE SCHEMA "S p""äce";
@@ -34,71 +29,6 @@ ODD_TABLE, PLAIN, KEYLESS = TableName(ODD, 'T a"b'), TableName("public", "plain"
 TABLES = [ODD_TABLE, PLAIN, KEYLESS]
 
 
-@dataclass
-class Verified:
-    """A source and a replica with a verifier behind the applier."""
-
-    two: TwoDatabases
-    gauges: list[tuple[Mapping[str, int], float | None]] = field(default_factory=list)
-    between: Callable[[Message], None] = lambda _: None
-    """Done between a chunk's snapshot and the transaction that tells it."""
-
-    def __post_init__(self) -> None:
-        self.verifier = Verifier(self.two.session, stream=STREAM, gauges=self)
-
-    def verified(self, rows: Mapping[str, int], succeeded_at: float | None) -> None:
-        self.gauges.append((rows, succeeded_at))
-
-    def table(self, table: TableName, rows: int, done: int, of: int) -> None:
-        assert rows >= 0
-        assert done <= of
-
-    def run(self, *, whole: bool = True, tables: list[TableName] = TABLES, **options: Any) -> str:
-        run = uuid.uuid4()
-        with verify_source.open_source(self.two.source_dsn) as connection:
-            home = Verification(connection, run, progress=self, chance=random.Random(7), chunk_rows=50)
-            list(home.run(Wish(tables, whole, **options)))
-        self.carry()
-        return str(run)
-
-    def carry(self) -> None:
-        for batch in self.two.batches(together=False):
-            self.two.applier.begin()
-            self.two.applier.apply(batch)
-            self.verifier.applied(batch)
-            self.two.session.run([Call(Query("COMMIT"))])
-
-    def home(self, statement: LiteralString) -> None:
-        self.two.source.execute(statement)
-
-    def spoil(self, *statements: LiteralString) -> None:
-        with self.two.replica.transaction():
-            self.two.replica.execute("SET LOCAL session_replication_role = replica")
-            for statement in statements:
-                self.two.replica.execute(statement)
-
-    def results(self) -> dict[str, tuple[Any, ...]]:
-        return {
-            name: tuple(rest)
-            for name, *rest in self.two.replica.execute(
-                "SELECT table_name, rows, mismatched, missing, extra, in_flight, undecided FROM embassy.verification"
-            )
-        }
-
-    def findings(self) -> set[tuple[Any, ...]]:
-        return {
-            (name, kind, tuple(columns), tuple(key))
-            for name, kind, columns, key in self.two.replica.execute(
-                "SELECT table_name, kind, key_columns, key FROM embassy.verify_finding"
-            )
-        }
-
-    def outcome(self, run: str) -> tuple[Any, ...] | None:
-        return self.two.replica.execute(
-            "SELECT whole, outcome, tables FROM embassy.verify_run WHERE run = %s", (run,)
-        ).fetchone()
-
-
 @pytest.fixture
 def both(pair: MakePair, monkeypatch: pytest.MonkeyPatch) -> Verified:
     two = pair(DDL)
@@ -106,13 +36,7 @@ def both(pair: MakePair, monkeypatch: pytest.MonkeyPatch) -> Verified:
     replica_schema.ensure(two.replica)
     found = Verified(two)
     two.both("SET search_path = public")
-    say = verify_source.say
-
-    def after_something(connection: Any, run: uuid.UUID, ordinal: int, message: Message) -> int:
-        found.between(message)
-        return say(connection, run, ordinal, message)
-
-    monkeypatch.setattr(verify_source, "say", after_something)
+    found.watch(monkeypatch)
     two.source.execute(
         """INSERT INTO "S p""äce"."T a""b" SELECT 'k''' || i % 7, i / 3, 'v\\' || i FROM generate_series(1, 300) i"""
     )
@@ -125,7 +49,7 @@ def both(pair: MakePair, monkeypatch: pytest.MonkeyPatch) -> Verified:
 
 
 def test_equal_sides_match_and_every_kind_of_difference_is_named(both: Verified) -> None:
-    run = both.run()
+    run = both.run(tables=TABLES)
     assert both.results() == {
         'T a"b': (300, 0, 0, 0, 0, ""),
         "plain": (400, 0, 0, 0, 0, ""),
@@ -145,7 +69,7 @@ def test_equal_sides_match_and_every_kind_of_difference_is_named(both: Verified)
         "DELETE FROM keyless WHERE ctid = (SELECT min(ctid) FROM keyless WHERE a = 4)",
         "INSERT INTO keyless VALUES (77, NULL)",
     )
-    run = both.run()
+    run = both.run(tables=TABLES)
     assert both.results() == {
         'T a"b': (300, 1, 0, 0, 0, ""),
         "plain": (400, 1, 2, 2, 0, ""),
@@ -182,7 +106,7 @@ def test_rows_changed_between_snapshot_and_telling_are_told_again(both: Verified
 
     both.between = load
     both.spoil("UPDATE plain SET v = '?' WHERE id = 30")
-    both.run()
+    both.run(tables=TABLES)
     assert len(begun) > 3
     results = both.results()
     assert results["plain"][1:] == (1, 0, 0, 0, "")
@@ -193,7 +117,7 @@ def test_rows_changed_between_snapshot_and_telling_are_told_again(both: Verified
 def test_a_transaction_that_is_still_open_leaves_its_table_undecided(both: Verified) -> None:
     with connect(both.two.source_dsn, application_name="test") as writer:
         writer.execute("UPDATE public.plain SET v = 'open' WHERE id = 3")
-        run = both.run(patience_seconds=0.05)
+        run = both.run(tables=TABLES, patience_seconds=0.05)
         assert "still open" in both.results()["plain"][5]
         assert both.results()["keyless"] == (200, 0, 0, 0, 0, "")
         assert both.outcome(run) == (True, "undecided", 3)
@@ -206,7 +130,7 @@ def test_a_transaction_that_is_still_open_leaves_its_table_undecided(both: Verif
 
 def test_what_cannot_be_compared_is_told_and_stops_nothing(both: Verified) -> None:
     both.spoil("ALTER TABLE keyless DROP COLUMN b CASCADE", "DROP TABLE plain")
-    both.run()
+    both.run(tables=TABLES)
     results = both.results()
     assert results["plain"][5] == "the replica lacks the table"
     assert results["keyless"][5] == "the replica lacks column b"
@@ -258,7 +182,7 @@ def test_the_server_makes_the_same_text_of_a_row(both: Verified) -> None:
     marks = ", ".join(["%s"] * 200)
     both.two.source.execute(f"INSERT INTO wide VALUES (1, {marks})".encode(), row)
     with verify_source.open_source(both.two.source_dsn) as connection:
-        table = row_digests.digested_table(connection, TableName("public", "wide"))
+        table = digested_table(connection, TableName("public", "wide"))
         assert table is not None
         (found,) = row_digests.page(connection, table, row_digests.Range(), 5)
     assert found.key == ("1",)
