@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+from embassy.model.large_objects import CHANGES
 from embassy.model.lsn import Lsn
 from embassy.model.own_tables import OWN_SCHEMA
 from embassy.model.relation import Relation
@@ -19,7 +20,9 @@ _LENGTH_BYTES = 4
 
 
 def readable(messages: Iterable[bytes], after: Lsn) -> Iterator[dict[str, Any]]:
-    """Transactions that end behind a position, in commit order, without the product's own rows; DDL by its text.
+    """Transactions that end behind a position, in commit order; DDL by its text, large objects as they travel.
+
+    Other rows of the product's own are left out.
 
     Values are PostgreSQL's text; None is NULL. A column whose large value did not change is left out of ``new``.
 
@@ -58,6 +61,10 @@ def _row(message: bytes, described: Described) -> list[dict[str, Any]]:
     if relation.is_ddl and change.kind == pgoutput.INSERT and change.new is not None:
         values = _values(relation, change.new)
         return [{"op": "ddl", "tag": values["tag"], "role": values["role"], "query": values["query"]}]
+    if (relation.schema, relation.name) == CHANGES and change.kind == pgoutput.INSERT and change.new is not None:
+        values = _values(relation, change.new)
+        told = {name: value for name, value in values.items() if value is not None and name != "ordinal"}
+        return [{"op": "large_object", **told}]
     if relation.schema == OWN_SCHEMA:
         return []
     found: dict[str, Any] = {"op": _KINDS[change.kind], "table": _name(relation)}

@@ -1,14 +1,15 @@
-"""Which rows a source's unshipped changes touch, by their keys. Pure."""
+"""Which rows and large objects a source's unshipped changes touch, by their keys. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from embassy.model.large_objects import CHANGES, OBJECTS
 from embassy.model.lsn import Lsn
 from embassy.model.own_tables import OWN_SCHEMA
 from embassy.model.relation import Relation, ReplicaIdentity
 from embassy.model.touched import Touched
-from embassy.model.verification import TableName
+from embassy.model.verification import Key, TableName
 from producers import pgoutput_decoder as pgoutput
 from producers.described import Described
 from producers.pgoutput_decoder import NULL_ELEMENT, Elements
@@ -23,7 +24,8 @@ _KEYS_MOST = 200_000
 def touched_rows(messages: Iterable[bytes], after: Lsn, keys_most: int = _KEYS_MOST) -> dict[TableName, Touched]:
     """The rows of transactions that end behind a position: their keys before and after each change.
 
-    Of a table whose rows have no key, that was truncated, or of which too many rows were changed, it is all.
+    Of a table whose rows have no key, that was truncated, or of which too many rows were changed, it is all. A large
+    object is a row, whichever of its pages was changed.
 
     Args:
         messages: of pgoutput, in their order.
@@ -63,7 +65,7 @@ class _Tally:
 
     def __init__(self, keys_most: int) -> None:
         self._keys_most = keys_most
-        self._keys: dict[TableName, set[tuple[str, ...]] | None] = {}
+        self._keys: dict[TableName, set[Key] | None] = {}
         self._columns: dict[TableName, tuple[str, ...]] = {}
 
     @property
@@ -78,14 +80,18 @@ class _Tally:
         """Take in what a transaction did."""
         for relation, row in rows:
             if relation.schema != OWN_SCHEMA:
-                self._add(TableName(relation.schema, relation.name), relation, row)
+                columns = tuple(relation.columns[position].name for position in relation.key)
+                key = None if row is None else _key(relation, row)
+                self._add(TableName(relation.schema, relation.name), columns, key)
+            elif (
+                (relation.schema, relation.name) == CHANGES and row is not None and (key := _object(relation, row))
+            ):
+                self._add(OBJECTS, ("oid",), key)
 
-    def _add(self, name: TableName, relation: Relation, row: Elements | None) -> None:
+    def _add(self, name: TableName, columns: tuple[str, ...], key: Key | None) -> None:
         keys = self._keys.setdefault(name, set())
         if keys is None:
             return
-        columns = tuple(relation.columns[position].name for position in relation.key)
-        key = None if row is None else _key(relation, row)
         same = self._columns.setdefault(name, columns) == columns
         if key is None or not same or len(keys) >= self._keys_most:
             self._keys[name] = None
@@ -93,7 +99,14 @@ class _Tally:
             keys.add(key)
 
 
-def _key(relation: Relation, row: Elements) -> tuple[str, ...] | None:
+def _object(relation: Relation, row: Elements) -> Key | None:
+    """The object that was written; None if none was: the row was deleted again, or only lists objects."""
+    values = {column.name: value for column, value in zip(relation.columns, row, strict=True)}
+    texts = [(values[name] or NULL_ELEMENT)[_LENGTH_BYTES:].decode() for name in ("what", "loid")]
+    return (texts[1],) if texts[0] in ("object", "page", "gone") else None
+
+
+def _key(relation: Relation, row: Elements) -> Key | None:
     """The text of a row's key; None if it has none that tells rows apart."""
     if not relation.key or relation.identity is ReplicaIdentity.FULL:
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ SETTINGS = {"default_transaction_isolation": "read committed", "jit": "off"}
 """What the session that looks must be opened with: what is read once a lock is held must be newer than the lock."""
 
 _AGAIN_SECONDS = 0.2
+_REMOVED_MOST = 1000
 _BEFORE_ALL: Key = ("0", "-1")
 _BEHIND_ALL: Key = ("4294967295", "2147483647")
 
@@ -112,6 +113,40 @@ def state(connection: psycopg.Connection[Any], stream: bytes) -> LargeObjectStat
         "SELECT as_of, behind FROM embassy.large_object_state WHERE stream = %s", (stream,)
     ).fetchone()
     return None if row is None else LargeObjectState(*row)
+
+
+def remove(connection: psycopg.Connection[Any], oids: Collection[str] | None) -> int:
+    """Remove objects, or all there are; returns how many were there.
+
+    In autocommit mode: some at a time, for each is a lock.
+    """
+    wanted = None if oids is None else list(oids)
+    removed = 0
+    while True:
+        row = connection.execute(
+            """SELECT count(pg_catalog.lo_unlink(o.oid)) FROM (
+                   SELECT m.oid FROM pg_catalog.pg_largeobject_metadata m
+                   WHERE %(oids)s::oid[] IS NULL OR m.oid = ANY (%(oids)s::oid[]) LIMIT %(most)s) o""",
+            {"oids": wanted, "most": _REMOVED_MOST},
+        ).fetchone()
+        assert row is not None, "an aggregate has one row"
+        removed += int(row[0])
+        if row[0] < _REMOVED_MOST:
+            return removed
+
+
+def know_all(connection: psycopg.Connection[Any]) -> None:
+    """Note that a replica may have each object that is there: where the embassy's database becomes the source, it has.
+
+    Otherwise one that is removed before the first look would stay there, unseen.
+    """
+    if has_table(connection, "embassy.large_object_known"):
+        connection.execute(
+            """INSERT INTO embassy.large_object_known
+               SELECT m.oid, pg_catalog.obj_description(m.oid, 'pg_largeobject') IS NOT NULL
+               FROM pg_catalog.pg_largeobject_metadata m
+               ON CONFLICT (loid) DO UPDATE SET commented = excluded.commented"""
+        )
 
 
 def is_later(connection: psycopg.Connection[Any], stream: bytes, asked_at: datetime | None) -> bool:

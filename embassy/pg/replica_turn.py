@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg import sql
 
+from embassy.model.large_objects import OBJECTS
 from embassy.model.record import Head
 from embassy.model.touched import Touched
 from embassy.model.verification import TableName
-from embassy.pg import progress_store, replica_schema, slots, source_schema, table_copies
+from embassy.pg import large_objects, progress_store, replica_schema, slots, source_schema, table_copies
 from embassy.pg.ddl_capture import let_go
 from embassy.pg.presence import has_table
 from embassy.pg.setup_errors import in_turn
@@ -134,6 +135,8 @@ def clear(
 ) -> dict[str, int]:
     """Take out of the tables what never shipped, and note that their rows are awaited: all of it in one transaction.
 
+    Large objects go before, some at a time. They are awaited without a note: an epoch begins with all that there are.
+
     What is left is what the embassy had, too, when it was promoted: so nothing that it wrote since can meet a row of
     nobody's.
 
@@ -146,10 +149,13 @@ def clear(
         How many rows were deleted, by table.
     """
     every = {TableName(*found) for found in table_copies.registry_tables(connection)}
-    wanted = (
-        touched if touched is not None and touched.keys() <= every else dict.fromkeys(every, Touched((), None))
-    )
+    wanted = dict.fromkeys((*every, OBJECTS), Touched((), None))
+    if touched is not None and touched.keys() <= wanted.keys():
+        wanted = dict(touched)
     deleted = {}
+    if (objects := wanted.pop(OBJECTS, None)) is not None:
+        oids = None if objects.keys is None else [oid for (oid,) in objects.keys]
+        deleted[str(OBJECTS)] = large_objects.remove(connection, oids)
     with connection.transaction():
         connection.execute("SET LOCAL session_replication_role = replica")
         connection.execute("DELETE FROM embassy.awaited_copy")

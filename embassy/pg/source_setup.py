@@ -187,6 +187,7 @@ class _Setup:
         with self._connection.transaction():
             table_copies.number_on(self._connection)
             source_schema.forget_said(self._connection)
+            large_objects.know_all(self._connection)
             table_copies.await_no_more(self._connection)
 
     def _check_slot(self, slot: slots.FoundSlot | None, *, begun: bool, ensured: bool) -> None:

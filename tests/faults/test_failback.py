@@ -46,6 +46,17 @@ def _write(connection: psycopg.Connection[object], first: int, count: int = 10) 
             connection.execute("INSERT INTO public.share VALUES ('lot', %s, now())", (number,))
 
 
+def _rewrite_objects(connection: psycopg.Connection[object], words: str, *made: int) -> None:
+    """Write in place, remove, cut off and make large objects, as far as they are there."""
+    for statement in (
+        "SELECT lo_put(m.oid, 3, convert_to(%s, 'UTF8')) FROM pg_largeobject_metadata m WHERE m.oid IN (11, 15)",
+        "SELECT lo_unlink(m.oid), %s FROM pg_largeobject_metadata m WHERE m.oid = 12",
+        "SELECT lo_truncate(lo_open(m.oid, 131072), length(%s)) FROM pg_largeobject_metadata m WHERE m.oid = 13",
+        *(f"SELECT lo_from_bytea({oid}, convert_to(%s, 'UTF8'))" for oid in made),
+    ):
+        connection.execute(statement.encode(), (words,))
+
+
 def test_a_switchover_turns_the_stream_round_and_another_one_turns_it_back(homecoming: Homecoming) -> None:
     pipeline = homecoming.pipeline
     roles = pipeline.start_all()
@@ -101,6 +112,10 @@ def test_after_a_disaster_home_is_brought_level_whatever_is_killed_and_what_neve
     roles = pipeline.start_all()
     with pipeline.source() as connection:
         _write(connection, 0)
+        connection.execute(
+            "SELECT lo_from_bytea(i, convert_to(repeat('page', 1500), 'UTF8')) FROM unnest('{11,12,13,15,16}'::oid[]) i"
+        )
+    homecoming.await_equal_objects()
     pipeline.wait_level()
     for stage in ("producer", "bridge", "consumer"):
         pipeline.kill(roles[stage])
@@ -109,11 +124,14 @@ def test_after_a_disaster_home_is_brought_level_whatever_is_killed_and_what_neve
         connection.execute("UPDATE public.account SET owner = 'moved', id = 900 WHERE owner = 'owner 1'")
         connection.execute("DELETE FROM public.entry WHERE account = 3")
         connection.execute("UPDATE public.account SET note = 'never' WHERE owner = 'owner 4'")
+        _rewrite_objects(connection, "home", 14, 18)
     report = homecoming.promote_disaster()
     with homecoming.abroad() as connection:
         _write(connection, 50)  # the same owners once more, under other numbers
         connection.execute("UPDATE public.account SET note = 'abroad' WHERE owner IN ('owner 1', 'owner 4')")
         connection.execute("DELETE FROM public.entry WHERE account = 3")
+        connection.execute("SELECT lo_unlink(16)")
+        _rewrite_objects(connection, "embassy", 14)
 
     back = pipeline.start_all(reverse=True)
     bundle = pipeline.folder / "bundle"
@@ -127,9 +145,15 @@ def test_after_a_disaster_home_is_brought_level_whatever_is_killed_and_what_neve
         )
     homecoming.come_home(report, "-o", str(bundle))
     lines = [json.loads(line) for line in (bundle / f"{pipeline.name}.jsonl").read_text().splitlines()]
-    assert len(lines) == 6
-    assert lines[-1]["changes"][0]["new"]["note"] == "never"
+    objects = [line for line in lines if line["changes"][0]["op"] == "large_object"]
+    rows = [line for line in lines if line not in objects]
+    assert len(rows) == 6
+    assert rows[-1]["changes"][0]["new"]["note"] == "never"
+    told = {(change["loid"], change["what"]) for line in objects for change in line["changes"]}
+    assert told >= {("11", "page"), ("12", "gone"), ("13", "object"), ("14", "page")}
+    assert any(b"home".hex() in change.get("data", "") for line in objects for change in line["changes"])
     homecoming.await_equal()
+    homecoming.await_equal_objects()
     assert homecoming.writable() == ["embassy"]
     with pipeline.source(databases.ADMIN) as connection:
         assert connection.execute(
@@ -137,7 +161,9 @@ def test_after_a_disaster_home_is_brought_level_whatever_is_killed_and_what_neve
         ).fetchall() == [("owner 1", "abroad"), ("owner 4", "abroad")]
     with homecoming.abroad() as connection:
         _write(connection, 100)
+        _rewrite_objects(connection, "again", 19)
     homecoming.await_equal()
+    homecoming.await_equal_objects()
     assert all(pipeline.alive(role) for role in back.values())
 
     # A file that lacks something is told of by every run, not only by the one that wrote it.

@@ -19,6 +19,7 @@ from deploy.lab.roles import program
 from deploy.workload.comparison import compare_tables
 from embassy.cli import main
 from embassy.runtime.failpoints import ENVIRONMENT
+from tests.harness.large_objects import objects
 from tests.harness.pipeline import Connection, Pipeline, poll_until
 
 EMBASSY, HOME = "embassy-admin", "home-replica-admin"
@@ -133,6 +134,15 @@ class Homecoming:
                     continue
                 found.append(site)
         return found
+
+    def await_equal_objects(self) -> None:
+        """Wait until both sides have the same large objects."""
+
+        def equal() -> bool:
+            with self.pipeline.source(databases.ADMIN) as home, self.abroad(databases.ADMIN) as embassy:
+                return objects(home) == objects(embassy)
+
+        poll_until(equal, "both sides have the same large objects")
 
     def await_equal(self, seconds: float = 60) -> None:
         """Wait until every table of both sides has the same rows."""

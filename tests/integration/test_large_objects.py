@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import psycopg
-
+from tests.harness.large_objects import objects
 from tests.harness.pipeline import MakePipeline, Pipeline, poll_until
 
 SCHEMA = """
 CREATE DOMAIN public.lo AS oid;
 CREATE TABLE public.scan (id bigint PRIMARY KEY, image public.lo, note text);
 """
-_OBJECTS = """
-SELECT m.oid::bigint, pg_get_userbyid(m.lomowner)::text, obj_description(m.oid, 'pg_largeobject'),
-       ARRAY(SELECT a.grantee::regrole::text || a.privilege_type
-             FROM aclexplode(coalesce(m.lomacl, acldefault('L', m.lomowner))) a ORDER BY 1),
-       (SELECT md5(string_agg(p.pageno || ':' || md5(p.data), ',' ORDER BY p.pageno)) || ' of ' || count(*)
-        FROM pg_largeobject p WHERE p.loid = m.oid)
-FROM pg_largeobject_metadata m ORDER BY 1"""
 _ROLES = "DO $$ BEGIN CREATE ROLE clerk; CREATE ROLE reader; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
-
-
-def objects(connection: psycopg.Connection[Any]) -> list[Any]:
-    return connection.execute(_OBJECTS).fetchall()
 
 
 def await_alike(pipeline: Pipeline) -> None:

@@ -3,9 +3,12 @@ from __future__ import annotations
 import pytest
 
 from embassy.model.errors import IntegrityError
+from embassy.model.large_objects import OBJECTS
 from embassy.model.lsn import Lsn
 from embassy.model.relation import ReplicaIdentity
+from embassy.model.touched import Touched
 from producers.readable_changes import readable
+from producers.unshipped_keys import touched_rows
 from tests.harness import pgoutput
 from tests.harness.pgoutput import UNCHANGED
 
@@ -48,6 +51,25 @@ def test_whole_transactions_behind_the_position_come_in_order_with_names() -> No
 def test_the_products_own_rows_are_left_out() -> None:
     messages = (*TABLES, *transaction(200, pgoutput.update(BEAT, (b"1",))))
     assert list(readable(messages, Lsn(0))) == []
+
+
+def test_large_objects_are_told_as_they_travel() -> None:
+    change = pgoutput.table("large_object_change", "ordinal loid what page data")._replace(schema="embassy")
+    messages = (
+        pgoutput.relation(9, change),
+        *transaction(
+            200,
+            pgoutput.insert(9, (b"1", b"17", b"page", b"3", b"\\x00")),
+            pgoutput.delete(9, key=(b"1", *[None] * 4)),
+        ),
+        *transaction(300, pgoutput.insert(9, (b"2", b"18", b"gone", None, None))),
+    )
+    assert [transaction["changes"] for transaction in readable(messages, Lsn(0))] == [
+        [{"op": "large_object", "loid": "17", "what": "page", "page": "3", "data": "\\x00"}],
+        [{"op": "large_object", "loid": "18", "what": "gone"}],
+    ]
+    assert touched_rows(messages, Lsn(0)) == {OBJECTS: Touched(("oid",), frozenset({("17",), ("18",)}))}
+    assert touched_rows(messages, Lsn(200)) == {OBJECTS: Touched(("oid",), frozenset({("18",)}))}
 
 
 def test_a_change_of_a_table_that_was_not_described_is_refused() -> None:
