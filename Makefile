@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 # Tests wait more than they work: two at a time, each with a lab of its own. WORKERS=0 runs them in one process.
 WORKERS ?= 2
 
-.PHONY: setup check test test-matrix unit integration faults demo drill bench bench-stages bench-idle bench-bridge bench-snapshot bench-pgbench bench-flat lock clean
+.PHONY: setup check test test-matrix unit integration faults demo drill bench bench-peers bench-stages bench-idle bench-bridge bench-snapshot bench-pgbench bench-flat lock clean
 
 setup: $(STAMP)
 
@@ -49,6 +49,10 @@ drill: setup
 # Beside native logical replication, in turn; BENCH_JSON names a file for the results, BENCH adds options (--help).
 bench: setup
 	$(BIN)/python -m benchmarks $(BENCH)
+
+# And beside Debezium, MirrorMaker 2 and Debezium's sink, from Maven; an hour or less.
+bench-peers: setup
+	$(BIN)/python -m benchmarks --peers $(BENCH)
 
 # Where a change's CPU time goes, stage by stage, without servers.
 bench-stages: setup

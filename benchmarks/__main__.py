@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: data-embassy and PostgreSQL's own logical replication on the same work, in one run."""
+"""``python -m benchmarks``: data-embassy, PostgreSQL's own logical replication and others on the same work."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import click
 from rich.console import Console
 
 from benchmarks import report
+from benchmarks.chain import Chain
 from benchmarks.contest import ALL_WORKLOADS, WORKLOADS, Contest
 from benchmarks.native import Native
 from benchmarks.ours import Ours
+from benchmarks.results import tidied_when_terminated
 from benchmarks.stand import stand
 from benchmarks.workloads import FULL, QUICK
 from embassy.model.errors import EmbassyError
@@ -28,27 +30,45 @@ _QUIET_SECONDS = 60.0
 @click.option(
     "--json", "json_file", type=click.Path(path_type=Path), envvar="BENCH_JSON", help="Where results go."
 )
+@click.option(
+    "--quiet-seconds",
+    type=click.FloatRange(0),
+    help="How long to wait for a quiet machine; default 60, 0 with --quick.",
+)
+@click.option("--peers", is_flag=True, help="Debezium and MirrorMaker 2 too; W1 to W4 only.")
 @click.option("--keep", is_flag=True, help="Keep the lab's folder.")
 def main(
-    *, rounds: int | None, quick: bool, workloads: tuple[str, ...], json_file: Path | None, keep: bool
+    *,
+    rounds: int | None,
+    quick: bool,
+    workloads: tuple[str, ...],
+    quiet_seconds: float | None,
+    peers: bool,
+    json_file: Path | None,
+    keep: bool,
 ) -> None:
-    """Measure both in turn; compare their tables; exit 9 if any differs."""
+    """Measure them in turn; compare their tables; exit 9 if one of ours or of PostgreSQL's own differs."""
+    if peers and not set(workloads) <= set(WORKLOADS):
+        raise click.UsageError(f"with --peers there are {', '.join(WORKLOADS)} only: a sink needs a key")
     said = Console(stderr=True, log_path=False, highlight=False)
 
     def announce(subject: str, stage: str) -> None:
         said.log(f"{subject}: {stage}")
 
     sizes, rounds = QUICK if quick else FULL, rounds or (1 if quick else 3)
+    if quiet_seconds is None:
+        quiet_seconds = 0 if quick else _QUIET_SECONDS
     try:
         with ExitStack() as stack:
+            stack.enter_context(tidied_when_terminated())
             lab = stack.enter_context(stand(announce, keep=keep))
-            contestants = (Ours(lab), Native(lab))
+            contestants = (Ours(lab), Native(lab), *([Chain(lab)] if peers else []))
             for contestant in contestants:
                 announce(contestant.name, "starting")
                 stack.callback(contestant.stop)
                 contestant.start()
                 stack.callback(contestant.release)
-            contest = Contest(contestants, sizes, quiet_seconds=0 if quick else _QUIET_SECONDS, announce=announce)
+            contest = Contest(contestants, sizes, quiet_seconds=quiet_seconds, announce=announce)
             contest.run(rounds, workloads or WORKLOADS)
             found = report.as_json(contest.results, sizes, rounds=rounds, postgres=lab.state.postgres)
     except EmbassyError as error:

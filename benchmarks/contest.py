@@ -1,13 +1,12 @@
-"""Rounds in which both contestants do the same, one after the other."""
+"""Rounds in which all contestants do the same, one after the other."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
-from benchmarks import marks
 from benchmarks.contestant import Contestant
 from benchmarks.latency import Latency, measure
 from benchmarks.machine import await_quiet, busy_seconds
@@ -21,6 +20,7 @@ ALL_WORKLOADS = (*WORKLOADS, *MORE_BACKLOGS)
 _QUIET_CORES = 0.35
 _DISTURBED_CORES = 0.4
 _PER = 1e6
+_WARM_UP = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,12 @@ class Results:
     peak_rss_mb: dict[str, float] = field(default_factory=dict)
     tables: dict[str, dict[str, int]] = field(default_factory=dict)
     """By contestant and table, the rows that were found equal."""
+    different: dict[str, list[str]] = field(default_factory=dict)
+    """By contestant, in which round which table was found different, and how many rows each side has."""
+
+    def contestants(self) -> list[str]:
+        """In their order: ours, native, and whoever else there was."""
+        return list(self.tables)
 
     def counted(self, workload: str, contestant: str) -> list[CatchUp]:
         """What counts: the measurements during which others left the machine alone, or all if there is none."""
@@ -103,23 +109,39 @@ class Contest:
             IntegrityError: a replica differs from its source.
             TransientError: a contestant has failed, or did not get level.
         """
+        if warming := [contestant for contestant in self._contestants if contestant.warms_up]:
+            self._fill(_WARM_UP, warming)
+            for workload in workloads:
+                for contestant in warming:
+                    self._measure(contestant, workload, _WARM_UP)
         for number in range(rounds):
-            for contestant in self._contestants:
-                self._announce(f"round {number + 1}", f"filling the tables of {contestant.name}")
-                with contestant.source() as source:
-                    fill(source, self._sizes)
+            self._fill(number, self._contestants)
             for index, workload in enumerate(workloads):
                 for contestant in self._in_turn(number + index):
-                    self._prepare(contestant, workload)
-                    self._level()
-                    if workload == W4:
-                        self._respond(contestant, number)
-                    else:
-                        self._catch_up(contestant, workload, number)
+                    self._record(self._measure(contestant, workload, number))
             self._level()
             for contestant in self._contestants:
                 self.results.peak_rss_mb |= contestant.peak_rss_mb()
-                self.compare(contestant)
+                self.compare(contestant, number)
+
+    def _fill(self, number: int, contestants: Iterable[Contestant]) -> None:
+        for contestant in contestants:
+            self._announce(_title(number), f"filling the tables of {contestant.name}")
+            with contestant.source() as source:
+                fill(source, self._sizes)
+
+    def _measure(self, contestant: Contestant, workload: str, number: int) -> CatchUp | Response:
+        self._prepare(contestant, workload)
+        self._level()
+        if workload == W4:
+            return self._respond(contestant, number)
+        return self._catch_up(contestant, workload, number)
+
+    def _record(self, measured: CatchUp | Response) -> None:
+        if isinstance(measured, CatchUp):
+            self.results.catch_ups.append(measured)
+        else:
+            self.results.responses.append(measured)
 
     def _in_turn(self, turn: int) -> Iterator[Contestant]:
         """All of them, each as often first as the others."""
@@ -141,13 +163,14 @@ class Contest:
             contestant.tidy()
             contestant.await_level()
 
-    def _catch_up(self, contestant: Contestant, workload: str, number: int) -> None:
+    def _catch_up(self, contestant: Contestant, workload: str, number: int) -> CatchUp:
         for each in self._contestants:
             each.freeze()
-        self._announce(f"round {number + 1} {workload} {contestant.name}", "writing the backlog")
+        subject = f"{_title(number)} {workload} {contestant.name}"
+        self._announce(subject, "writing the backlog")
         with contestant.source() as source, contestant.replica() as replica:
             backlog = {**BACKLOGS, **MORE_BACKLOGS}[workload](source, self._sizes, number)
-            mark = marks.send(source)
+            mark = contestant.send_mark(source)
             # The backlog's pages are on disk before the clock starts, or the sender would compete with the writer.
             source.execute("CHECKPOINT")
             await_quiet(_QUIET_CORES, self._quiet_seconds)
@@ -162,27 +185,42 @@ class Contest:
         found = CatchUp(
             contestant.name, workload, number, backlog.changes, backlog.seconds, seconds, spent, bytes_, foreign
         )
-        self.results.catch_ups.append(found)
-        self._announce(f"round {number + 1} {workload} {contestant.name}", f"{found.rate:,.0f} changes/s")
+        self._announce(subject, f"{found.rate:,.0f} changes/s")
+        return found
 
-    def _respond(self, contestant: Contestant, number: int) -> None:
+    def _respond(self, contestant: Contestant, number: int) -> Response:
         for other in self._contestants:
             if other is not contestant:
                 other.freeze()
-        self._announce(f"round {number + 1} {W4} {contestant.name}", "writing at an even pace")
+        subject = f"{_title(number)} {W4} {contestant.name}"
+        self._announce(subject, "writing at an even pace")
         await_quiet(_QUIET_CORES, self._quiet_seconds)
         cpu, busy, begun = contestant.cpu_seconds(), self._busy(), time.perf_counter()
         latency = measure(contestant.source_dsn, contestant.replica_dsn, self._sizes, number)
         foreign = (self._busy() - busy) / (time.perf_counter() - begun)
         spent = _grown(cpu, contestant.cpu_seconds(), _PER / latency.transactions)
-        self.results.responses.append(Response(contestant.name, number, latency, spent, foreign))
-        self._announce(
-            f"round {number + 1} {W4} {contestant.name}", f"p50 {latency.p50:.1f} ms, p99 {latency.p99:.1f} ms"
-        )
+        self._announce(subject, f"p50 {latency.p50:.1f} ms, p99 {latency.p99:.1f} ms")
+        return Response(contestant.name, number, latency, spent, foreign)
 
-    def compare(self, contestant: Contestant) -> None:
+    def compare(self, contestant: Contestant, number: int = 0) -> None:
+        """Compare its tables.
+
+        Raises:
+            IntegrityError: one differs, of a contestant that vouches for them.
+        """
         self._announce(contestant.name, "comparing the tables")
-        self.results.tables[contestant.name] = contestant.compared()
+        if contestant.vouches:
+            self.results.tables[contestant.name] = contestant.equal_rows()
+            return
+        compared = contestant.compared()
+        self.results.tables[contestant.name] = {
+            each.table: each.source_rows or 0 for each in compared if each.equal
+        }
+        self.results.different.setdefault(contestant.name, []).extend(
+            f"{_title(number)}: {each.table}, {each.source_rows} rows at the source, {each.replica_rows} at the replica"
+            for each in compared
+            if not each.equal
+        )
 
     def _busy(self) -> float:
         """CPU seconds that were neither ours, nor the servers', nor the benchmark's."""
@@ -190,6 +228,10 @@ class Contest:
         for contestant in self._contestants:
             own |= contestant.cpu_seconds()  # the servers are the same ones
         return busy_seconds() - sum(own.values()) - time.process_time()
+
+
+def _title(number: int) -> str:
+    return "warm-up" if number == _WARM_UP else f"round {number + 1}"
 
 
 def _undisturbed(measured: list[_Measured]) -> list[_Measured]:

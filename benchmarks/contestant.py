@@ -4,29 +4,39 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
+from typing import ClassVar
 
 from psycopg import sql
 
 from benchmarks import marks
-from benchmarks.machine import family_cpu_seconds
+from benchmarks.machine import cpu_seconds, family_cpu_seconds
 from benchmarks.workloads import Connection
-from deploy.lab.databases import ADMIN
+from deploy.lab.databases import ADMIN, OWNER
+from deploy.lab.kafka_broker import KafkaBroker
 from deploy.lab.lab import Lab
 from deploy.lab.postgres_server import PostgresServer
-from deploy.workload.comparison import compare_tables
+from deploy.workload.comparison import TableComparison, compare_tables
 from embassy.model.errors import IntegrityError, TransientError
 
-_LEVEL_SECONDS = 600.0
+LEVEL_SECONDS = 600.0
 
 
 class Contestant(ABC):
     """Replicates a database of the home server to one of the same name in the embassy.
 
     It is held back by freezing (SIGSTOP) its walsender at the source: nothing is read from the log, and nothing has to
-    be started, connected or found again when it is let go. Both contestants are held back in the same way.
+    be started, connected or found again when it is let go. All contestants are held back in the same way.
     """
+
+    warms_up: ClassVar[bool] = False
+    """Whether it does everything once before it is measured."""
+    vouches: ClassVar[bool] = True
+    """Whether a table that differs makes the run worthless; else it is a result."""
 
     def __init__(self, name: str, lab: Lab, slot: str) -> None:
         self.name = name
@@ -58,9 +68,29 @@ class Contestant(ABC):
             "postgres embassy": family_cpu_seconds(self.abroad.pid or 0),
         }
 
+    def broker_cpu_seconds(self) -> dict[str, float]:
+        """The same of the brokers."""
+        return {
+            f"kafka {site}": cpu_seconds(broker.pid or 0)
+            for site, broker in zip(("home", "embassy"), self.brokers, strict=True)
+        }
+
     def hop_bytes(self) -> dict[str, int]:
         """Bytes stored so far, by hop."""
         return {}
+
+    def topic_bytes(self, topics: Iterable[str]) -> dict[str, int]:
+        """What the brokers store of topics of one partition: all that travels, Kafka's own framing included."""
+        folders = [f"{topic}-0" for topic in topics]
+        return {
+            hop: sum(
+                file.stat().st_size
+                for logs in broker.log_dirs
+                for folder in folders
+                for file in (logs / folder).glob("*.log")
+            )
+            for hop, broker in zip(("home topic", "foreign topic"), self.brokers, strict=True)
+        }
 
     def peak_rss_mb(self) -> dict[str, float]:
         """The most memory that each process has had, by part."""
@@ -84,6 +114,38 @@ class Contestant(ABC):
         """How to connect to the replica."""
         return self.abroad.dsn(ADMIN, self.name)
 
+    @property
+    def brokers(self) -> tuple[KafkaBroker, KafkaBroker]:
+        """The broker at home and that of the embassy."""
+        return self._lab.home.kafka, self._lab.site(self._lab.embassies[0]).kafka
+
+    def make_databases(self) -> None:
+        """Make an empty database of the benchmark's tables on both sides, in the place of what there is."""
+        schema = Path(__file__).with_name("registry.sql").read_bytes()
+        for server in (self.home, self.abroad):
+            with server.connect(ADMIN) as connection:
+                connection.execute(f"DROP DATABASE IF EXISTS {self.name} WITH (FORCE)")
+                connection.execute(f"CREATE DATABASE {self.name} OWNER {OWNER} TEMPLATE template0")
+            with server.connect(OWNER, self.name) as connection:
+                connection.execute(schema)
+
+    def await_sender(self, limit_seconds: float) -> None:
+        """Wait until somebody reads its slot.
+
+        Raises:
+            TransientError: nobody does.
+        """
+        end = time.monotonic() + limit_seconds
+        while True:
+            try:
+                self._sender()
+            except TransientError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.05)
+            else:
+                return
+
     def freeze(self) -> None:
         """Hold the sender back."""
         os.kill(self._sender(), signal.SIGSTOP)
@@ -104,7 +166,11 @@ class Contestant(ABC):
             TransientError: it does not.
         """
         with self.source() as source, self.replica() as replica:
-            self.await_mark(replica, marks.send(source))
+            self.await_mark(replica, self.send_mark(source))
+
+    def send_mark(self, source: Connection) -> int:
+        """Write what is visible at the replica only after all before it; returns its number."""
+        return marks.send(source)
 
     def await_mark(self, replica: Connection, mark: int) -> float:
         """Wait for a mark; returns when it was visible.
@@ -113,18 +179,22 @@ class Contestant(ABC):
             TransientError: it is not, within the limit.
         """
         try:
-            return marks.await_arrival(replica, mark, _LEVEL_SECONDS)
+            return marks.await_arrival(replica, mark, LEVEL_SECONDS)
         except TransientError:
             self.check()
             raise
 
-    def compared(self) -> dict[str, int]:
+    def compared(self) -> list[TableComparison]:
+        """Every row of each table of both sides, compared."""
+        return compare_tables(self.source_dsn, self.replica_dsn)
+
+    def equal_rows(self) -> dict[str, int]:
         """The rows of each table, once every one of both sides has been compared.
 
         Raises:
             IntegrityError: a table differs.
         """
-        compared = compare_tables(self.source_dsn, self.replica_dsn)
+        compared = self.compared()
         if unequal := [table for table in compared if not table.equal]:
             raise IntegrityError(
                 f"{self.name}: {len(unequal)} of {len(compared)} tables differ: {unequal[0]}",

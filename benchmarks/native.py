@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from benchmarks.contestant import Contestant
-from deploy.lab.databases import ADMIN, OWNER, PRODUCER
+from deploy.lab.databases import ADMIN, PRODUCER
 from deploy.lab.lab import Lab
 from deploy.lab.postgres_server import PostgresServer
 from embassy.model.errors import TransientError
@@ -36,13 +35,7 @@ class Native(Contestant):
 
     def start(self) -> None:
         """Make the databases, publish and subscribe."""
-        schema = Path(__file__).with_name("registry.sql").read_bytes()
-        for server in (self.home, self.abroad):
-            with server.connect(ADMIN) as connection:
-                connection.execute(f"DROP DATABASE IF EXISTS {NAME} WITH (FORCE)")
-                connection.execute(f"CREATE DATABASE {NAME} OWNER {OWNER} TEMPLATE template0")
-            with server.connect(OWNER, NAME) as connection:
-                connection.execute(schema)
+        self.make_databases()
         with self.source() as source:
             source.execute(f"CREATE PUBLICATION {NAME} FOR ALL TABLES")
         options = ", ".join(f"{name} = {value}" for name, value in OPTIONS.items())
@@ -52,11 +45,7 @@ class Native(Contestant):
                     "CREATE SUBSCRIPTION {name} CONNECTION {dsn} PUBLICATION {name} WITH (" + options + ")"
                 ).format(name=sql.Identifier(NAME), dsn=publisher(self.home, self.abroad, NAME))
             )
-        end = time.monotonic() + _START_SECONDS
-        while not self._sends():
-            if time.monotonic() > end:
-                raise TransientError("the subscription does not begin", place=str(self.abroad.log))
-            time.sleep(0.05)
+        self.await_sender(_START_SECONDS)
 
     def stop(self) -> None:
         """End the subscription, its slot included."""
@@ -72,11 +61,6 @@ class Native(Contestant):
             row = replica.execute("SELECT apply_error_count FROM pg_stat_subscription_stats").fetchone()
         if row is None or row[0]:
             raise TransientError("the subscription has failed", place=str(self.abroad.log))
-
-    def _sends(self) -> bool:
-        with self.home.connect(ADMIN) as connection:
-            query = "SELECT 1 FROM pg_replication_slots WHERE slot_name = %s AND active"
-            return connection.execute(query, (self._slot,)).fetchone() is not None
 
 
 def publisher(home: PostgresServer, abroad: PostgresServer, database: str) -> str:

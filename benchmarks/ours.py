@@ -8,7 +8,6 @@ from benchmarks.contestant import Contestant
 from benchmarks.fleet import Fleet
 from benchmarks.machine import cpu_seconds, peak_rss_mb, rss_mb
 from deploy.demo.provisioning import provision
-from deploy.lab.kafka_broker import KafkaBroker
 from deploy.lab.lab import Lab
 
 NAME = "ours"
@@ -40,19 +39,13 @@ class Ours(Contestant):
         """Roles, brokers and databases."""
         return {
             **{stage: cpu_seconds(running.pid) for stage, (_, running) in self._fleet.running.items()},
-            "kafka home": cpu_seconds(self._brokers[0].pid or 0),
-            "kafka embassy": cpu_seconds(self._brokers[1].pid or 0),
+            **self.broker_cpu_seconds(),
             **super().cpu_seconds(),
         }
 
     def hop_bytes(self) -> dict[str, int]:
-        """What the brokers store of the stream: all that travels, Kafka's own framing included."""
-        return {
-            hop: sum(
-                file.stat().st_size for folder in broker.log_dirs for file in folder.glob(f"{self._topic}-0/*.log")
-            )
-            for hop, broker in zip(("home topic", "foreign topic"), self._brokers, strict=True)
-        }
+        """What the brokers store of the stream."""
+        return self.topic_bytes([self._topic])
 
     def address(self, stage: str) -> Path:
         """The file that says where a role tells its metrics."""
@@ -65,7 +58,3 @@ class Ours(Contestant):
     def peak_rss_mb(self) -> dict[str, float]:
         """Of the roles."""
         return {stage: peak_rss_mb(running.pid) for stage, (_, running) in self._fleet.running.items()}
-
-    @property
-    def _brokers(self) -> tuple[KafkaBroker, KafkaBroker]:
-        return self._lab.home.kafka, self._lab.site(self._lab.embassies[0]).kafka

