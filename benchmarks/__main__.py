@@ -26,6 +26,7 @@ _QUIET_SECONDS = 60.0
 @click.command()
 @click.option("--rounds", type=click.IntRange(1), help="Default 3, or 1 with --quick.")
 @click.option("--quick", is_flag=True, help="Small sizes: shows that it works, not how fast.")
+@click.option("--share", type=click.FloatRange(0.01, 1), default=1.0, help="Of the rows and transactions.")
 @click.option("--workload", "workloads", multiple=True, type=click.Choice(ALL_WORKLOADS), help="Default w1 to w4.")
 @click.option(
     "--json", "json_file", type=click.Path(path_type=Path), envvar="BENCH_JSON", help="Where results go."
@@ -41,6 +42,7 @@ def main(
     *,
     rounds: int | None,
     quick: bool,
+    share: float,
     workloads: tuple[str, ...],
     quiet_seconds: float | None,
     peers: bool,
@@ -55,7 +57,7 @@ def main(
     def announce(subject: str, stage: str) -> None:
         said.log(f"{subject}: {stage}")
 
-    sizes, rounds = QUICK if quick else FULL, rounds or (1 if quick else 3)
+    sizes, rounds = QUICK if quick else FULL.scaled(share), rounds or (1 if quick else 3)
     if quiet_seconds is None:
         quiet_seconds = 0 if quick else _QUIET_SECONDS
     try:

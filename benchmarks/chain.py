@@ -6,6 +6,7 @@ servers that everyone uses.
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -92,8 +93,9 @@ class Chain(Contestant):
     def stop(self) -> None:
         """End every part, the last first; nothing is to be carried any more."""
         for jvm in reversed(self._jvms.values()):
-            jvm.ask_to_end()
-        for jvm in reversed(self._jvms.values()):
+            jvm.send(signal.SIGCONT)
+            jvm.send(signal.SIGTERM)
+        for jvm in self._jvms.values():
             jvm.stop()
 
     def check(self) -> None:
@@ -103,13 +105,21 @@ class Chain(Contestant):
         for worker in self._workers:
             worker.check()
 
-    def cpu_seconds(self) -> dict[str, float]:
-        """Every part, brokers and databases."""
-        return {
-            **{name: cpu_seconds(jvm.pid) for name, jvm in self._jvms.items()},
-            **self.broker_cpu_seconds(),
-            **super().cpu_seconds(),
-        }
+    def own_cpu_seconds(self) -> dict[str, float]:
+        """Of every part."""
+        return {name: cpu_seconds(jvm.pid) for name, jvm in self._jvms.items()}
+
+    def set_aside(self) -> None:
+        """Freeze every part too: idle JVMs poll, and others would pay for it."""
+        super().set_aside()
+        for jvm in self._jvms.values():
+            jvm.send(signal.SIGSTOP)
+
+    def let_go(self) -> None:
+        """Thaw every part, and let the sender go on."""
+        for jvm in self._jvms.values():
+            jvm.send(signal.SIGCONT)
+        super().let_go()
 
     def hop_bytes(self) -> dict[str, int]:
         """What the brokers store of the tables' topics."""

@@ -17,6 +17,9 @@ _TOPIC = f"{NAME}.public."
 
 _PRODUCER = {"linger.ms": "5", "batch.size": "1000000", "buffer.memory": "134217728"}
 _CONSUMER = {"max.poll.records": "5000", "fetch.max.bytes": "104857600", "max.partition.fetch.bytes": "52428800"}
+_HALF_AN_HOUR = "1800000"
+_MEMBER = {"session.timeout.ms": _HALF_AN_HOUR, "max.poll.interval.ms": _HALF_AN_HOUR}
+"""A part that is frozen while others are measured stays in its group."""
 AVRO_CONVERTER = "io.apicurio.registry.utils.converter.AvroConverter"
 _BYTES = "org.apache.kafka.connect.converters.ByteArrayConverter"
 
@@ -41,7 +44,7 @@ def worker(
     return {
         **client,
         **prefixed("producer.", {**client, **_PRODUCER, "compression.type": compression}),
-        **prefixed("consumer.", {**client, **_CONSUMER}),
+        **prefixed("consumer.", {**client, **_CONSUMER, **_MEMBER}),
         **prefixed("admin.", client),
         # A worker asks for converters; each connector has its own.
         "key.converter": _BYTES,

@@ -39,6 +39,8 @@ class CatchUp:
     bytes_per_change: dict[str, float]
     foreign_cores: float
     """What others on this machine took meanwhile."""
+    idle_cores: float
+    """What the other contestants' own processes took."""
 
     @property
     def rate(self) -> float:
@@ -55,6 +57,7 @@ class Response:
     latency: Latency
     cpu_us_per_transaction: dict[str, float]
     foreign_cores: float
+    idle_cores: float
 
 
 _Measured = TypeVar("_Measured", CatchUp, Response)
@@ -173,34 +176,47 @@ class Contest:
             mark = contestant.send_mark(source)
             # The backlog's pages are on disk before the clock starts, or the sender would compete with the writer.
             source.execute("CHECKPOINT")
+            for other in self._but(contestant):
+                other.set_aside()
             await_quiet(_QUIET_CORES, self._quiet_seconds)
             hops, cpu = contestant.hop_bytes(), contestant.cpu_seconds()
-            busy = self._busy()
+            busy, idle = self._busy(), self._idle(contestant)
             begun = time.perf_counter()
             contestant.let_go()
             seconds = contestant.await_mark(replica, mark) - begun
             foreign = (self._busy() - busy) / seconds
+            idle = (self._idle(contestant) - idle) / seconds
             spent = _grown(cpu, contestant.cpu_seconds(), _PER / backlog.changes)
             bytes_ = _grown(hops, contestant.hop_bytes(), 1 / backlog.changes)
         found = CatchUp(
-            contestant.name, workload, number, backlog.changes, backlog.seconds, seconds, spent, bytes_, foreign
+            contestant.name,
+            workload,
+            number,
+            backlog.changes,
+            backlog.seconds,
+            seconds,
+            spent,
+            bytes_,
+            foreign,
+            idle,
         )
         self._announce(subject, f"{found.rate:,.0f} changes/s")
         return found
 
     def _respond(self, contestant: Contestant, number: int) -> Response:
-        for other in self._contestants:
-            if other is not contestant:
-                other.freeze()
+        for other in self._but(contestant):
+            other.set_aside()
         subject = f"{_title(number)} {W4} {contestant.name}"
         self._announce(subject, "writing at an even pace")
         await_quiet(_QUIET_CORES, self._quiet_seconds)
-        cpu, busy, begun = contestant.cpu_seconds(), self._busy(), time.perf_counter()
+        cpu, busy, idle = contestant.cpu_seconds(), self._busy(), self._idle(contestant)
+        begun = time.perf_counter()
         latency = measure(contestant.source_dsn, contestant.replica_dsn, self._sizes, number)
-        foreign = (self._busy() - busy) / (time.perf_counter() - begun)
+        seconds = time.perf_counter() - begun
+        foreign, idle = (self._busy() - busy) / seconds, (self._idle(contestant) - idle) / seconds
         spent = _grown(cpu, contestant.cpu_seconds(), _PER / latency.transactions)
         self._announce(subject, f"p50 {latency.p50:.1f} ms, p99 {latency.p99:.1f} ms")
-        return Response(contestant.name, number, latency, spent, foreign)
+        return Response(contestant.name, number, latency, spent, foreign, idle)
 
     def compare(self, contestant: Contestant, number: int = 0) -> None:
         """Compare its tables.
@@ -221,6 +237,13 @@ class Contest:
             for each in compared
             if not each.equal
         )
+
+    def _but(self, contestant: Contestant) -> list[Contestant]:
+        return [other for other in self._contestants if other is not contestant]
+
+    def _idle(self, contestant: Contestant) -> float:
+        """CPU seconds of the other contestants' own processes."""
+        return sum(sum(other.own_cpu_seconds().values()) for other in self._but(contestant))
 
     def _busy(self) -> float:
         """CPU seconds that were neither ours, nor the servers', nor the benchmark's."""

@@ -61,18 +61,22 @@ class Contestant(ABC):
             TransientError: it is not.
         """
 
-    def cpu_seconds(self) -> dict[str, float]:
-        """CPU time used so far, by part."""
-        return {
-            "postgres home": family_cpu_seconds(self.home.pid or 0),
-            "postgres embassy": family_cpu_seconds(self.abroad.pid or 0),
-        }
+    def own_cpu_seconds(self) -> dict[str, float]:
+        """CPU time that its own processes have used so far, by part."""
+        return {}
 
-    def broker_cpu_seconds(self) -> dict[str, float]:
-        """The same of the brokers."""
+    def cpu_seconds(self) -> dict[str, float]:
+        """The same, and that of the servers: the brokers only if there is something that could use them."""
+        own = self.own_cpu_seconds()
+        sites = ("home", "embassy")
+        brokers = zip(sites, self.brokers if own else (), strict=False)
         return {
-            f"kafka {site}": cpu_seconds(broker.pid or 0)
-            for site, broker in zip(("home", "embassy"), self.brokers, strict=True)
+            **own,
+            **{f"kafka {site}": cpu_seconds(broker.pid or 0) for site, broker in brokers},
+            **{
+                f"postgres {site}": family_cpu_seconds(server.pid or 0)
+                for site, server in zip(sites, (self.home, self.abroad), strict=True)
+            },
         }
 
     def hop_bytes(self) -> dict[str, int]:
@@ -150,8 +154,12 @@ class Contestant(ABC):
         """Hold the sender back."""
         os.kill(self._sender(), signal.SIGSTOP)
 
+    def set_aside(self) -> None:
+        """Freeze its sender, and what else costs something while it idles."""
+        self.freeze()
+
     def let_go(self) -> None:
-        """Let the sender go on."""
+        """Let the sender go on, and whatever was set aside."""
         os.kill(self._sender(), signal.SIGCONT)
 
     def release(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import time
 import urllib.request
@@ -48,16 +49,15 @@ class Jvm:
                 cwd=self._folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
 
-    def ask_to_end(self) -> None:
-        """Ask, and do not wait."""
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal, if it runs."""
         if self._popen is not None:
-            self._popen.terminate()
+            self._popen.send_signal(number)
 
     def stop(self) -> None:
-        """End it, by force if need be; nothing if it was not started."""
+        """Wait for its end, which it was asked for, or kill it; nothing if it was not started."""
         if self._popen is None:
             return
-        self._popen.terminate()
         try:
             self._popen.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:

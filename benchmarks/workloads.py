@@ -36,6 +36,13 @@ class Sizes(NamedTuple):
     latency_seconds: float = 30
     latency_tps: int = 100
 
+    def scaled(self, share: float) -> Sizes:
+        """A share of the rows and transactions; W4 is as long as before."""
+        kept = ("warm_up_seconds", "latency_seconds", "latency_tps")
+        return Sizes(
+            **{name: of if name in kept else max(1, int(of * share)) for name, of in self._asdict().items()}
+        )
+
 
 FULL = Sizes()
 QUICK = Sizes(
