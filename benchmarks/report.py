@@ -17,16 +17,11 @@ from benchmarks import chain, native, ours
 from benchmarks.contest import W4, Results
 from benchmarks.java_programs import DEBEZIUM_VERSION
 from benchmarks.latency import Latency
+from benchmarks.record import TITLES
 from benchmarks.workloads import Sizes
 from deploy.lab.artifacts import KAFKA_VERSION, POSTGRES_VERSIONS
 
 ROLES = ("producer", "bridge", "consumer")
-TITLES = {
-    ours.NAME: "data-embassy",
-    native.NAME: "native logical replication",
-    chain.NAME: "Debezium with MirrorMaker 2",
-}
-"""By contestant."""
 _TITLES = {
     "w1": "W1 small transactions, changes/s",
     "w2": "W2 one transaction of inserts, changes/s",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from benchmarks import __main__ as bench
 from benchmarks import chain, chain_settings, native, ours
@@ -15,10 +18,13 @@ from benchmarks.java_clients import properties
 from benchmarks.java_programs import only
 from benchmarks.jvm import root_cause
 from benchmarks.latency import Latency, is_torn
-from benchmarks.report import as_json
+from benchmarks.plots import plots
+from benchmarks.record import markdown
+from benchmarks.report import as_json, show
 from benchmarks.workloads import QUICK
 from embassy.model.errors import ConfigurationError
 
+SVG = "{http://www.w3.org/2000/svg}"
 TLS = {"sslmode": "verify-full", "sslkey": "/keys/owner.pk8"}
 
 
@@ -31,10 +37,21 @@ def results(contestants: Sequence[str]) -> Results:
     for index, name in enumerate(contestants):
         found.catch_ups.append(
             CatchUp(
-                name, "w1", 0, 1200, 1.0, 2.0 * (index + 1), {f"{name} part": 10.0}, {"foreign topic": 60.0}, 0.1
+                name,
+                "w1",
+                0,
+                1200,
+                1.0,
+                2.0 * (index + 1),
+                {f"{name} part": 10.0},
+                {"foreign topic": 60.0},
+                0.1,
+                0.0,
             )
         )
-        found.responses.append(Response(name, 0, latency(10.0 * (index + 1), torn=7 * index), {"part": 1.0}, 0.3))
+        found.responses.append(
+            Response(name, 0, latency(10.0 * (index + 1), torn=7 * index), {"part": 1.0}, 0.3, 0.0)
+        )
         found.tables[name] = {"person": 5}
     return found
 
@@ -59,6 +76,22 @@ def test_a_third_contestant_adds_to_the_results_and_changes_none() -> None:
     assert three["chain_cpu_us_per_change"] == {"w1": {"chain part": 10.0}}
     assert three["chain_bytes_per_change"] == {"w1": {"foreign topic": 60.0}}
     assert two.keys() <= three.keys()
+
+
+@pytest.mark.parametrize("names", [[ours.NAME, native.NAME], [ours.NAME, native.NAME, chain.NAME]])
+def test_what_was_found_is_told_of_everyone(names: list[str]) -> None:
+    found = results(names)
+    found.different = {names[-1]: ["round 1: person, 5 rows at the source, 4 at the replica"]}
+    for catch_up in found.catch_ups:
+        catch_up.cpu_us_per_change.update(dict.fromkeys(("producer", "bridge", "consumer"), 1.0))
+    said = Console(file=StringIO(), width=200)
+    show(found, as_json(found, QUICK, rounds=1, postgres="18"), said)
+    assert isinstance(said.file, StringIO)
+    text = said.file.getvalue()
+    for name in names:
+        assert f"{name} part" in text
+    assert "4 at the replica" in text
+    assert "600" in text
 
 
 def test_each_table_that_the_source_publishes_has_one_sink() -> None:
@@ -132,3 +165,39 @@ def test_workloads_that_a_sink_cannot_do_are_refused_before_anything_starts() ->
     done = CliRunner().invoke(bench.main, ["--peers", "--workload", "w8"])
     assert done.exit_code == 2
     assert "a sink needs a key" in done.output
+
+
+def bars(drawing: str) -> list[float]:
+    """The widths of what is filled, in order."""
+    return [float(bar.get("width", "")) for bar in ET.fromstring(drawing).iter(f"{SVG}rect")]
+
+
+def test_bars_are_as_long_as_what_they_show() -> None:
+    found = as_json(results([ours.NAME, native.NAME, chain.NAME]), QUICK, rounds=1, postgres="18")
+    drawn = plots(found)
+    most, half, third = bars(drawn["rate"])
+    assert half == pytest.approx(most / 2, abs=0.1)
+    assert third == pytest.approx(most / 3, abs=0.1)
+    shares = list(ET.fromstring(drawn["latency"]).iter(f"{SVG}rect"))
+    assert [bar.findtext(f"{SVG}title") for bar in shares[:2]] == [
+        "66.7% took up to 64 ms",
+        "33.3% took longer than any other",
+    ]
+    assert float(shares[0].get("height", "")) == pytest.approx(2 * float(shares[1].get("height", "")), abs=0.1)
+
+
+def test_a_part_that_cost_nothing_is_not_drawn() -> None:
+    found = as_json(results([ours.NAME, native.NAME]), QUICK, rounds=1, postgres="18")
+    found["cpu_us_per_change"]["w1"] = {"producer": 6.0, "kafka home": 0.0, "postgres home": 3.0}
+    found["native_cpu_us_per_change"]["w1"] = {"postgres home": 3.0}
+    *legend, own, database, native_database = bars(plots(found)["cpu"])
+    assert len(legend) == 3
+    assert own == pytest.approx(2 * database, abs=0.1)
+    assert native_database == pytest.approx(database, abs=0.1)
+
+
+def test_a_table_of_results_sets_ours_in_relation_to_each_other() -> None:
+    found = as_json(results([ours.NAME, native.NAME, chain.NAME]), QUICK, rounds=1, postgres="18")
+    rates = next(line for line in markdown(found).splitlines() if "changes/s" in line)
+    assert rates == "| W1, small transactions, changes/s | 600 | 300 | 200 | 2.00 | 3.00 |"
+    assert "| 0 of 900 | 7 of 900 | 14 of 900 |" in markdown(found)
