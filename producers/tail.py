@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import select
 import threading
-from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from embassy.model.batch import Batch
-from embassy.model.errors import TransientError
 from embassy.model.lsn import Lsn
 from embassy.model.record import Head, SealedRecord
 from embassy.pg.replication_session import SourceIdentity
@@ -29,8 +27,9 @@ from embassy.wire.batch_codec import BatchEncoder
 from embassy.wire.head_search import Log
 from embassy.wire.kafka_writer import Appender
 from embassy.wire.sealing import Sealer
-from producers import patience
+from producers import confirming, patience
 from producers.batch_builder import PART_MESSAGES, BatchBuilder
+from producers.confirming import Confirming
 from producers.copy_lane import CopyLane
 from producers.heartbeat import Stages
 from producers.incarnation import Standing, begin_incarnation
@@ -40,37 +39,18 @@ from producers.slot_reader import LATE_SECONDS, SMALL_TRANSACTIONS, SlotReader
 _BEGIN, _COMMIT, _RELATION, _TYPE = b"BCRY"
 _RECEIVE_MESSAGES = 20_000
 _RECEIVE_BYTES = 8 << 20
-_STATUS_SECONDS = 5.0
 _WAIT_SECONDS = 2.0
-_ACK_WAIT_SECONDS = 0.25
-_CONFIRM_SECONDS = 0.25
 _TICK_SECONDS = 0.0002
 _DRAIN_SECONDS = 3.0
-_ASKED_AGAIN_SECONDS = 5.0
 
 EMPTY = Batch((), (), b"", (), 0, complete=True)
 
 
-class Gauges(Protocol):
+class Gauges(confirming.Gauges, Protocol):
     """What the loop tells of itself, once a batch."""
 
     def captured(self, batch: Batch, encoded_bytes: int) -> None:
         """A batch was built."""
-
-    def published(self, resume_lsn: Lsn, committed_at: int, value_bytes: int) -> None:
-        """Everything up to here is acknowledged.
-
-        Args:
-            resume_lsn: where a successor would go on.
-            committed_at: of the newest whole transaction, microseconds since 1970 UTC; 0 if unknown.
-            value_bytes: of the records acknowledged since the last call.
-        """
-
-
-class _Unacknowledged(NamedTuple):
-    number: int
-    resume_lsn: Lsn
-    committed_at: int
 
 
 class Tail:
@@ -106,12 +86,21 @@ class Tail:
         self._builder = builder
         self._encoder = encoder
         self._head = standing.head
-        self._next_offset = standing.next_offset
         self._tuning = tuning
         self._copies = copies
         self._renewed = renewed
         self._held = False
         self._gauges = gauges
+        self._confirming = Confirming(
+            appender=appender,
+            reader=reader,
+            tuning=tuning,
+            copies=copies,
+            gauges=gauges,
+            clock=clock,
+            pulse=pulse,
+            next_offset=standing.next_offset,
+        )
         self._clock = clock
         self._pulse = pulse
         self._rotate = rotate
@@ -127,30 +116,23 @@ class Tail:
         self._newest_at = 0
         self._small = 0
         self._ripe_at = 0.0
-        # shipped, acknowledged, confirmed
-        self._unacknowledged: deque[_Unacknowledged] = deque()
-        self._acknowledged: deque[tuple[float, Lsn]] = deque()
-        self._acked_bytes = 0
-        self._confirmed = Lsn(0)
-        self._status_due = 0.0
-        self._asked_first = self._asked_last = float("-inf")
         self._rotate_at = 0.0
         self._sealed_bytes = 0
-        self._captured_at = self._published_at = 0
+        self._captured_at = 0
 
     @property
     def stages(self) -> Stages:
         """How far this producer has come; read by the heartbeat's thread."""
-        return Stages(self._captured_at, self._published_at)
+        return Stages(self._captured_at, self._confirming.published_at)
 
     def begin(self) -> None:
         """Append a KEY that counts; from then on the topic is this producer's."""
         self._rotate.clear()
-        self._head, self._next_offset = begin_incarnation(
-            Standing(self._head, self._next_offset),
+        self._head, self._confirming.next_offset = begin_incarnation(
+            Standing(self._head, self._confirming.next_offset),
             sealer=self._sealer,
             source=self._source,
-            append_and_wait=self._append_and_wait,
+            append_and_wait=self._confirming.append_and_wait,
             log=self._log,
             verified=self._verified,
         )
@@ -170,9 +152,9 @@ class Tail:
         with stop.waking(self._appender.wake):
             while not stop.is_set():
                 self._pulse()
-                self._take_acks()
+                self._confirming.take_acks()
                 self._advance_if_asked()
-                self._send_status()
+                self._confirming.send_status()
                 self._choose_source()
                 dry = self._held or self._receive()
                 self._ship_whole()
@@ -186,7 +168,7 @@ class Tail:
 
     def _receive(self) -> bool:
         """Take in what has arrived; returns whether that is all."""
-        if self._appender.inflight_bytes > self._tuning.inflight_bytes:
+        if self._confirming.crowded:
             return True
         messages: list[bytes] = []
         most = 1 if self._copies.careful(self._reached) else _RECEIVE_MESSAGES
@@ -298,7 +280,7 @@ class Tail:
             self._head = sealed.head
             self._sealed_bytes += len(sealed.value)
         committed_at = batch.transactions[-1].committed_at if batch.transactions and batch.complete else 0
-        self._unacknowledged.append(_Unacknowledged(number, resume_lsn, committed_at))
+        self._confirming.shipped(number, resume_lsn, committed_at)
 
     # ------------------------------------------------------------------ copies
 
@@ -320,71 +302,17 @@ class Tail:
         """Ship a batch behind all that was gathered; returns its last append's number, and its record's sequence."""
         self._ship_whole(must=True)
         self._ship(batch, self._resume_lsn if batch.complete else self._head.resume_lsn)
-        return self._unacknowledged[-1].number, self._head.sequence
+        return self._confirming.newest, self._head.sequence
 
     def breathe(self) -> None:
         """Take acknowledgements and keep the source's session alive."""
-        self._pulse()
-        self._take_acks()
-        self._send_status()
+        self._confirming.breathe()
 
     def _await_room(self) -> None:
-        while self._appender.inflight_bytes > self._tuning.inflight_bytes:
-            self._wait_for_acks()
+        while self._confirming.crowded:
+            self._confirming.await_acks()
 
-    # ------------------------------------------------------------------ acknowledged, confirmed
-
-    def _take_acks(self) -> None:
-        for ack in self._appender.acks():
-            self._next_offset = ack.offset + 1
-            self._acked_bytes += ack.value_bytes
-            self._copies.acknowledged(ack.number)
-            waiting = self._unacknowledged
-            while waiting and waiting[0].number <= ack.number:
-                _, resume_lsn, committed_at = waiting.popleft()
-                self._acknowledged.append((self._clock(), resume_lsn))
-                if committed_at:
-                    self._published_at = committed_at
-                self._gauges.published(resume_lsn, committed_at, self._acked_bytes)
-                self._acked_bytes = 0
-                failpoint(failpoints.PRODUCER_AFTER_ACK)
-
-    def _send_status(self) -> None:
-        """Confirm what has been durable long enough; else answer when asked, and tell of life as a standby does."""
-        now = self._clock()
-        asked = self._reader.keepalive.reply_requested
-        if asked:
-            self._release_the_server(now)
-        # A server that asks for an answer is shutting down, or lost patience: it must not wait out the delay.
-        trail_seconds = 0.0 if asked else self._tuning.confirm_delay_seconds
-        self._copies.confirmed(now - trail_seconds)
-        confirmed = self._confirmed
-        while self._acknowledged and self._acknowledged[0][0] + trail_seconds <= now:
-            confirmed = self._acknowledged.popleft()[1]
-        if confirmed > self._confirmed or asked or now >= self._status_due:
-            self._reader.confirm(confirmed)
-            self._confirmed = confirmed
-            self._status_due = now + _STATUS_SECONDS
-            failpoint(failpoints.PRODUCER_AFTER_CONFIRM)
-
-    def _release_the_server(self, now: float) -> None:
-        """End the session of a server that asks again and again while the cluster acknowledges nothing.
-
-        A server that shuts down does so until the slot has confirmed all of its log. It must not wait for Kafka: what
-        is not confirmed, it sends again to the next session.
-
-        Raises:
-            TransientError: it has waited long enough.
-        """
-        if now - self._asked_last > _ASKED_AGAIN_SECONDS or not self._unacknowledged:
-            self._asked_first = now
-        self._asked_last = now
-        if now - self._asked_first > self._tuning.release_seconds:
-            raise TransientError(
-                "the source's server asks for what the home cluster has not acknowledged; it is let go",
-                place="kafka.home",
-                hint="is the home cluster up? Nothing is lost: the slot keeps what is unconfirmed",
-            )
+    # ------------------------------------------------------------------ waiting
 
     def _advance_if_asked(self) -> None:
         """Ship an empty batch for log that holds nothing of ours, so that it too can be confirmed.
@@ -397,8 +325,6 @@ class Tail:
         if keepalive.reply_requested and idle and keepalive.wal_end > self._resume_lsn:
             self._resume_lsn = keepalive.wal_end
             self._ship(EMPTY, keepalive.wal_end)
-
-    # ------------------------------------------------------------------ waiting
 
     @property
     def _level(self) -> bool:
@@ -414,28 +340,12 @@ class Tail:
         seconds = 0.0 if self._level else patience.to_receive(self._age_seconds())
         if seconds < _TICK_SECONDS:
             seconds = _WAIT_SECONDS
-            if self._appender.inflight_bytes <= self._tuning.inflight_bytes:
+            if not self._confirming.crowded:
                 readable.append(self._reader.fileno)
             if self._builder.transactions and self._appender.inflight == 0:
                 seconds = max(0.0, min(seconds, self._ripe_at - self._clock()))
-            if self._acknowledged:
-                due = self._acknowledged[0][0] + self._tuning.confirm_delay_seconds
-                seconds = min(seconds, max(_CONFIRM_SECONDS, due - self._clock()))
+            seconds = self._confirming.due_seconds(seconds)
         select.select(readable, [], [], seconds)
-
-    def _wait_for_acks(self) -> None:
-        select.select([self._appender.wake_fd], [], [], _ACK_WAIT_SECONDS)
-        self.breathe()
-
-    def _append_and_wait(self, value: bytes) -> int:
-        number = self._appender.append(value)
-        while True:
-            for ack in self._appender.acks():
-                if ack.number == number:
-                    return ack.offset
-            select.select([self._appender.wake_fd], [], [], _ACK_WAIT_SECONDS)
-            self._pulse()
-            self._send_status()
 
     def _rotate_if_due(self) -> None:
         """Begin a new incarnation between transactions: a fresh data key, and a near anchor for head searches."""
@@ -448,7 +358,7 @@ class Tail:
             return
         self._ship_whole(must=True)
         while self._appender.inflight:
-            self._wait_for_acks()
+            self._confirming.await_acks()
         before = self._head
         self.begin()
         self._renewed(before, self._head)
@@ -458,5 +368,5 @@ class Tail:
         self._ship_whole(must=True)
         deadline = self._clock() + _DRAIN_SECONDS
         while self._appender.inflight and self._clock() < deadline:
-            self._wait_for_acks()
-        self._reader.confirm(self._confirmed)
+            self._confirming.await_acks()
+        self._confirming.confirm_once_more()
