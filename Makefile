@@ -7,6 +7,9 @@ STAMP  := $(VENV)/.installed
 # Tests wait more than they work: two at a time, each with a lab of its own. WORKERS=0 runs them in one process.
 WORKERS ?= 2
 
+# Modules are compiled once, not by each of the many processes that a test run and the demo start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup check test test-matrix unit integration faults demo drill bench bench-peers bench-stages bench-idle bench-bridge bench-snapshot bench-pgbench bench-flat lock clean
 
 setup: $(STAMP)
