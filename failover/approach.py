@@ -62,7 +62,7 @@ class Approach:
                         "home has not said in the stream that it lets nobody write for this plan"
                         + (f": {failure}" if failure is not None else ""),
                         place=self.name,
-                        hint="at home: embassy home fence PLAN; then run the plan again",
+                        hint="at the site that has the registry now: embassy home fence PLAN; then run this again",
                     )
                 self._ports.pause(_FENCE_POLL_SECONDS)
         return {"fenced_at": fenced_at.isoformat(), "words": f"nobody writes at home since {fenced_at:%H:%M:%S}Z"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Sequence
 
-from embassy.model.batch import Batch, Operation, Segment, Transaction
+from embassy.model.batch import Batch, Chunk, Operation, Segment, Transaction
 from embassy.model.relation import Relation, ReplicaIdentity
 from producers.chunk_rows import Merged, unescaped
 from producers.copy_desk import Offer, Unfinished
@@ -13,12 +13,12 @@ from producers.copy_desk import Offer, Unfinished
 _LENGTH = struct.Struct(">i")
 
 
-def chunk_batch(offer: Offer, merged: Merged) -> Batch:
+def chunk_batch(relation: Relation, read: Chunk, merged: Merged) -> Batch:
     """The batch of a chunk, as it is at its place in the stream."""
-    columns = zip(*merged.spared, strict=True) if offer.chunk.by_range else ()
+    columns = zip(*merged.spared, strict=True) if read.by_range else ()
     spared = tuple([b"".join([_element(unescaped(value)) for value in column]) for column in columns])
-    chunk = offer.chunk._replace(rows=merged.rows, copy_text=merged.copy_text, spared=spared)
-    return Batch((offer.relation,), (), b"", (), 0, complete=True, chunk=chunk)
+    chunk = read._replace(rows=merged.rows, copy_text=merged.copy_text, spared=spared)
+    return Batch((relation,), (), b"", (), 0, complete=True, chunk=chunk)
 
 
 def piece_batch(offer: Offer, piece: bytes, part: int, transaction: Transaction, *, last: bool) -> Batch:

@@ -228,7 +228,7 @@ class Copier:
         place = f"{job[0].schema}.{job[0].name}"
         try:
             with passing(place), connect(self._dsn, application_name=_APPLICATION, autocommit=True) as connection:
-                if not job[0].moved:
+                if not (job[0].moved or job[0].keys):
                     self._log.info(
                         "a table is being copied", table=place, copy=job[0].copy, rows_before=job[0].rows
                     )

@@ -49,7 +49,7 @@ class Offer:
 
     copies: tuple[int, ...]
     single_rows: frozenset[Key]
-    """If they are of single rows, their keys."""
+    """If they are of rows by their keys, these keys."""
     oid: int
     relation: Relation
     snapshot: Snapshot
@@ -61,6 +61,8 @@ class Offer:
     """As it was read; of a table that is read whole, without rows."""
     note: CopyNote
     """What is to be noted once it is in the topic."""
+    gone: tuple[Chunk, ...] = ()
+    """Ahead of the chunk: one, without rows, for each key that was asked for and that has no row."""
     pieces: queue.Queue[bytes | None] | None = None
     """Of a table that is read whole: blocks of COPY text, None at the end."""
     fates: queue.Queue[Fate] = field(default_factory=queue.Queue)

@@ -151,7 +151,9 @@ class CopyLane:
             if merged.incomplete & offer.single_rows:  # the very row that was asked for
                 offer.fates.put(Fate.RETRY)
                 return
-            number, sequence = loop.ship_chunk(chunk_batch(offer, merged))
+            for gone in offer.gone:  # a row of an equal key, written otherwise, may follow in the chunk
+                loop.ship_chunk(chunk_batch(offer.relation, gone, merge(b"", gone.key, missing)))
+            number, sequence = loop.ship_chunk(chunk_batch(offer.relation, offer.chunk, merged))
             # The offer is kept until its chunk is in the topic for good, half a minute later: its rows need not be.
             offer.chunk = offer.chunk._replace(copy_text=b"")
         failpoint(failpoints.PRODUCER_AFTER_CHUNK_SHIPPED)

@@ -3,6 +3,9 @@
 Where the replica may sort the keys otherwise (text under a collation of the operating system or of ICU), a range here is
 not a range there. Such a table is always copied whole, whatever range was asked for, if it is more than a key: the first
 chunk empties it, and rows are replaced key by key.
+
+Rows that are asked for by their keys come in one chunk, whatever sorts them, behind one chunk without rows for each key
+that has none here: so nothing is taken out there but what was asked for.
 """
 
 from __future__ import annotations
@@ -95,29 +98,28 @@ class TableReader:
 
     def _read(self, table: CopiedTable, moment: Moment) -> Offer:
         wanted = self._wanted
+        if wanted.moved or wanted.keys:
+            return self._read_rows(table, moment)
         first = not self._at
         one_key = bool(wanted.from_key) and wanted.from_key == wanted.to_key
         whole = wanted.whole or not (table.same_order or one_key)
-        if wanted.moved:
-            within = Range(keys=tuple(copy.from_key for copy in self._job))
-        elif whole:
+        if whole:
             within = Range(self._at)
         else:
             within = Range(self._at or wanted.from_key, first and bool(wanted.from_key), wanted.to_key)
         blocks: list[bytes] = []
         size = 0
         cut = False
-        limit = None if wanted.moved else self._limit
-        for block in copy_source.copy_rows(self._connection, table, within, limit):
+        for block in copy_source.copy_rows(self._connection, table, within, self._limit):
             blocks.append(block)
             size += len(block)
-            if size >= self._chunk_bytes * _CUT_AT and b"\n" in block and not wanted.moved:
+            if size >= self._chunk_bytes * _CUT_AT and b"\n" in block:
                 cut = True
                 break
         text = b"".join(blocks)
         text = text[: text.rfind(b"\n") + 1]
         rows = text.count(b"\n")
-        done = wanted.moved or (not cut and rows < self._limit)
+        done = not cut and rows < self._limit
         last = () if done else _last_key(text, table.key)
         self._adapt(rows, len(text))
         upper = within.upper if done else last
@@ -125,7 +127,7 @@ class TableReader:
         everything = first and whole and not table.same_order
         chunk = Chunk(
             relation=0,
-            by_range=not wanted.moved and (table.same_order or one or everything),
+            by_range=table.same_order or one or everything,
             key=table.key,
             lower=_bytes(within.lower),
             lower_inclusive=within.lower_inclusive,
@@ -140,13 +142,35 @@ class TableReader:
         )
         return self._offer(table, moment, chunk, note)
 
+    def _read_rows(self, table: CopiedTable, moment: Moment) -> Offer:
+        """The rows of these keys, and which of them have none."""
+        wanted = self._wanted
+        keys = wanted.keys or tuple(copy.from_key for copy in self._job)
+        text = b"".join(copy_source.copy_rows(self._connection, table, Range(keys=keys), None))
+        rows = text.count(b"\n")
+        chunk = _rows_chunk(table, text, rows)
+        note = CopyNote(
+            (), 0, self._rows + rows, self._bytes + len(text), table.rows_expected, done=True, round=wanted.round
+        )
+        offer = self._offer(table, moment, chunk, note)
+        if wanted.keys:  # else a row that is gone has gone in the stream, too
+            found = {_key_of(line, table.key) for line in text.split(b"\n")[:-1]}
+            offer.gone = tuple(
+                chunk._replace(
+                    by_range=True, lower=bound, lower_inclusive=True, upper=bound, rows=0, copy_text=b""
+                )
+                for bound in (_bytes(key) for key in keys if key not in found)
+            )
+        return offer
+
     def _offer(self, table: CopiedTable, moment: Moment, chunk: Chunk, note: CopyNote) -> Offer:
         return Offer(
             tuple(copy.copy for copy in self._job),
             frozenset(
-                tuple([escaped(value.encode()) for value in copy.from_key])
+                tuple([escaped(value.encode()) for value in key])
                 for copy in self._job
-                if copy.from_key and copy.from_key == copy.to_key
+                for key in copy.keys or ((copy.from_key,) if copy.from_key == copy.to_key else ())
+                if key
             ),
             table.oid,
             table.relation,
@@ -244,9 +268,28 @@ def _put(pieces: queue.Queue[bytes | None], piece: bytes | None, timeout: float)
     return True
 
 
+def _rows_chunk(table: CopiedTable, text: bytes, rows: int) -> Chunk:
+    """A chunk that speaks of its rows, and of nothing between them."""
+    return Chunk(
+        relation=0,
+        by_range=False,
+        key=table.key,
+        lower=(),
+        lower_inclusive=False,
+        upper=(),
+        spared=(),
+        rows=rows,
+        columns=tuple(range(len(table.relation.columns))),
+        copy_text=text,
+    )
+
+
 def _last_key(text: bytes, key: tuple[int, ...]) -> tuple[str, ...]:
-    start = text.rfind(b"\n", 0, -1) + 1
-    fields = text[start:-1].split(b"\t")
+    return _key_of(text[text.rfind(b"\n", 0, -1) + 1 : -1], key)
+
+
+def _key_of(line: bytes, key: tuple[int, ...]) -> tuple[str, ...]:
+    fields = line.split(b"\t")
     return tuple(unescaped(fields[i]).decode() for i in key)
 
 

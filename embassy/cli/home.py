@@ -198,6 +198,14 @@ def _fence_all(
                         place=place,
                         hint="embassy provision apply at home adds it",
                     )
+                here = reign(session, wish.stream)
+                if here.is_replica:  # its consumer would be shut out, too
+                    raise RefusedError(
+                        f"the database is a replica of epoch {here.follows}: nobody writes there, and the registry is "
+                        "elsewhere",
+                        place=place,
+                        hint="use the configuration that names the registry's present databases as streams.NAME.source",
+                    )
                 found[name] = source_fence.fence(
                     session, wish, roles=settings.promotion.application_roles, place=place, revoke=revoke
                 )

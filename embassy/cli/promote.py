@@ -24,6 +24,7 @@ from embassy.model.errors import RefusedError, StaleError
 from embassy.runtime import logs
 from embassy.runtime.audit_log import JSON
 from embassy.runtime.exit_codes import ExitCode, exit_code, worst
+from embassy.runtime.failpoints import PROMOTION_AFTER_ABORTED, failpoint
 from embassy.wire.enrolment import load_roster
 from embassy.wire.given_approvals import GivenApprovals, is_majority
 from embassy.wire.keyring import load_identity, load_operator
@@ -303,6 +304,7 @@ def abort(options: Options, path: Path, *, reason: str) -> ExitCode:
         approved = read_plan(options, settings, path)
         under_way.note(**_named(approved.plan))
         aborted = abort_plan(options, settings, approved, reason)
+        failpoint(PROMOTION_AFTER_ABORTED)
         proof = path.with_suffix(".aborted.json")
         identity = load_identity(options.identity_file(settings))
         given_up = [

@@ -16,7 +16,7 @@ from embassy.cli.options import Options, pass_options
 from embassy.cli.stream_options import stream_options
 from embassy.model import repair_plan
 from embassy.model.errors import ConfigurationError, RefusedError
-from embassy.model.repair_plan import RepairPlan, TableRepair, ranges_of
+from embassy.model.repair_plan import RepairPlan, TableRepair
 from embassy.pg import repair_source, verify_store
 from embassy.pg.connection import connect, place_of
 from embassy.pg.digested_table import digested_table
@@ -38,8 +38,8 @@ _POLL_SECONDS = 0.5
 def repair() -> None:
     """Send home's rows once more, where a verification found the replica's to differ.
 
-    Nothing edits the replica but the stream: a plan, made in the embassy, names tables and ranges of keys; applied at
-    home, it has the producer send these rows, which replace all that the replica has between the same keys.
+    Nothing edits the replica but the stream: a plan, made in the embassy, names tables and keys of rows; applied at home,
+    it has the producer send these rows, which replace what the replica has under the same keys.
     """
 
 
@@ -88,8 +88,9 @@ def plan(options: Options, verification: UUID | None, *, path: Path) -> ExitCode
 def apply(options: Options, *, path: Path, reason: str, wait: float | None) -> ExitCode:
     """Ask for a plan's rows. Run it at home, where the producer runs.
 
-    The producer reads the rows and sends them while the load goes on; where the replica has other rows between the same
-    keys, they are replaced or deleted. Applying a plan twice sends the rows twice, and does no harm. Verify afterwards.
+    The producer reads the rows and sends them while the load goes on; what the replica has under the same keys is
+    replaced, or deleted where home has no such row. Applying a plan twice sends the rows twice, and does no harm.
+    Verify afterwards.
 
     Exit codes: 5 if the plan is another stream's or a table is gone; 3 if the rows are not in the stream within --wait.
     """
@@ -153,7 +154,7 @@ def _planned(name: str, stream: Stream, dsn: str, verification: UUID | None) -> 
 
 
 def repair_of(connection: Any, table: FoundTable) -> TableRepair:
-    """By ranges if each differing row has a key that is known; else the whole table."""
+    """Row by row if each that differs has a key that is known; else the whole table."""
     result = table.result
     columns = next((found.key_columns for found in table.findings), ())
     if not columns or len(table.findings) < result.differing:
@@ -162,9 +163,7 @@ def repair_of(connection: Any, table: FoundTable) -> TableRepair:
     if described is None or described.key_names != columns:
         return TableRepair(result.table, columns, (), result.differing)
     keys = in_order(connection, described, [found.key for found in table.findings])
-    return TableRepair(
-        result.table, columns, ranges_of(keys, [column.type_name for column in described.key]), result.differing
-    )
+    return TableRepair(result.table, columns, tuple(keys), result.differing)
 
 
 def _await(left: Any, wait: float | None) -> int:
@@ -190,6 +189,6 @@ def _report(options: Options, registry: str, found: RepairPlan, words: str, **mo
         click.echo(json.dumps({"schema": _SCHEMA, "registry": registry, **_counted(found), **more}, indent=2))
         return
     for repaired in found.tables:
-        what = f"{len(repaired.ranges)} ranges of keys" if repaired.ranges else "the whole table"
+        what = "by their keys" if repaired.keys else "the whole table"
         click.echo(f"{registry}: {repaired.table}: {what}, for {repaired.differing} rows that differ")
     click.echo(f"{registry}: {found.copies} copies {words}")

@@ -67,7 +67,10 @@ def consumer(observation: Observation, measures: Measures, limits: Limits) -> It
     elif replica.progress is None:
         yield Finding(stage, Condition.PROVISIONING, "the replica has no progress row of this stream", PROVISION)
     else:
-        yield from _contradicted(observation, replica.progress)
+        contradictions = tuple(_contradicted(observation, replica.progress))
+        yield from contradictions
+        if any(found.condition is Condition.PROMOTED for found in contradictions):
+            return  # it follows nothing any more
         if replica.control is not None and replica.control.frozen_at is not None:
             yield _frozen(observation, replica.control, replica.control.frozen_at)
             return

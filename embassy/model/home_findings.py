@@ -71,10 +71,10 @@ def _source(observation: Observation, limits: Limits) -> Iterator[Finding]:
 def _fenced(fence: FenceSeen, now: float) -> Finding:
     shut = f"shut by {fence.by} since {instant(fence.fenced_at, now=now)}"
     if fence.proven:
-        text = f"home is superseded: the registry is written to elsewhere, in epoch {fence.to_epoch}; {shut}"
+        text = f"superseded: the registry is written to elsewhere, in epoch {fence.to_epoch}; {shut}"
         return Finding(Stage.PRODUCER, Condition.FENCED, text, "docs/runbooks/failback.md: embassy failback run")
     text = f"nobody can write here: {shut}, for a switchover to epoch {fence.to_epoch}"
-    remedy = "in the embassy: embassy promote run; or embassy promote abort, then embassy home release here"
+    remedy = "at the site that is to have it: embassy promote run; or promote abort there, then embassy home release here"
     return Finding(Stage.PRODUCER, Condition.FENCED, text, remedy)
 
 

@@ -1,4 +1,4 @@
-"""What is to be sent to a replica once more: ranges of keys of tables, in a file that goes from the embassy to home.
+"""What is to be sent to a replica once more: rows of tables, by their keys, in a file that goes from the embassy to home.
 
 Keys are row data: the file is as sensitive as the rows.
 """
@@ -6,23 +6,14 @@ Keys are row data: the file is as sensitive as the rows.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from embassy.model.errors import ConfigurationError
 from embassy.model.verification import Key, TableName
 
-_SCHEMA = "embassy.repair-plan/1"
-RANGES_MOST = 100
-"""More ranges of a table are joined: each is a copy of its own."""
-
-_SAME_ORDER = frozenset(
-    {
-        *("smallint", "integer", "bigint", "oid", "numeric", "uuid", "boolean", "bytea", "date"),
-        *("timestamp without time zone", "timestamp with time zone"),
-    }
-)
-"""Types whose order is the same on every server."""
+_SCHEMA = "embassy.repair-plan/2"
+KEYS_AT_ONCE = 200
+"""Rows of one copy: they are read at one moment, and stand in memory."""
 
 
 class TableRepair(NamedTuple):
@@ -30,10 +21,16 @@ class TableRepair(NamedTuple):
 
     table: TableName
     key_columns: tuple[str, ...]
-    ranges: tuple[tuple[Key, Key], ...]
-    """First and last key of each; empty: the whole table."""
+    keys: tuple[Key, ...]
+    """Of the rows that differ, in the order of the key's index; empty: the whole table."""
     differing: int
     """How many rows were found to differ."""
+
+    @property
+    def copies(self) -> tuple[tuple[Key, ...], ...]:
+        """The keys of each copy that is asked for; empty: the whole table."""
+        found = self.keys
+        return tuple(found[at : at + KEYS_AT_ONCE] for at in range(0, len(found), KEYS_AT_ONCE)) or ((),)
 
 
 class RepairPlan(NamedTuple):
@@ -48,21 +45,7 @@ class RepairPlan(NamedTuple):
     @property
     def copies(self) -> int:
         """How many copies it asks for."""
-        return sum(max(1, len(table.ranges)) for table in self.tables)
-
-
-def ranges_of(keys: Sequence[Key], types: Sequence[str], most: int = RANGES_MOST) -> tuple[tuple[Key, Key], ...]:
-    """Ranges that hold these keys, which stand in the order of the table's key; empty if only the whole table does.
-
-    Args:
-        keys: of the rows that differ.
-        types: of the key's columns. What may be sorted otherwise at home is not joined: a range there is none here.
-        most: how many ranges there may be.
-    """
-    if len(keys) > most and not _SAME_ORDER.issuperset(types):
-        return ()
-    size = -(-len(keys) // most)
-    return tuple((keys[at], keys[min(at + size, len(keys)) - 1]) for at in range(0, len(keys), max(1, size)))
+        return sum(len(table.copies) for table in self.tables)
 
 
 def encode(plan: RepairPlan) -> str:
@@ -73,7 +56,7 @@ def encode(plan: RepairPlan) -> str:
             "table": repair.table.name,
             "key_columns": list(repair.key_columns),
             "differing": repair.differing,
-            "ranges": [{"from": list(first), "to": list(last)} for first, last in repair.ranges] or None,
+            "keys": [list(key) for key in repair.keys] or None,
         }
         for repair in plan.tables
     ]
@@ -99,7 +82,7 @@ def decode(text: bytes, place: str) -> RepairPlan:
                 TableRepair(
                     TableName(str(table["schema"]), str(table["table"])),
                     tuple(map(str, table["key_columns"])),
-                    tuple((_key(r["from"], table), _key(r["to"], table)) for r in table["ranges"] or ()),
+                    tuple(_key(key, table) for key in table["keys"] or ()),
                     int(table["differing"]),
                 )
                 for table in fields["tables"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ SETTINGS = {"default_transaction_isolation": "read committed", "jit": "off"}
 
 _AGAIN_SECONDS = 0.2
 _REMOVED_MOST = 1000
+_RANGES_MOST = 100
 _BEFORE_ALL: Key = ("0", "-1")
 _BEHIND_ALL: Key = ("4294967295", "2147483647")
 
@@ -197,16 +198,19 @@ def why_not_compared(connection: psycopg.Connection[Any]) -> str:
     )
 
 
-def request(connection: psycopg.Connection[Any], ranges: Iterable[tuple[Key, Key]], reason: str) -> datetime:
-    """Ask at home for all objects between pairs of keys once more; a state as of later has them.
+def request(connection: psycopg.Connection[Any], keys: Sequence[Key], reason: str) -> datetime:
+    """Ask at home for objects once more; a state as of later has them.
 
     Args:
         connection: an administrator's.
-        ranges: the first and the last key of each, of either table; none: all objects there may be.
+        keys: of either table, in order; where there are many, what lies between is sent too. None: all objects there
+            may be.
         reason: for people.
     """
     requested = None
-    for first, last in list(ranges) or [(_BEFORE_ALL, _BEHIND_ALL)]:
+    size = -(-len(keys) // _RANGES_MOST)
+    ends = [(keys[at], keys[min(at + size, len(keys)) - 1]) for at in range(0, len(keys), max(1, size))]
+    for first, last in ends or [(_BEFORE_ALL, _BEHIND_ALL)]:
         row = connection.execute(
             "SELECT embassy.request_large_objects(%s, %s, %s)", (first[0], last[0], reason)
         ).fetchone()

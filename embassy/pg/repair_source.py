@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -10,9 +11,10 @@ import psycopg
 from embassy.model.errors import RefusedError
 from embassy.model.large_objects import TABLES
 from embassy.model.repair_plan import RepairPlan
-from embassy.pg import large_objects
+from embassy.model.verification import Key, TableName
+from embassy.pg import large_objects, table_copies
 
-_REQUEST = "SELECT embassy.request_copy(%s, %s, %s::text[], %s::text[], %s)"
+_ROWS = "SELECT embassy.request_rows(%s, %s, %s::text[], %s::text[], %s::text[], %s)"
 
 
 class Requested(NamedTuple):
@@ -28,7 +30,8 @@ def request(connection: psycopg.Connection[Any], plan: RepairPlan, reason: str) 
     """Ask for everything in a plan, or for nothing.
 
     Raises:
-        RefusedError: a table of the plan is gone, or large objects are not carried.
+        RefusedError: a table of the plan is gone, large objects are not carried, or the database is provisioned by an
+            earlier version.
     """
     copies: list[int] = []
     objects_at = None
@@ -38,18 +41,28 @@ def request(connection: psycopg.Connection[Any], plan: RepairPlan, reason: str) 
                 if repair.table in TABLES:
                     if reason_not := large_objects.why_not_compared(connection):
                         raise RefusedError(reason_not, hint="embassy provision apply, by a superuser")
-                    objects_at = large_objects.request(connection, repair.ranges, reason)
-                    continue
-                for first, last in repair.ranges or ((None, None),):
-                    ends = tuple(None if end is None else list(end) for end in (first, last))
-                    row = connection.execute(_REQUEST, (*repair.table, *ends, reason)).fetchone()
-                    assert row is not None, "the function returns the copy's number"
-                    copies.append(int(row[0]))
+                    objects_at = large_objects.request(connection, repair.keys, reason)
+                else:
+                    copies += [_request(connection, repair.table, keys, reason) for keys in repair.copies]
     except psycopg.errors.UndefinedTable as error:
         raise RefusedError(
             error.diag.message_primary or "a table is gone", hint="verify again, and make the plan anew"
         ) from error
+    except psycopg.errors.UndefinedFunction as error:
+        raise RefusedError(
+            "the database was provisioned by a version that sends no rows by their keys",
+            hint="embassy provision apply",
+        ) from error
     return Requested(copies, objects_at)
+
+
+def _request(connection: psycopg.Connection[Any], table: TableName, keys: Sequence[Key], reason: str) -> int:
+    if not keys:
+        return table_copies.request(connection, *table, reason=reason)
+    listed = [list(key) for key in keys]
+    row = connection.execute(_ROWS, (*table, listed[0], listed[-1], listed, reason)).fetchone()
+    assert row is not None, "the function returns the copy's number"
+    return int(row[0])
 
 
 def unfinished(connection: psycopg.Connection[Any], stream: bytes, requested: Requested) -> int:

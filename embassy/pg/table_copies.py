@@ -17,11 +17,12 @@ LACKS_KEY = "reason LIKE 'waits for a key%' AND reason NOT LIKE '%begun anew%'"
 
 _UNFINISHED = """
 SELECT c.copy, c.schema_name, c.table_name, c.from_key, c.to_key, coalesce(p.ahead_key, p.sure_key), c.rows_copied,
-       c.bytes_copied, c.reason, t.relation::bigint, t.walk, t.round
+       c.bytes_copied, c.reason, t.relation::bigint, t.walk, t.round, pg_catalog.to_jsonb(t) -> 'keys'
 FROM embassy.table_copy c JOIN embassy.copied_table t ON t.copy = c.copy
 LEFT JOIN embassy.copy_place p ON p.copy = c.copy
 WHERE c.state <> 'done' AND NOT embassy.breaks_updates(t.relation) ORDER BY c.copy"""
-# Of a table that is kept out of the stream until it has a key, nothing is copied before.
+# Of a table that is kept out of the stream until it has a key, nothing is copied before. Where an earlier version has
+# provisioned, there is no column of keys.
 
 
 AWAITED = """
@@ -60,6 +61,8 @@ class WantedCopy(NamedTuple):
     """See `walk`."""
     round: int
     """How often it has begun: a table whose key is changed meanwhile is copied from its first row."""
+    keys: tuple[tuple[str, ...], ...] = ()
+    """Only these rows, between the first key and the last; empty: all that are."""
 
     @property
     def whole(self) -> bool:
@@ -96,9 +99,14 @@ def unfinished(connection: psycopg.Connection[Any]) -> list[WantedCopy]:
             rows,
             size,
             reason == MOVED and from_key == to_key,
-            *which,
+            oid,
+            walked,
+            begun,
+            tuple(tuple(key) for key in keys or ()),
         )
-        for copy, schema, name, from_key, to_key, at, rows, size, reason, *which in connection.execute(_UNFINISHED)
+        for copy, schema, name, from_key, to_key, at, rows, size, reason, oid, walked, begun, keys in (
+            connection.execute(_UNFINISHED)
+        )
     ]
 
 

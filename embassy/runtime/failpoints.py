@@ -98,11 +98,17 @@ HOME_AFTER_SAID: Final = "home.after_said"
 FENCING: Final = (HOME_AFTER_ROLES, HOME_AFTER_TABLES, HOME_AFTER_SAID)
 """While a source is shut: its roles have lost their login, each table refuses writes, the stream was told so."""
 HOME_BETWEEN_RELEASES: Final = "home.between_releases"
-"""While a fence that was for nothing is taken away: a table is open again, and the fence still noted."""
+PROMOTION_AFTER_ABORTED: Final = "promotion.after_aborted"
+CALLING_OFF: Final = (PROMOTION_AFTER_ABORTED, HOME_BETWEEN_RELEASES)
+"""While a switchover is called off: the plan is used up, and no proof of it is written; a table is open again, and the
+fence is still noted."""
 
 FAILBACK_STEPS: Final = ("fence", "bundle", "guard", "clear", "slot", "begin", "level")
 FAILBACK: Final = tuple(f"failback.{moment}_{step}" for step in FAILBACK_STEPS for moment in ("before", "after"))
 """Around each step by which a superseded database becomes a replica."""
+
+KNOWN: Final = (*ALL, *BACKLOG, *COPYING, *DDL, *PROMOTION, *SWITCHOVER, *FENCING, *CALLING_OFF, *FAILBACK)
+"""Every window."""
 
 
 class FailpointReached(Exception):  # noqa: N818 - nothing is wrong: the test asked for it
@@ -139,13 +145,12 @@ def parse(text: str) -> _Armed | None:
     if not text:
         return None
     name, *rest = text.split(":")
-    known = (*ALL, *BACKLOG, *COPYING, *DDL, *PROMOTION, *SWITCHOVER, *FENCING, HOME_BETWEEN_RELEASES, *FAILBACK)
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
+    if name not in KNOWN:
+        near = difflib.get_close_matches(name, KNOWN, n=1)
         raise ConfigurationError(
             f"unknown failpoint {name!r}" + (f", did you mean {near[0]!r}?" if near else ""),
             place=ENVIRONMENT,
-            hint=f"known are {', '.join(known)}",
+            hint=f"known are {', '.join(KNOWN)}",
         )
     nth, action = 1, "kill"
     if rest and rest[0].isascii() and rest[0].isdigit():
@@ -156,7 +161,7 @@ def parse(text: str) -> _Armed | None:
         raise ConfigurationError(
             f"not a failpoint: {text!r}",
             place=ENVIRONMENT,
-            hint=f"write name[:nth][:kill|raise], nth from 1; names are {', '.join(known)}",
+            hint=f"write name[:nth][:kill|raise], nth from 1; names are {', '.join(KNOWN)}",
         )
     return _Armed(name, nth, action)
 

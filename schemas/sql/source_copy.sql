@@ -48,8 +48,10 @@ CREATE TABLE IF NOT EXISTS embassy.copied_table (
     copy bigint PRIMARY KEY REFERENCES embassy.table_copy ON DELETE CASCADE,
     relation oid NOT NULL,
     walk text NOT NULL,
-    round integer NOT NULL DEFAULT 1
+    round integer NOT NULL DEFAULT 1,
+    keys text[]                        -- of a copy of rows by their keys: these, each of as many texts as the key has columns
 );
+ALTER TABLE embassy.copied_table ADD COLUMN IF NOT EXISTS keys text[];
 
 -- By what a table is walked: its replica identity and the key's columns. Bounds and places mean nothing in another walk.
 CREATE OR REPLACE FUNCTION embassy.copy_walk(relation oid) RETURNS text
@@ -94,6 +96,20 @@ BEGIN
         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
         WHERE n.nspname = request_copy.schema_name AND c.relname = request_copy.table_name;
     END IF;
+    RETURN found;
+END
+$$;
+
+-- Ask for rows by their keys: an array of arrays, in the order of the key's index, whose first and last are the ends of
+-- their range. A producer that does not know of keys copies all that is between them. Returns the copy's number.
+CREATE OR REPLACE FUNCTION embassy.request_rows(
+    schema_name text, table_name text, from_key text[], to_key text[], keys text[], reason text
+) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+DECLARE
+    found bigint := embassy.request_copy(schema_name, table_name, from_key, to_key, reason);
+BEGIN
+    UPDATE embassy.copied_table t SET keys = request_rows.keys WHERE t.copy = found;
     RETURN found;
 END
 $$;
@@ -225,6 +241,11 @@ BEGIN
     END IF;
     IF done THEN
         DELETE FROM embassy.copy_place p WHERE p.copy = confirm_copy.copy AND p.incarnation = mine;
+        IF FOUND THEN
+            UPDATE embassy.copied_table t SET keys = NULL WHERE t.copy = confirm_copy.copy AND t.keys IS NOT NULL;
+            RETURN true;
+        END IF;
+        RETURN false;
     ELSE
         UPDATE embassy.copy_place p
         SET sure_key = confirm_copy.sure_key, sure_rows = rows, sure_bytes = bytes
@@ -236,6 +257,7 @@ $$;
 
 REVOKE ALL ON embassy.table_copy, embassy.copy_place, embassy.copied_table FROM PUBLIC;
 REVOKE ALL ON FUNCTION embassy.request_copy(text, text, text[], text[], text),
+    embassy.request_rows(text, text, text[], text[], text[], text),
     embassy.adopt_copies(bytea, bytea, bigint),
     embassy.note_copy(bytea, bigint, integer, text[], bigint, bigint, bigint, bigint, boolean),
     embassy.confirm_copy(bytea, bigint, integer, text[], bigint, bigint, boolean), embassy.copy_walk(oid),

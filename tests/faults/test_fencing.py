@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from deploy.lab import databases, role_configs
+from embassy.runtime.failpoints import HOME_BETWEEN_RELEASES, PROMOTION_AFTER_ABORTED
 from tests.faults.test_promotion import Ceremony
 from tests.harness.pipeline import MakePipeline, Pipeline, Sections
 
@@ -42,8 +43,9 @@ class Application:
         assert not self._thread.is_alive(), "home let it write on"
 
 
-def _home(pipeline: Pipeline, command: str, file: Path, code: int = 0) -> str:
-    done = pipeline.embassy_command("home-admin", "home", command, str(file), "--reason", "a test")
+def _home(pipeline: Pipeline, command: str, file: Path, code: int = 0, failpoint: str = "") -> str:
+    arguments = ("home", command, str(file), "--reason", "a test")
+    done = pipeline.embassy_command("home-admin", *arguments, failpoint=failpoint)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -58,15 +60,9 @@ def _source_writes(pipeline: Pipeline) -> bool:
         return True
 
 
-def test_a_switchover_loses_nothing_that_was_told_and_home_finds_out(
-    make_pipeline: MakePipeline, logging_as_before: None
-) -> None:
-    pipeline = make_pipeline(_SCHEMA, _SECTIONS)
-    ceremony = Ceremony(pipeline)
-    roles = pipeline.start_all()
-    pipeline.wait_level()
-
-    # One that is given up: home is shut for it, and opened again by the embassy's signed word only.
+def _called_off(ceremony: Ceremony) -> Application:
+    """A switchover that is given up: home is shut for it, and opened again by the embassy's signed word only."""
+    pipeline = ceremony.pipeline
     given_up = ceremony.plan("--mode", "switchover", loss=0)
     assert "approved by 0" in _home(pipeline, "fence", given_up, 6)
     ceremony.approve(given_up)
@@ -76,11 +72,30 @@ def test_a_switchover_loses_nothing_that_was_told_and_home_finds_out(
     assert first.told
     assert not _source_writes(pipeline)
     proof = given_up.with_suffix(".aborted.json")
-    assert ceremony.promote("abort", str(given_up), "--reason", "a rehearsal").returncode == 0
+    abort = ("abort", str(given_up), "--reason", "a rehearsal")
+    assert ceremony.promote(*abort, failpoint=PROMOTION_AFTER_ABORTED).returncode == -9
+    assert not proof.exists()
+    assert "used up" in ceremony.run(given_up, 7), "without a proof, too, it can never be run"
+    assert ceremony.promote(*abort).returncode == 0
     assert "given up" in _home(pipeline, "fence", proof, 5)
+    _home(pipeline, "release", proof, -9, failpoint=HOME_BETWEEN_RELEASES)
+    assert not ceremony.writes("event")
     _home(pipeline, "release", proof)
     assert _source_writes(pipeline)
+    assert not ceremony.writes("event")
     pipeline.wait_level()
+    return first
+
+
+def test_a_switchover_loses_nothing_that_was_told_and_home_finds_out(
+    make_pipeline: MakePipeline, logging_as_before: None
+) -> None:
+    pipeline = make_pipeline(_SCHEMA, _SECTIONS)
+    ceremony = Ceremony(pipeline)
+    roles = pipeline.start_all()
+    pipeline.wait_level()
+
+    first = _called_off(ceremony)
 
     # And one that is run.
     plan = ceremony.approve(ceremony.plan("--mode", "switchover", loss=0))

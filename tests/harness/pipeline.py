@@ -164,7 +164,7 @@ class Pipeline:
             }
             role_configs._write(self.config(role), content)
 
-    def embassy_command(self, role: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def embassy_command(self, role: str, *arguments: str, failpoint: str = "") -> subprocess.CompletedProcess[str]:
         """Run one ``embassy`` command with a role's configuration."""
         return subprocess.run(
             [*program(), "-c", str(self.config(role)), *arguments],
@@ -172,6 +172,7 @@ class Pipeline:
             capture_output=True,
             text=True,
             timeout=120,
+            env={**os.environ, ENVIRONMENT: failpoint},
         )
 
     def provision(self, *arguments: str) -> None:

@@ -42,6 +42,8 @@ class Request:
     at: int | None = None
     """Everything up to here is copied."""
     done: bool = False
+    keys: frozenset[int] = frozenset()
+    """Only these rows."""
 
 
 @dataclass
@@ -54,6 +56,8 @@ class Chunk:
     high: int | None
     text: bytes
     last: int | None
+    gone: frozenset[int] = frozenset()
+    """Of rows asked for by their keys, those that were not there; the chunk speaks of no range."""
 
 
 @dataclass
@@ -164,6 +168,9 @@ class World:
         if any(c.alters for c in self.log if c.xid in self.unseen):
             return
         request = self.random.choice(pending)
+        if request.keys:
+            self.read_rows(request)
+            return
         low, inclusive = (request.low, True) if request.at is None else (request.at, False)
         snapshot = Snapshot(min(self.unseen, default=self.next_xid), self.next_xid, frozenset(self.unseen))
         rows = self.seen_rows()
@@ -181,6 +188,15 @@ class World:
             request, snapshot, len(self.log), low, inclusive, request.high if last is None else last, text, last
         )
 
+    def read_rows(self, request: Request) -> None:
+        snapshot = Snapshot(min(self.unseen, default=self.next_xid), self.next_xid, frozenset(self.unseen))
+        rows = {key: row for key, row in self.seen_rows().items() if key in request.keys}
+        text = b"".join(b"%d\t%s\t%s\n" % (k, escaped(rows[k][0]), escaped(rows[k][1])) for k in rows)
+        gone = request.keys - rows.keys()
+        self.chunk = Chunk(
+            request, snapshot, len(self.log), None, low_inclusive=False, high=None, text=text, last=None, gone=gone
+        )
+
     def ship(self) -> None:
         chunk = self.chunk
         if chunk is None or self.sent < chunk.log_end:
@@ -192,11 +208,14 @@ class World:
         merged = merge(chunk.text, (0,), missing)
         if (b"%d" % (chunk.request.low or 0),) in merged.incomplete and chunk.request.low is not None:
             return
+        if merged.incomplete & {(b"%d" % key,) for key in chunk.request.keys}:
+            return
         spared = {int(key) for (key,) in merged.spared}
-        for key in list(self.replica):
-            above = chunk.low is None or key > chunk.low or (chunk.low_inclusive and key == chunk.low)
-            if above and (chunk.high is None or key <= chunk.high) and key not in spared:
-                del self.replica[key]
+        spoken_of = chunk.gone if chunk.request.keys else {key for key in self.replica if within(chunk, key)}
+        if chunk.request.keys:
+            spared = {int(key) for (key,) in merge(b"", (0,), missing).spared}
+        for key in spoken_of - spared:
+            self.replica.pop(key, None)
         for line in merged.copy_text.split(b"\n")[:-1]:
             key_text, small, large = line.split(b"\t")
             self.replica[int(key_text)] = unescaped(small), unescaped(large)
@@ -217,6 +236,12 @@ class World:
     @property
     def unfinished(self) -> bool:
         return not all(request.done for request in self.requests)
+
+
+def within(chunk: Chunk, key: int) -> bool:
+    """Whether a key is in the chunk's range."""
+    above = chunk.low is None or key > chunk.low or (chunk.low_inclusive and key == chunk.low)
+    return above and (chunk.high is None or key <= chunk.high)
 
 
 def altered(rows: Rows) -> None:
@@ -270,7 +295,16 @@ def worlds(random: Random) -> Iterator[World]:
     world.sent = len(world.log)  # what was there before the stream
     if random.random() < 0.5:  # a replica that differs: its table is copied anew
         world.replica = {random.randrange(KEYS): (b"stale", b"wrong") for _ in range(4)}
-    world.requests.append(Request(None, None))
+    if random.random() < 0.3:  # a replica that differs in rows that are known
+        world.replica = dict(world.rows)
+        wrong = frozenset(random.sample(range(KEYS), 5))
+        for key in wrong:
+            world.replica.pop(key, None)
+            if random.random() < 0.6:
+                world.replica[key] = b"stale", b"wrong"
+        world.requests.append(Request(None, None, keys=wrong))
+    else:
+        world.requests.append(Request(None, None))
     yield world
 
 

@@ -33,7 +33,7 @@ def config(tmp_path: Path) -> Path:
 
 def plan(folder: Path, stream: str, mode: int = 0o600) -> str:
     path = folder / "a.repair"
-    tables = (TableRepair(TableName("s", "t"), ("id",), ((("1",), ("1",)),), 1),)
+    tables = (TableRepair(TableName("s", "t"), ("id",), (("1",),), 1),)
     path.write_text(encode(RepairPlan("land", stream, "2026-11-25T12:00:00+00:00", tables)))
     path.chmod(mode)
     return str(path)

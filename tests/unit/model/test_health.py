@@ -50,7 +50,7 @@ def test_what_is_well_is_called_by_how_far_it_is_seen() -> None:
         assert health.state.healthy
 
 
-@pytest.mark.parametrize(("proven", "remedy"), [(True, "failback run"), (False, "promote run")])
+@pytest.mark.parametrize(("proven", "remedy"), [(True, "failback run"), (False, "promote abort")])
 def test_a_source_that_is_shut_is_no_publisher(*, proven: bool, remedy: str) -> None:
     shut = SOURCE._replace(fence=FenceSeen(2, "anna", NOW - 60, proven))
     health = assess(well(HOME)._replace(source=shut, home=topic(100, 10_000, age=60)), LIMITS)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -76,3 +78,18 @@ def test_every_constant_is_in_all_once() -> None:
     listed = (*failpoints.ALL, *failpoints.BACKLOG, *failpoints.COPYING, *failpoints.DDL)
     assert sorted(constants.values()) == sorted(listed)
     assert {name.replace("_", ".", 1).lower() for name in constants} == set(listed)
+
+
+def test_every_window_is_killed_in_by_a_fault_test() -> None:
+    """By its own name, or by the list that it stands in."""
+    faults = Path(__file__).parents[2] / "faults"
+    text = "".join(path.read_text() for path in faults.glob("test_*.py"))
+    named = {name: value for name, value in vars(failpoints).items() if name.isupper()}
+    lists = [value for name, value in named.items() if isinstance(value, tuple) and _names(text, name)]
+    killed_in = {window for windows in lists for window in windows}
+    killed_in |= {value for name, value in named.items() if isinstance(value, str) and _names(text, name)}
+    assert set(failpoints.KNOWN) <= killed_in
+
+
+def _names(text: str, name: str) -> bool:
+    return re.search(rf"\b{name}\b", text) is not None
