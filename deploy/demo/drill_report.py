@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import psycopg
@@ -80,6 +80,35 @@ class RegistryDrill:
         }
 
 
+class FirstWrite(NamedTuple):
+    """How long it took until the application wrote to a registry again, and where that time went."""
+
+    registry: str
+    seconds: float
+    """From the start of ``promote run``."""
+    drain_seconds: float
+    verify_seconds: float
+
+    @property
+    def rest_seconds(self) -> float:
+        """Whatever else: starting, sealing, the way home, opening, and the application's own turn."""
+        return max(0.0, self.seconds - self.drain_seconds - self.verify_seconds)
+
+    def share(self, seconds: float) -> int:
+        """Of the whole time, in percent."""
+        return round(100 * seconds / self.seconds) if self.seconds else 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures."""
+        return {
+            "registry": self.registry,
+            "seconds": round(self.seconds, 2),
+            "drain_seconds": round(self.drain_seconds, 2),
+            "verify_seconds": round(self.verify_seconds, 2),
+            "rest_seconds": round(self.rest_seconds, 2),
+        }
+
+
 @dataclass(frozen=True, slots=True)
 class HomeReturn:
     """What home did when it came back."""
@@ -116,6 +145,33 @@ class DrillReport:
         return sum(registry.lost for registry in self.registries)
 
     @property
+    def last_first_write(self) -> FirstWrite | None:
+        """Of the registry that could be written to last; None: one could never be."""
+        writes = [
+            FirstWrite(
+                r.name, r.first_write_seconds, r.step_seconds.get("drain", 0), r.step_seconds.get("verify", 0)
+            )
+            for r in self.registries
+            if r.first_write_seconds is not None
+        ]
+        return max(writes, key=lambda write: write.seconds) if len(writes) == len(self.registries) else None
+
+    @property
+    def told(self) -> int:
+        """Transactions that clients were told are committed, at home."""
+        return sum(registry.committed for registry in self.registries)
+
+    @property
+    def loss_seconds(self) -> float:
+        """From the first lost commit to the last, of the registry where that is longest."""
+        return max((registry.loss_seconds for registry in self.registries), default=0.0)
+
+    @property
+    def bound_seconds(self) -> float:
+        """What the report says may be lost, of the registry where that is most."""
+        return max((registry.bound_seconds for registry in self.registries), default=0.0)
+
+    @property
     def complaints(self) -> tuple[str, ...]:
         """What is wrong, in words; empty if all is well."""
         found = [words for registry in self.registries for words in registry.complaints]
@@ -137,17 +193,19 @@ class DrillReport:
 
     def to_json(self) -> dict[str, Any]:
         """For scripts."""
-        writes = [r.first_write_seconds for r in self.registries if r.first_write_seconds is not None]
+        last = self.last_first_write
         return {
             "schema": SCHEMA,
             "verdict": self.is_true,
             "load_seconds": round(self.load_seconds, 1),
             "approving_seconds": round(self.approving_seconds, 1),
             "promoting_seconds": round(self.promoting_seconds, 2),
-            "last_first_write_seconds": round(max(writes), 2) if writes else None,
+            "last_first_write": None if last is None else last.to_json(),
             "approvers": list(self.approvers),
-            "committed": sum(r.committed for r in self.registries),
+            "committed": self.told,
             "lost": self.lost,
+            "loss_seconds": round(self.loss_seconds, 3),
+            "loss_seconds_upper_bound": self.bound_seconds,
             "registries": {r.name: r.to_json() for r in self.registries},
             "home": {
                 "producer_exit_code": self.home.producer_code,

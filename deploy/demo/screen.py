@@ -211,9 +211,22 @@ def print_drill(console: Console, report: DrillReport) -> None:
     console.print(
         f"Home was killed after {report.load_seconds:.0f} s of load; planned and approved by "
         f"{' and '.join(report.approvers)} in {report.approving_seconds:.1f} s; promoted in "
-        f"{report.promoting_seconds:.1f} s; {report.lost} of {sum(r.committed for r in report.registries):,} "
-        f"transactions that clients were told are committed are lost; {report.bundled} of them are in home's "
-        "conflict bundle."
+        f"{report.promoting_seconds:.1f} s."
+    )
+    last = report.last_first_write
+    if last is not None:
+        console.print(
+            f"From promote run to the application's first write: {last.seconds:.2f} s in the last registry "
+            f"({last.registry}), of which draining {last.drain_seconds:.2f} s ({last.share(last.drain_seconds)} %), "
+            f"verification {last.verify_seconds:.2f} s ({last.share(last.verify_seconds)} %), the rest "
+            f"{last.rest_seconds:.2f} s ({last.share(last.rest_seconds)} %).",
+            highlight=False,
+        )
+    console.print(
+        f"Of {report.told:,} transactions that clients were told are committed, {report.lost} are lost, over at most "
+        f"{report.loss_seconds:.2f} s; the report's bound is {report.bound_seconds:.1f} s. {report.bundled} of the lost "
+        "are in home's conflict bundle.",
+        highlight=False,
     )
     way = report.homecoming.to_json()
     console.print(
