@@ -78,6 +78,8 @@ def test_a_switchover_turns_the_stream_round_and_another_one_turns_it_back(homec
     homecoming.await_equal()
     assert homecoming.writable() == ["embassy"]
     homecoming.come_home(report)  # once more, and nothing happens
+    wrong_side = ("home", "fence", str(report), "--reason", "the wrong side")
+    assert "a replica of epoch 2" in homecoming.command("home-admin", *wrong_side, code=5)
     assert all(pipeline.alive(role) for role in back.values())
     pipeline.kill(roles["producer"])
     again = pipeline.start("producer")
