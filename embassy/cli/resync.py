@@ -31,7 +31,8 @@ _MIB = 1 << 20
 
 
 @click.command()
-@click.argument("table")
+@click.argument("table", required=False)
+@click.option("--all", "every", is_flag=True, help="Every table of the registry, in the place of TABLE.")
 @click.option("--reason", required=True, help="Why; it is kept with the copy, and in the audit log.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until the rows are in home's Kafka.")
 @click.option(
@@ -42,7 +43,9 @@ _MIB = 1 << 20
 )
 @pass_options
 @stream_options
-def resync(options: Options, table: str, *, reason: str, wait: bool, timeout: float | None) -> ExitCode:
+def resync(
+    options: Options, table: str | None, *, every: bool, reason: str, wait: bool, timeout: float | None
+) -> ExitCode:
     """Copy the rows of TABLE anew from the source, through the stream.
 
     The table stays readable in the replica, and the stream goes on; status says snapshotting until the last row is
@@ -56,12 +59,15 @@ def resync(options: Options, table: str, *, reason: str, wait: bool, timeout: fl
     \b
     embassy -c home-admin.toml -r land_register resync public.deed --reason 'ticket 4711'
     embassy -c embassy-1-admin.toml -r land_register resync public.deed --reason 'ticket 4711'
+    embassy -c home-replica-admin.toml -r land_register resync --all --no-wait --reason 'home is made anew'
     """  # noqa: D301 - \b is click's mark for lines that stay as they are
+    if every == (table is not None):
+        raise click.UsageError("name a TABLE, or pass --all")
     streams = options.streams(options.settings())
     if len(streams) != 1:
         raise click.UsageError(f"name one stream: -r {' | '.join(streams)}")
     ((name, stream),) = streams.items()
-    details = {"registry": name, "stream": stream.stream, "table": table, "reason": reason}
+    details = {"registry": name, "stream": stream.stream, "table": table or "all", "reason": reason}
     with audited(options, "resync", details) as under_way:
         if stream.source is None and stream.replica is None:
             raise ConfigurationError(
@@ -69,13 +75,17 @@ def resync(options: Options, table: str, *, reason: str, wait: bool, timeout: fl
             )
         report: dict[str, Any] = {"schema": _SCHEMA, "registry": name}
         if stream.replica is not None:
-            report["awaited"] = _await(stream.replica.dsn, table)
+            with explained(place_of(stream.replica.dsn)), _session(stream.replica.dsn) as connection:
+                leaves = _leaves(connection, table)
+                for schema, leaf in leaves:
+                    table_copies.await_copy(connection, schema, leaf)
+            report["awaited"] = [f"{schema}.{leaf}" for schema, leaf in leaves]
         code = ExitCode.OK
         if stream.source is not None:
             with explained(place_of(stream.source.dsn)), _session(stream.source.dsn) as connection:
                 copies = {
                     f"{schema}.{leaf}": table_copies.request(connection, schema, leaf, reason=reason)
-                    for schema, leaf in table_copies.table_and_leaves(connection, table)
+                    for schema, leaf in _leaves(connection, table)
                 }
                 under_way.note(copies=list(copies.values()))
                 found = (
@@ -95,12 +105,11 @@ def resync(options: Options, table: str, *, reason: str, wait: bool, timeout: fl
     return code
 
 
-def _await(dsn: str, table: str) -> list[str]:
-    with explained(place_of(dsn)), _session(dsn) as connection:
-        leaves = table_copies.table_and_leaves(connection, table)
-        for schema, leaf in leaves:
-            table_copies.await_copy(connection, schema, leaf)
-    return [f"{schema}.{leaf}" for schema, leaf in leaves]
+def _leaves(connection: psycopg.Connection[Any], table: str | None) -> list[tuple[str, str]]:
+    """The tables that hold the rows of one; None: of the registry."""
+    if table is None:
+        return table_copies.registry_tables(connection)
+    return table_copies.table_and_leaves(connection, table)
 
 
 @contextmanager
