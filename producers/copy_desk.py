@@ -27,6 +27,8 @@ _TRUNCATE = b"T"[0]
 _INSERT = b"I"[0]
 _ROW_KINDS = b"IUD"
 _POLL_SECONDS = 0.5
+_SOON_SECONDS = 0.02
+_PASSED_SECONDS = 1.0
 PIECES_AHEAD = 2
 _FAR = Lsn((1 << 64) - 1)
 
@@ -106,6 +108,8 @@ class CopyDesk:
         self.ddl_oid = b""
         """Of the table whose rows are statements, as pgoutput writes it; empty if DDL is not in the stream."""
         self.failure: EmbassyError | None = None
+        self.commits = 0
+        """How often something that travels in the stream was committed for a copy."""
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._opening: list[tuple[bytes, threading.Event]] = []
@@ -167,8 +171,14 @@ class CopyDesk:
             self._offers.append(offer)
         self._wake()
 
-    def fate(self, offer: Offer) -> Fate:
+    def fate(self, offer: Offer, hasten: Callable[[], object] = lambda: None, *, commits_before: int = 0) -> Fate:
         """Wait for what becomes of an offer.
+
+        Args:
+            offer: a chunk that was handed in.
+            hasten: commits something, for the stream to come past the chunk's place; called if nothing else seems to.
+            commits_before: `commits` when the chunk's snapshot was there. If there were more since, each brings the
+                stream past it, and `hasten` is called only if that takes strangely long.
 
         Raises:
             TransientError: the loop has ended.
@@ -182,7 +192,9 @@ class CopyDesk:
                 return False
             return True
 
-        self.until(taken)
+        if not taken(_SOON_SECONDS if self.commits == commits_before else _PASSED_SECONDS):
+            hasten()
+            self.until(taken)
         return found[0]
 
     def until(self, reached: Callable[[float], bool]) -> None:

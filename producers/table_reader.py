@@ -75,26 +75,32 @@ class TableReader:
         self._desk.open_window(oid)
         try:
             self._unproven = copy_source.writers(self._connection, oid)
-            while not self._step():
+            table = copy_source.find(self._connection, self._wanted.schema, self._wanted.name)
+            step = self._whole if table is not None and not table.key else self._step
+            while not step():
                 pass
         finally:
             self._desk.close_window(oid)
 
     def _step(self) -> bool:
         """Read a chunk and have it shipped; returns whether it was the last."""
-        wanted = self._wanted
-        table = copy_source.find(self._connection, wanted.schema, wanted.name)
-        if table is not None and not table.key:
-            return self._whole()
-        with copy_source.reading(self._connection, wanted.schema, wanted.name) as found:
-            offer = self._read(*self._unaltered(found))
+        with copy_source.reading(self._connection, self._wanted.schema, self._wanted.name) as found:
+            commits = self._desk.commits
+            table, moment = self._unaltered(found)
+            if not table.key:
+                raise TableAlteredError("the table has lost its key", place=str(table.relation))
+            offer = self._read(table, moment)
         failpoint(failpoints.PRODUCER_AFTER_CHUNK_READ)
         self._desk.put(offer)
-        self._beat(self._connection)  # a commit behind it, so that the stream comes past it at once
-        if self._desk.fate(offer) is Fate.RETRY:
+        # The stream has to come past it. The note of the chunk before does that, as a rule; else a beat is committed.
+        if self._desk.fate(offer, self._hasten, commits_before=commits) is Fate.RETRY:
             return False
         self._at, self._rows, self._bytes = offer.note.ahead_key, offer.note.rows, offer.note.bytes
         return offer.note.done
+
+    def _hasten(self) -> None:
+        self._beat(self._connection)
+        self._desk.commits += 1
 
     def _read(self, table: CopiedTable, moment: Moment) -> Offer:
         wanted = self._wanted

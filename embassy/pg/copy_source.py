@@ -6,12 +6,12 @@ Each chunk is read in a transaction of its own, short and read-only, that has on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, LiteralString, NamedTuple
 
 import psycopg
-from psycopg import sql
+from psycopg import errors, generators, pq, sql, waiting
 
 from embassy.model.errors import RefusedError
 from embassy.model.lsn import Lsn
@@ -69,6 +69,11 @@ JOIN pg_catalog.pg_locks x ON x.virtualtransaction = t.virtualtransaction AND x.
 WHERE t.locktype = 'relation' AND t.granted AND t.relation = %s
   AND t.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
   AND t.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')"""
+
+_LOCK = sql.SQL(
+    "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL lock_timeout = {}; "
+    "LOCK TABLE ONLY {} IN ACCESS SHARE MODE"
+)
 
 
 class CopiedTable(NamedTuple):
@@ -177,9 +182,7 @@ def reading(
     table = sql.Identifier(schema, name)
     try:
         with connection.transaction():
-            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(f"{_LOCK_SECONDS}s")))
-            connection.execute(sql.SQL("LOCK TABLE ONLY {} IN ACCESS SHARE MODE").format(table))
+            connection.execute(_LOCK.format(sql.Literal(f"{_LOCK_SECONDS}s"), table))
             locked()
             row = connection.execute(
                 """SELECT pg_catalog.pg_current_snapshot()::text,
@@ -200,11 +203,44 @@ def reading(
 
 def copy_rows(
     connection: psycopg.Connection[Any], table: CopiedTable, within: Range, limit: int | None
-) -> Iterator[bytes]:
-    """Rows in the order of the key, as blocks of COPY text; within `reading`."""
-    with connection.cursor() as cursor, cursor.copy(_query(table, within, limit)) as copied:
-        for block in copied:
-            yield bytes(block)
+) -> Generator[bytes]:
+    """Rows in the order of the key, as blocks of whole rows of COPY text; within `reading`.
+
+    Closed before its end, it cancels the query, and with it the transaction.
+    """
+    with connection.cursor() as cursor, cursor.copy(_query(table, within, limit)):
+        yield from _blocks(connection)
+
+
+def _blocks(connection: psycopg.Connection[Any]) -> Iterator[bytes]:
+    """What a COPY … TO STDOUT sends, as it arrives.
+
+    Each row is a message. `psycopg.Copy` goes through a generator and a wait for each, which for narrow rows costs more
+    than all else that is done to them; here that is done once for what libpq has at hand. Leaving early is left to it.
+    """
+    pgconn = connection.pgconn
+    rows: list[memoryview] = []
+    while True:
+        size, row = pgconn.get_copy_data(1)
+        if size > 0:
+            rows.append(row)
+            continue
+        if size < 0:  # before the last rows are handed out: whoever leaves then must find the session at rest
+            ended = connection.wait(generators.fetch_many(pgconn))[-1]
+            if ended.status != pq.ExecStatus.COMMAND_OK:
+                raise errors.error_from_result(ended)
+        if rows:
+            yield b"".join(rows)
+            rows.clear()
+        if size < 0:
+            return
+        connection.wait(_received(pgconn))
+
+
+def _received(pgconn: pq.abc.PGconn) -> Generator[waiting.Wait, Any, None]:
+    while not (yield waiting.Wait.R):
+        pass
+    pgconn.consume_input()
 
 
 def _query(table: CopiedTable, within: Range, limit: int | None) -> sql.Composed:

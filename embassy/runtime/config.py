@@ -199,7 +199,7 @@ class ProducerTuning(_Section):
     an fsync: until the brokers' pages are on disk, the source must be able to send again."""
     copy_tables: int = Field(default=2, ge=1, le=16)
     """Tables that are copied at the same time."""
-    copy_chunk_bytes: int = Field(default=2 * MIB, ge=1024)
+    copy_chunk_bytes: int = Field(default=4 * MIB, ge=1024)
     """About how much of a table is read at once; each chunk is one short transaction at the source."""
     release_seconds: float = Field(default=10, gt=0)
     """How long a server that shuts down is kept waiting for what the home cluster does not acknowledge."""

@@ -77,3 +77,18 @@ def test_a_chunk_that_was_shipped_does_not_keep_its_rows_until_it_is_in_the_topi
         assert isinstance(noted, InTopic)
         assert (noted.how, noted.sequence, noted.offer.chunk.rows) == (how, 10, 2)
         assert noted.offer.chunk.copy_text == b""
+
+
+def test_a_chunk_that_others_bring_to_its_place_needs_no_commit_of_its_own() -> None:
+    desk, beats = CopyDesk(lambda: None), []
+    passed, alone = offered(), offered()
+    passed.fates.put(Fate.SHIPPED)
+
+    def beat() -> None:
+        beats.append(alone)
+        alone.fates.put(Fate.RETRY)
+
+    assert desk.fate(passed, beat, commits_before=desk.commits) is Fate.SHIPPED
+    assert not beats
+    assert desk.fate(alone, beat, commits_before=desk.commits) is Fate.RETRY
+    assert beats == [alone]
