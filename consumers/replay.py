@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from consumers.ddl import commands
 from consumers.ddl_executor import DdlExecutor
@@ -33,6 +34,16 @@ _PLAN_ONCE = Call(Query("SET LOCAL plan_cache_mode = force_generic_plan"))
 _PLAN_EACH = Call(Query("SET LOCAL plan_cache_mode = force_custom_plan"))
 
 _Row = list[bytes | None]
+
+
+class _Due(NamedTuple):
+    """A statement that is to be executed."""
+
+    call: Call
+    ordinal: int
+    """Of the change that it is for."""
+    exactly_one: bool = False
+    """Whether it must find one row."""
 
 
 class Replay:
@@ -81,75 +92,73 @@ class Replay:
         batch = self._batch
         rows = [_rows(segment) for segment in batch.segments]
         ddl = [iter(commands(batch.relations[segment.relation], segment)) for segment in batch.segments]
-        self._session.run([_PLAN_ONCE])
-        calls: list[Call] = []
+        due = [_Due(_PLAN_ONCE, 0)]
         size = 0
         for index in self._order[: self._changes.start]:
             if batch.segments[index].operation is not Operation.TRUNCATE:
                 next(rows[index])
                 next(ddl[index], None)
-        first = self._changes.start
         for ordinal in self._changes:
             index = self._order[ordinal]
             segment = batch.segments[index]
             if segment.operation is Operation.TRUNCATE:
-                self._send(calls, first)
+                self._send(due)
                 self._truncate(segment, ordinal)
-                calls, first, size = [], ordinal + 1, 0
+                due, size = [], 0
                 continue
             row = next(rows[index])
+            command = next(ddl[index], None)
             relation = batch.relations[segment.relation]
             if (relation.schema, relation.name) in self._unfinished:
-                self._send(calls, first)
-                self._apply_to_unfinished(relation, segment, row, ordinal)
-                calls, first, size = [], ordinal + 1, 0
-                continue
-            calls.append(Call(self._targets.row_query(batch.relations[segment.relation], segment), row))
+                due += self._with_the_way_cleared(relation, segment, row, ordinal)
+                if self._may_make_a_row(relation, segment):
+                    if self._send(due)[-1] == 0:
+                        made = segment._replace(operation=Operation.INSERT, key=())
+                        values = row[: len(segment.columns)]
+                        self._send(self._with_the_way_cleared(relation, made, values, ordinal))
+                    due, size = [], 0
+            else:
+                due.append(_Due(Call(self._targets.row_query(relation, segment), row), ordinal, exactly_one=True))
             size += sum(len(value) for value in row if value is not None)
-            command = next(ddl[index], None)
             if command is not None:
-                self._send(calls, first)
+                self._send(due)
                 self._ddl.execute(command)
                 self._targets.forget()
-                calls, first, size = [], ordinal + 1, 0
-            elif len(calls) >= _CHUNK_CALLS or size >= _CHUNK_BYTES:
-                self._send(calls, first)
+                due, size = [], 0
+            elif len(due) >= _CHUNK_CALLS or size >= _CHUNK_BYTES:
+                self._send(due)
                 self._pulse()
-                calls, first, size = [], ordinal + 1, 0
-        calls.append(_PLAN_EACH)
-        self._send(calls, first)
+                due, size = [], 0
+        due.append(_Due(_PLAN_EACH, 0))
+        self._send(due)
 
-    def _send(self, calls: Sequence[Call], first: int) -> None:
-        """Execute; the first call is for the change of that ordinal, and each row must be found once."""
+    def _send(self, due: Sequence[_Due]) -> list[int]:
+        """Execute in one exchange; returns how many rows each found."""
         try:
-            counts = self._session.run(calls)
+            counts = self._session.run([each.call for each in due])
         except StatementFailed as failure:
-            raise self._failed(first + failure.index, failure.reason) from failure
-        for position, count in enumerate(counts):
-            if count != 1 and calls[position] not in (_PLAN_ONCE, _PLAN_EACH):
+            raise self._failed(due[failure.index].ordinal, failure.reason) from failure
+        for each, count in zip(due, counts, strict=True):
+            if each.exactly_one and count != 1:
                 found = "no row has its key" if count == 0 else f"{count} rows have its key"
-                raise self._failed(first + position, found)
+                raise self._failed(each.ordinal, found)
+        return counts
 
-    def _apply_to_unfinished(self, relation: Relation, segment: Segment, row: _Row, ordinal: int) -> None:
-        """A change of a table that is being copied: the row may have yet to come, and one in its way is wrong.
+    def _may_make_a_row(self, relation: Relation, segment: Segment) -> bool:
+        """Whether a change of a table that is being copied is to become an INSERT if it finds no row.
 
         A row whose key changes from what is not copied yet may never come again, so it is made of the update. If that
         does not have all of it, the source has asked for the row by itself.
         """
         by_key = bool(relation.key) and not self._targets.of(relation).by_image
         moves = segment.operation is Operation.UPDATE and bool(segment.key) and by_key
-        try:
-            counts = self._session.run(self._with_the_way_cleared(relation, segment, row))
-            if moves and counts[-1] == 0 and len(segment.columns) == len(relation.columns):
-                made = segment._replace(operation=Operation.INSERT, key=())
-                self._session.run(self._with_the_way_cleared(relation, made, row[: len(segment.columns)]))
-        except StatementFailed as failure:
-            raise self._failed(ordinal, failure.reason) from failure
+        return moves and len(segment.columns) == len(relation.columns)
 
-    def _with_the_way_cleared(self, relation: Relation, segment: Segment, row: _Row) -> list[Call]:
-        """A change, behind what removes the row that has its key; and those that have a unique value of its row.
+    def _with_the_way_cleared(self, relation: Relation, segment: Segment, row: _Row, ordinal: int) -> list[_Due]:
+        """A change of a table that is being copied: its row may have yet to come, and one in its way is wrong.
 
-        The latter only if all of the table is still to come: see `consumers.unfinished`.
+        It comes behind what removes the row that has its key, and those that have a unique value of its row. The latter
+        only if all of the table is still to come: see `consumers.unfinished`.
         """
         calls = []
         by_key = bool(relation.key) and not self._targets.of(relation).by_image
@@ -161,7 +170,8 @@ class Replay:
                 calls.append(self._deletion(relation, key))
         if self._unfinished[relation.schema, relation.name] and segment.operation is not Operation.DELETE:
             calls += [Call(query, row) for query in self._targets.way_queries(relation, segment)]
-        return [*calls, Call(self._targets.row_query(relation, segment), row)]
+        calls.append(Call(self._targets.row_query(relation, segment), row))
+        return [_Due(call, ordinal) for call in calls]
 
     def _deletion(self, relation: Relation, key: _Row) -> Call:
         shape = Segment(0, Operation.DELETE, 1, False, 1, (), relation.key, b"", (), ())  # noqa: FBT003 - a tuple

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+from collections.abc import Sequence
 from typing import LiteralString
 
 import psycopg
@@ -13,6 +14,7 @@ from embassy.model.batch import Batch, Chunk
 from embassy.model.errors import IntegrityError
 from embassy.model.relation import Relation
 from embassy.pg import copy_source, replica_schema, table_copies
+from embassy.pg.apply_session import Call
 from embassy.pg.copy_source import Range
 from tests.harness.two_databases import Connection, MakePair, TwoDatabases
 
@@ -131,6 +133,31 @@ def test_where_only_a_range_is_copied_a_wrong_row_elsewhere_halts(pair: MakePair
     two.replica.execute("UPDATE embassy.table_copy SET from_key = NULL, to_key = NULL")
     two.apply(batches)
     assert two.replica.execute("SELECT id, code FROM s.t WHERE code = 'x'").fetchall() == [(2, "x")]
+
+
+def test_changes_of_a_table_that_is_copied_travel_together(
+    pair: MakePair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = pair(_TABLES)
+    replica_schema.ensure(two.replica)
+    table_copies.await_copy(two.replica, "s", "t")
+    two.replica.execute("SET session_replication_role = replica")
+    two.replica.execute("INSERT INTO s.t (id, code) VALUES (-1, '77')")
+    two.source.execute("INSERT INTO s.t (id, code, note) SELECT i, i, i FROM generate_series(1, 300) i")
+    two.source.execute("UPDATE s.t SET note = 'changed ' || id WHERE id % 2 = 0")
+    two.source.execute("DELETE FROM s.t WHERE id = 5")
+    batches, run, exchanges = two.batches(), two.session.run, []
+
+    def counted(calls: Sequence[Call] = ()) -> list[int]:
+        exchanges.append(len(calls))
+        return run(calls)
+
+    monkeypatch.setattr(two.session, "run", counted)
+    two.apply(batches)
+    assert two.replays
+    assert len(exchanges) < 30
+    two.replica.execute("DELETE FROM embassy.awaited_copy")
+    two.compare()
 
 
 def test_a_copy_that_is_asked_for_between_two_transactions_is_noticed(pair: MakePair) -> None:
