@@ -238,6 +238,7 @@ def _measured(lab: Lab, size: int, kills: int, announce: Announce) -> dict[str, 
         before = _cpu_seconds(fleet)
         seconds[name] = copy()
         cpu[name] = _cpu_seconds(fleet) - before
+        announce(name, f"{megabytes / seconds[name]:.1f} MB/s, {1000 * cpu[name] / megabytes:.1f} ms of CPU a MB")
     announce("ours", "provisioning")
     provision(lab)
     try:
@@ -245,6 +246,7 @@ def _measured(lab: Lab, size: int, kills: int, announce: Announce) -> dict[str, 
         announce("ours", "copying")
         ours = run.first()
         seconds["ours"], cpu["ours"] = ours.pop("seconds"), sum(ours["cpu_seconds"].values())
+        announce("ours", f"{megabytes / seconds['ours']:.1f} MB/s; {ours}")
         killed = run.killed(kills) if kills else None
     finally:
         fleet.stop()
