@@ -36,6 +36,8 @@ from embassy.runtime.config import ProducerTuning
 _SCHEMA_VERSION = "embassy.bench-snapshot/1"
 _REGISTRY = "registry"
 _LIMIT_SECONDS = 7200.0
+_READY_SECONDS = 600.0
+"""A producer that was killed reads back what it has sent since its last KEY."""
 _POLL_SECONDS = 0.1
 _STATISTICS_SECONDS = 2.0
 """A session tells the server of its rows once a second."""
@@ -226,7 +228,7 @@ def _measured(lab: Lab, size: int, kills: int, announce: Announce) -> dict[str, 
     with lab.home.postgres.connect(ADMIN, _REGISTRY) as source:
         filling.fill(source, size)
         megabytes = filling.table_megabytes(source)
-    fleet = Fleet(lab)
+    fleet = Fleet(lab, ready_seconds=_READY_SECONDS)
     seconds: dict[str, float] = {}
     cpu: dict[str, float] = {}
     schema = Path(__file__).with_name("snapshot.sql")
