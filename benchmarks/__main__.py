@@ -78,7 +78,7 @@ def main(
         sys.exit(exit_code(error))
     if json_file is not None:
         report.write_json(found, json_file)
-    report.show(contest.results, found, Console(width=None if sys.stdout.isatty() else 140))
+    report.show(contest.results, found, Console(width=None if sys.stdout.isatty() else 60 * len(contestants) + 20))
 
 
 if __name__ == "__main__":

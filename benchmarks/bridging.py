@@ -191,7 +191,7 @@ def main(
             line = _Line(broker)
             stack.callback(line.close)
             line.open()
-            carriers = (_Ours(lab), Mirror(lab, lab.layout.home / "mirror"))
+            carriers = (_Ours(lab), Mirror(lab, lab.layout.roles / "mirror"))
             topics = {}
             for load in chosen:
                 said.log(f"{load.name}: {load.records} records of {load.record_bytes} B, {load.megabytes:.0f} MB")

@@ -44,7 +44,7 @@ class Chain(Contestant):
 
     def __init__(self, lab: Lab) -> None:
         super().__init__(NAME, lab, NAME)
-        self._folder = lab.layout.home / NAME
+        self._folder = lab.layout.roles / NAME
         self._programs = JavaPrograms.of(lab)
         self._workers: list[Worker] = []
         self._jvms: dict[str, Jvm] = {}

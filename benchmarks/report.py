@@ -128,30 +128,33 @@ def show(results: Results, report: Mapping[str, Any], console: Console) -> None:
 
 
 def _contest_table(results: Results, report: Mapping[str, Any]) -> Table:
-    names = results.contestants()
-    table = Table(title=f"{' and '.join(map(TITLES.__getitem__, names))}, {report['rounds']} rounds in turn")
+    names, spread = results.contestants(), report["rounds"] > 1
+    table = Table(title=f"{', '.join(map(TITLES.__getitem__, names))}, {report['rounds']} rounds in turn")
     table.add_column("", no_wrap=True)
     for name in names:
-        for heading in (name, "from to", *([] if name == ours.NAME else ["ratio"])):
+        for heading in (name, *(["from to"] if spread else []), *([] if name == ours.NAME else ["ratio"])):
             table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("counted", justify="right", no_wrap=True)
     for workload in _backlogs(results):
-        table.add_row(_TITLES[workload], *_compared([_rates(results, workload, name) for name in names], ",.0f"))
+        table.add_row(
+            _TITLES[workload],
+            *_compared([_rates(results, workload, name) for name in names], ",.0f", spread=spread),
+        )
     if results.responses:
         latencies = [_latencies(results, name) for name in names]
         for quantile in ("p50", "p95", "p99"):
             found = [[getattr(latency, quantile) for latency in of_one] for of_one in latencies]
-            table.add_row(f"W4 commit to visible, {quantile}, ms", *_compared(found, ".1f"))
+            table.add_row(f"W4 commit to visible, {quantile}, ms", *_compared(found, ",.1f", spread=spread))
         torn = [[float(latency.torn) for latency in of_one] for of_one in latencies]
-        table.add_row("W4 looks that saw a part of a transaction", *_compared(torn, ",.0f"))
+        table.add_row("W4 looks that saw a part of a transaction", *_compared(torn, ",.0f", spread=spread))
     return table
 
 
-def _compared(of_all: list[list[float]], spec: str) -> list[str]:
+def _compared(of_all: list[list[float]], spec: str, *, spread: bool) -> list[str]:
     own, *_ = of_all
     found = []
     for values in of_all:
-        found += [f"{median(values):{spec}}", _range(values, spec)]
+        found += [f"{median(values):{spec}}", *([_range(values, spec)] if spread else [])]
         if values is not own:
             found.append(f"{median(own) / median(values):.2f}" if median(values) else "")
     return [*found, " + ".join(str(len(values)) for values in of_all)]

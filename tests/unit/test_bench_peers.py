@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
@@ -165,6 +166,22 @@ def test_workloads_that_a_sink_cannot_do_are_refused_before_anything_starts() ->
     done = CliRunner().invoke(bench.main, ["--peers", "--workload", "w8"])
     assert done.exit_code == 2
     assert "a sink needs a key" in done.output
+
+
+def test_the_drawings_and_the_table_that_are_documented_are_what_the_results_give() -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    file = docs / "plots" / "peers.json"
+    found = json.loads(file.read_text(encoding="utf-8"))
+    text = (docs / "performance.md").read_text(encoding="utf-8")
+    assert markdown(found) in text
+    drawn = plots(found)
+    assert set(drawn) == {"rate", "cpu", "bytes", "latency"}
+    for kind, drawing in drawn.items():
+        target = file.with_name(f"peers-{kind}.svg")
+        assert target.read_text(encoding="utf-8") == drawing, (
+            "run python -m benchmarks.plots docs/plots/peers.json"
+        )
+        assert f"plots/{target.name}" in text
 
 
 def bars(drawing: str) -> list[float]:
