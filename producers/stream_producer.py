@@ -45,6 +45,7 @@ from producers.slot_reader import Patience, SlotReader
 from producers.tail import Tail
 
 _SEQUENCES_SECONDS = 3.0
+_OWNERS_SECONDS = 10.0
 _SLOT_SECONDS = 5.0
 _CLEAR_SECONDS = 60.0
 _AUTHORITY_SECONDS = 10.0
@@ -193,6 +194,7 @@ class StreamProducer:
                 Chore(_SLOT_SECONDS, lambda session: self._slot_gauge(slot_state(session, slot))),
                 Chore(_AUTHORITY_SECONDS, self._authority),
                 Chore(_CLEAR_SECONDS, ddl_capture.clear_rows),
+                Chore(_OWNERS_SECONDS, ddl_capture.sample_owners),
             ),
         )
 

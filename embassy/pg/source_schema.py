@@ -20,6 +20,7 @@ _SCRIPTS = (
     "source_copy.sql",
     "shared_ddl.sql",
     "source_ddl.sql",
+    "source_owners.sql",
     "shared_sequences.sql",
     "source_sequences.sql",
     "source_fence.sql",
@@ -30,7 +31,7 @@ _SCRIPTS = (
 )
 """Executed in this order."""
 _SAID = (
-    *("heartbeat", "copy_place", "table_copy", "ddl", "ddl_rows", "sequence_state", "verify_message"),
+    *("heartbeat", "copy_place", "table_copy", "ddl", "ddl_rows", "ddl_owner", "sequence_state", "verify_message"),
     *("large_object_change", "large_object_state", "large_object_look"),
 )
 """What a source says of itself, and which large objects it has looked at: a new replica gets them all. ``stream`` and

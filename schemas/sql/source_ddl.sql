@@ -255,6 +255,7 @@ DECLARE
     scripted boolean;                     -- by an extension's script, which the replica runs too
     temporary boolean := false;           -- a DROP names temporary objects as well
     kept jsonb;
+    named oid[];                          -- all objects that it is about
     relations oid[];
     relation oid;
     ordinal bigint;
@@ -283,16 +284,17 @@ BEGIN
                         FILTER (WHERE d.original AND NOT d.is_temporary AND d.schema_name IS DISTINCT FROM 'embassy'
                                       AND d.object_identity !~ '( on |[(,])pg_temp\.'
                                       AND (d.object_type, d.object_identity) <> ('schema', 'embassy')), '[]'),
-               '{}'
-        INTO commands, scripted, temporary, kept, relations
+               '{}', pg_catalog.array_agg(d.objid)
+        INTO commands, scripted, temporary, kept, relations, named
         FROM pg_catalog.pg_event_trigger_dropped_objects() d;
     ELSE
         SELECT count(*), coalesce(bool_and(d.in_extension), false),
                coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('type', d.object_type, 'identity', d.object_identity))
                         FILTER (WHERE d.own IS NOT TRUE), '[]'),
                coalesce(pg_catalog.array_agg(d.objid)
-                        FILTER (WHERE d.own IS NOT TRUE AND d.classid = 'pg_catalog.pg_class'::regclass), '{}')
-        INTO commands, scripted, kept, relations
+                        FILTER (WHERE d.own IS NOT TRUE AND d.classid = 'pg_catalog.pg_class'::regclass), '{}'),
+               pg_catalog.array_agg(d.objid)
+        INTO commands, scripted, kept, relations, named
         FROM (SELECT *, in_extension OR schema_name IN ('pg_temp', 'embassy')
                         OR object_identity ~ '( on |[(,])pg_temp\.| on embassy\.'
                         OR pg_catalog.lower(object_type) IN ('large object', 'publication', 'subscription') AS own
@@ -336,6 +338,22 @@ BEGIN
     IF (commands > 0 AND kept = '[]') OR (commands = 0 AND TG_TAG IN ('CREATE TABLE', 'ALTER TABLE', 'CREATE INDEX'))
        OR (TG_EVENT = 'ddl_command_end' AND TG_TAG ~ '^DROP ' AND TG_TAG <> 'DROP OWNED') THEN
         RETURN;
+    END IF;
+
+    -- Whose is everything? What is dropped by somebody who could not have done so as far as the stream tells was given to them.
+    IF TG_EVENT = 'sql_drop' THEN
+        PERFORM embassy.say_owner(d.object_type, d.object_identity, role)
+        FROM pg_catalog.pg_event_trigger_dropped_objects() d JOIN embassy.ddl_owner k USING (classid, objid)
+        WHERE d.original AND NOT d.is_temporary AND NOT pg_catalog.pg_has_role(role, k.owner, 'USAGE');
+    END IF;
+    IF TG_TAG = 'DROP OWNED' THEN         -- must not take more than it did here
+        PERFORM embassy.follow_owners();
+    ELSE
+        BEGIN
+            PERFORM embassy.sample_owners(coalesce(named, '{}')), embassy.note_owners(coalesce(named, '{}'));
+        EXCEPTION WHEN serialization_failure OR deadlock_detected OR lock_not_available THEN
+            NULL;                         -- home goes first; the producer will see to it
+        END;
     END IF;
 
     -- What else does it take? Tables enter the stream; rows that the log does not show are copied.

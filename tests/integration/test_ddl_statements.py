@@ -14,7 +14,7 @@ from psycopg import sql
 from deploy.lab import databases
 from deploy.lab.lab import Lab
 from embassy.model.errors import IntegrityError
-from embassy.pg import table_copies
+from embassy.pg import ddl_capture, table_copies
 from embassy.pg.apply_session import Call, Query
 from embassy.pg.catalog import GENERATED_IDENTITY_VERSION
 from embassy.pg.connection import connect
@@ -395,6 +395,55 @@ def test_a_role_that_is_missing_halts_and_can_be_passed_over_by_hand(captured: T
         captured.compare()
     finally:
         captured.source.execute("DROP TABLE public.b; DROP OWNED BY only_at_home; DROP ROLE only_at_home")
+
+
+@pytest.fixture
+def leavers(captured: TwoDatabases) -> Iterator[None]:
+    """Two roles that leave what they own to each other."""
+    roles = ("test_leaver", "test_heir")
+    for connection in (captured.source, captured.replica):
+        for role in roles:
+            connection.execute(f"CREATE ROLE {role}".encode())
+    captured.source.execute("GRANT CREATE, USAGE ON SCHEMA public TO test_leaver, test_heir")
+    yield
+    for connection in (captured.source, captured.replica):
+        for role in roles:
+            connection.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}".encode())
+
+
+@pytest.mark.usefixtures("leavers")
+def test_what_is_left_to_another_owner_is_so_abroad_and_not_dropped(captured: TwoDatabases) -> None:
+    """REASSIGN OWNED fires no event trigger, and DROP OWNED takes what is left."""
+    home = captured.source
+    home.execute(
+        """SET ROLE test_leaver; CREATE TABLE public.kept (id serial PRIMARY KEY, v text);
+        CREATE TABLE public.lost (id int PRIMARY KEY); CREATE VIEW public.seen AS SELECT 1 AS x;
+        CREATE TABLE public.parts (a int) PARTITION BY LIST (a);
+        CREATE TABLE public.part PARTITION OF public.parts DEFAULT; CREATE SEQUENCE public.free;
+        CREATE TYPE public.mood AS ENUM ('x'); CREATE DOMAIN public.posint AS int;
+        CREATE FUNCTION public.f() RETURNS int LANGUAGE sql AS 'SELECT 1';
+        CREATE AGGREGATE public.total(int) (SFUNC = int4pl, STYPE = int);
+        CREATE OPERATOR public.|+| (FUNCTION = int4pl, LEFTARG = int, RIGHTARG = int); RESET ROLE"""
+    )
+    home.execute("INSERT INTO public.kept (v) VALUES ('a'); INSERT INTO public.lost VALUES (1)")
+    carry(captured)
+    with home.transaction():
+        home.execute("REASSIGN OWNED BY test_leaver TO test_heir")
+        home.execute("ALTER TABLE public.lost OWNER TO test_leaver")
+        home.execute("DROP OWNED BY test_leaver")
+        home.execute("INSERT INTO public.kept (v) VALUES ('b')")
+    carry(captured)
+    assert captured.replica.execute("SELECT v FROM public.kept ORDER BY 1").fetchall() == [("a",), ("b",)]
+    # whoever has it now does with it what only an owner may
+    home.execute("GRANT CREATE, USAGE ON SCHEMA public TO test_leaver")
+    home.execute("REASSIGN OWNED BY test_heir TO test_leaver")
+    home.execute("SET ROLE test_leaver; DROP FUNCTION public.f(); ALTER TABLE public.kept ADD w int; RESET ROLE")
+    carry(captured)
+    home.execute("REASSIGN OWNED BY test_leaver TO test_heir")
+    ddl_capture.sample_owners(home)
+    carry(captured)
+    ddl_capture.sample_owners(home)
+    assert captured.batches() == []
 
 
 def test_a_replica_that_was_altered_by_hand_is_told_from_the_source(

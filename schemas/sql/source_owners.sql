@@ -1,0 +1,93 @@
+-- Whose objects are. REASSIGN OWNED fires no event trigger; and where it was not told, DROP OWNED would take from a replica what
+-- home has given to somebody else. So what the stream has told of owners is kept, and the difference is told as DDL: before
+-- each command that is captured, and now and then by the producer. Run by an administrator at home, after source_ddl.sql; may
+-- be run again at any time.
+
+CREATE TABLE IF NOT EXISTS embassy.ddl_owner (
+    classid oid NOT NULL,
+    objid oid NOT NULL,
+    owner oid NOT NULL,
+    PRIMARY KEY (classid, objid)
+);
+
+-- Whether an object has another one's owner, as a column's sequence has its table's, or comes with an extension.
+CREATE OR REPLACE FUNCTION embassy.owned_with_another(classid oid, objid oid) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = '' AS $$
+    SELECT EXISTS (
+        SELECT FROM pg_catalog.pg_depend d WHERE d.classid = $1 AND d.objid = $2 AND (
+            d.deptype = 'e' OR d.deptype IN ('a', 'i') AND d.refclassid = 'pg_catalog.pg_class'::regclass AND EXISTS (
+                SELECT FROM pg_catalog.pg_class c WHERE c.oid = $2 AND c.relkind = 'S')))
+$$;
+
+-- What belongs to whom. The role that made the cluster is in no row.
+CREATE OR REPLACE FUNCTION embassy.owned_objects() RETURNS TABLE (classid oid, objid oid, owner oid)
+LANGUAGE sql STABLE SET search_path = '' AS $$
+    SELECT s.classid, s.objid, s.refobjid FROM pg_catalog.pg_shdepend s
+    WHERE s.dbid = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+      AND s.deptype = 'o' AND s.refclassid = 'pg_catalog.pg_authid'::regclass
+      AND s.classid NOT IN ('pg_catalog.pg_largeobject'::regclass, 'pg_catalog.pg_default_acl'::regclass)
+$$;
+
+-- Note the owners of these objects as told; of all others that are not known yet, if NULL.
+CREATE OR REPLACE FUNCTION embassy.note_owners(objects oid[]) RETURNS void
+LANGUAGE sql SET search_path = '' AS $$
+    INSERT INTO embassy.ddl_owner AS k SELECT o.* FROM embassy.owned_objects() o WHERE $1 IS NULL OR o.objid = ANY ($1)
+    ON CONFLICT (classid, objid) DO UPDATE SET owner = excluded.owner WHERE $1 IS NOT NULL AND k.owner <> excluded.owner
+$$;
+
+-- Tell that an object has another owner.
+CREATE OR REPLACE FUNCTION embassy.say_owner(type text, identity text, owner text) RETURNS void
+LANGUAGE sql SET search_path = '' AS $$
+    INSERT INTO embassy.ddl
+    SELECT pg_catalog.nextval('embassy.ddl_ordinal'), pg_catalog.clock_timestamp(), 'ALTER OWNER', current_user,
+           '{"search_path": ""}', 'statement', pg_catalog.format('ALTER %s %s OWNER TO %I',
+               CASE $1 WHEN 'statistics object' THEN 'STATISTICS' WHEN 'foreign-data wrapper' THEN 'FOREIGN DATA WRAPPER'
+                       ELSE pg_catalog.upper($1) END, $2, $3), NULL, NULL,
+           pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_object('type', $1, 'identity', $2)), '[]', '[]', '[]'
+    WHERE $1 IN ('table', 'view', 'materialized view', 'foreign table', 'sequence', 'type', 'function', 'procedure', 'aggregate',
+                 'schema', 'collation', 'conversion', 'operator', 'operator class', 'operator family', 'text search dictionary',
+                 'text search configuration', 'foreign-data wrapper', 'server', 'statistics object', 'language')
+$$;
+
+-- Tell which objects have other owners than the stream says, but for those that a command has named: it is told itself.
+CREATE OR REPLACE FUNCTION embassy.follow_owners(but oid[] DEFAULT '{}') RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+DECLARE
+    changed record;
+BEGIN
+    IF NOT EXISTS (SELECT FROM embassy.ddl_publication) THEN
+        RETURN;                           -- DDL stays with the operators of both sides
+    END IF;
+    FOR changed IN
+        WITH present AS MATERIALIZED (SELECT * FROM embassy.owned_objects())
+        SELECT k.classid, k.objid, coalesce(p.owner, 10) AS owner, i.type, i.schema, i.identity
+        FROM embassy.ddl_owner k LEFT JOIN present p USING (classid, objid)
+        CROSS JOIN LATERAL pg_catalog.pg_identify_object(k.classid, k.objid, 0) i
+        WHERE k.owner <> coalesce(p.owner, 10) AND k.objid <> ALL (but)
+        ORDER BY k.classid, k.objid
+    LOOP
+        IF changed.identity IS NULL THEN
+            DELETE FROM embassy.ddl_owner k WHERE k.classid = changed.classid AND k.objid = changed.objid;
+            CONTINUE;
+        END IF;
+        UPDATE embassy.ddl_owner k SET owner = changed.owner WHERE k.classid = changed.classid AND k.objid = changed.objid;
+        IF coalesce(changed.schema, '') !~ '^(embassy$|pg_)' AND changed.identity <> 'embassy'
+           AND NOT embassy.owned_with_another(changed.classid, changed.objid) THEN
+            PERFORM embassy.say_owner(changed.type, changed.identity, pg_catalog.pg_get_userbyid(changed.owner));
+        END IF;
+    END LOOP;
+    IF but = '{}' THEN
+        PERFORM embassy.note_owners(NULL);
+    END IF;
+END
+$$;
+
+-- The same, without waiting for somebody who is just telling of one of them.
+CREATE OR REPLACE FUNCTION embassy.sample_owners(but oid[] DEFAULT '{}') RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = '' SET lock_timeout = '100ms' AS $$
+    SELECT embassy.follow_owners($1)
+$$;
+
+REVOKE ALL ON embassy.ddl_owner FROM PUBLIC;
+REVOKE ALL ON FUNCTION embassy.owned_objects(), embassy.owned_with_another(oid, oid), embassy.note_owners(oid[]), embassy.say_owner(text, text, text),
+    embassy.follow_owners(oid[]), embassy.sample_owners(oid[]) FROM PUBLIC;
