@@ -16,7 +16,7 @@ from consumers.ddl import Command, text_of
 from consumers.sql_terms import quoted
 from consumers.text_rows import INT8_OID, TEXT_OID
 from embassy.model.errors import IntegrityError
-from embassy.model.sql_text import Unreadable
+from embassy.model.sql_text import Unreadable, validated_constraint, without_validation
 from embassy.pg import replica_schema
 from embassy.pg.apply_session import ApplySession, Call, Query, StatementFailed
 from embassy.runtime.failpoints import CONSUMER_AFTER_DDL, CONSUMER_BEFORE_DDL, failpoint
@@ -26,6 +26,16 @@ _PLANNER = ("enable_nestloop", "enable_hashjoin", "enable_mergejoin", "enable_se
 _TRUSTING = {"check_function_bodies": "off"}
 """The source has checked them, and a function may speak of what only its session had: a temporary table."""
 _CLEAR = Query("DELETE FROM embassy.ddl_rows WHERE ordinal = $1", (INT8_OID,))
+_COPYING = """
+SELECT EXISTS (SELECT FROM embassy.table_copy WHERE state <> 'done') OR EXISTS (SELECT FROM embassy.awaited_copy)"""
+_IS_FOREIGN_KEY = """
+SELECT bool_and(contype = 'f') FROM pg_catalog.pg_constraint
+WHERE conname = (pg_catalog.parse_ident(%s))[1] AND conrelid = ANY (%s::regclass[])"""
+_VALID = """
+UPDATE pg_catalog.pg_constraint c SET convalidated = true
+FROM pg_catalog.unnest(%s::text[]) AS t (what)
+WHERE c.conrelid = %s::regclass AND c.contype = 'f' AND NOT c.convalidated AND what !~ ' NOT VALID$'
+  AND pg_catalog.starts_with(what, pg_catalog.format('%%I FOREIGN KEY ', c.conname))"""
 _STATEMENT_BRIEF = 300
 _MISSING_ROLE = re.compile(r'role "(.*)" does not exist')
 
@@ -49,10 +59,15 @@ class DdlExecutor:
         statement = self._statement(command)
         if statement is None or self._is_done(command):
             return
+        unproven = self._unproven(command, statement)
         try:
             replica_schema.unsilence(self._session.connection)
             failpoint(CONSUMER_BEFORE_DDL)
-            self._run(command, statement)
+            if unproven is None:
+                self._run(command, statement)
+            else:
+                self._run(command, unproven)
+                self._take_for_valid(command)
             failpoint(CONSUMER_AFTER_DDL)
             self._guard()
             for filled in command.filled:
@@ -87,6 +102,30 @@ class DdlExecutor:
             self._one("SELECT pg_catalog.to_regclass(%s) IS NULL", found["identity"]) for found in command.objects
         )
 
+    def _unproven(self, command: Command, statement: str) -> str | None:
+        """The statement without the proof of foreign keys, where rows are still being copied: the source has proven them.
+
+        Empty: it proves one and does nothing else. None: it is to be executed as it is.
+        """
+        if command.tag != "ALTER TABLE" or not any(" FOREIGN KEY " in what for what in _constraints(command)):
+            return None
+        if not self._one(_COPYING):
+            return None
+        backslashes = command.settings.get("standard_conforming_strings") == "off"
+        try:
+            constraint = validated_constraint(statement, backslashes=backslashes)
+            if constraint is None:
+                return without_validation(statement, backslashes=backslashes)
+        except Unreadable:
+            return None
+        tables = [shape["table"] for shape in command.shapes]
+        return "" if self._one(_IS_FOREIGN_KEY, constraint, tables) else None
+
+    def _take_for_valid(self, command: Command) -> None:
+        """As every foreign key here is that was there before the rows were; a promotion looks at the rows themselves."""
+        for shape in command.shapes:
+            self._session.connection.execute(_VALID, (list(shape["constraints"]), shape["table"]))
+
     def _run(self, command: Command, statement: str) -> None:
         """As the role and with the settings of the source; the planner may do what it likes."""
         wanted = {**command.settings, **dict.fromkeys(_PLANNER, "on"), **_TRUSTING}
@@ -97,7 +136,7 @@ class DdlExecutor:
         enter = [_set(name, value) for name, value in wanted.items() if name in known]
         leave = [_set(name, value) for name, value in before]
         self._session.run([*enter, _set("role", command.role)])
-        self._session.run([Call(Query(statement))])
+        self._session.run([Call(Query(statement))] if statement else [])
         self._session.run([_set("role", "none"), *leave])
 
     def _guard(self) -> None:
@@ -183,6 +222,10 @@ class DdlExecutor:
             hint=f"{way_out} and start the consumer again; or do by hand what it does, then INSERT INTO "
             f"embassy.ddl_by_hand VALUES ({command.ordinal}, 'why'); nothing of this transaction is in the replica",
         )
+
+
+def _constraints(command: Command) -> list[str]:
+    return [what for shape in command.shapes for what in shape["constraints"]]
 
 
 def _set(name: str, value: str) -> Call:

@@ -191,6 +191,48 @@ def without_concurrently(statement: Statement) -> str:
     return statement.text
 
 
+def without_validation(text: str, *, backslashes: bool = False) -> str | None:
+    """ALTER TABLE with its new foreign keys NOT VALID, so that it looks at no row for them; None if it adds none.
+
+    Raises:
+        Unreadable: as for `statements`.
+    """
+    (statement,) = statements(text, backslashes=backslashes)
+    if not statement.begins("ALTER", "TABLE"):
+        return None
+    words = statement.words
+    commas = [i for i, word in enumerate(words) if word.text == ","]
+    found, upto = statement.text, len(words)
+    for start in reversed([-1, *commas]):
+        clause = [word.text for word in words[start + 1 : upto]]
+        if _adds_foreign_key(clause) and ["NOT", "VALID"] not in [clause[i : i + 2] for i in range(len(clause))]:
+            end = words[upto - 1].end
+            found = f"{found[:end]} NOT VALID{found[end:]}"
+        upto = start
+    return None if found == statement.text else found
+
+
+def validated_constraint(text: str, *, backslashes: bool = False) -> str | None:
+    """The constraint's name, as it is written, of an ALTER TABLE that validates one and does nothing else.
+
+    Raises:
+        Unreadable: as for `statements`.
+    """
+    (statement,) = statements(text, backslashes=backslashes)
+    words = [word.text for word in statement.words]
+    if words[:2] != ["ALTER", "TABLE"] or words[-3:-1] != ["VALIDATE", "CONSTRAINT"] or "," in words:
+        return None
+    return statement.text[statement.words[-1].start : statement.words[-1].end]
+
+
+def _adds_foreign_key(clause: list[str]) -> bool:
+    """Whether a clause is ADD [CONSTRAINT name] FOREIGN KEY; these words name nothing else unless they are quoted."""
+    if "FOREIGN" not in clause:
+        return False
+    before = clause[: clause.index("FOREIGN")]
+    return before[-1:] == ["ADD"] or before[-3:-1] == ["ADD", "CONSTRAINT"]
+
+
 def _statement(text: str, words: list[Word], start: int, end: int) -> Statement:
     moved = tuple([Word(word.text, word.start - start, word.end - start) for word in words])
     return Statement(text[start:end], moved)

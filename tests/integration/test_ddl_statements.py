@@ -397,6 +397,30 @@ def test_a_role_that_is_missing_halts_and_can_be_passed_over_by_hand(captured: T
         captured.source.execute("DROP TABLE public.b; DROP OWNED BY only_at_home; DROP ROLE only_at_home")
 
 
+def test_a_foreign_key_is_made_while_rows_are_still_copied(captured: TwoDatabases, owner: Connection) -> None:
+    """Home has proven it; the replica has not all rows yet, and would say no."""
+    owner.execute(
+        "CREATE TABLE parent (id int PRIMARY KEY); CREATE TABLE child (id int PRIMARY KEY, a int, b int)"
+    )
+    owner.execute("INSERT INTO parent VALUES (1); INSERT INTO child VALUES (1, 1, 1)")
+    carry(captured)
+    with captured.replica.transaction():
+        captured.replica.execute("SET LOCAL session_replication_role = replica; DELETE FROM public.parent")
+    captured.source.execute("SELECT embassy.request_copy('public', 'parent')")
+    for statement in (
+        'ALTER TABLE child ADD CONSTRAINT "a b" FOREIGN KEY (a) REFERENCES parent, ALTER b SET DEFAULT 1',
+        "ALTER TABLE child ADD CONSTRAINT later FOREIGN KEY (b) REFERENCES parent NOT VALID",
+        "ALTER TABLE child VALIDATE CONSTRAINT later",
+    ):
+        owner.execute(statement.encode())
+        captured.apply(captured.batches())
+        assert catalog_differences(captured.source, captured.replica) == []
+    captured.source.execute("UPDATE embassy.table_copy SET state = 'done'")
+    owner.execute("ALTER TABLE child ADD CONSTRAINT strict FOREIGN KEY (a) REFERENCES parent")
+    with pytest.raises(IntegrityError, match="strict"):  # nothing explains it any more
+        captured.apply(captured.batches())
+
+
 @pytest.fixture
 def leavers(captured: TwoDatabases) -> Iterator[None]:
     """Two roles that leave what they own to each other."""

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from embassy.model.sql_text import Unreadable, innermost, is_tagged, pick, statements, without_concurrently
+from embassy.model.sql_text import (
+    Unreadable,
+    innermost,
+    is_tagged,
+    pick,
+    statements,
+    validated_constraint,
+    without_concurrently,
+    without_validation,
+)
 
 _STRING = """
 -- a comment; with a semicolon, and 'a quote
@@ -118,3 +127,42 @@ def test_what_an_extensions_script_runs_is_told_apart(context: str) -> None:
 
 def test_an_index_is_made_within_a_transaction_too() -> None:
     assert without_concurrently(pick(_STRING, "CREATE INDEX", 1)) == 'CREATE UNIQUE INDEX  "I;" ON a (id)'
+
+
+@pytest.mark.parametrize(
+    ("text", "unproven"),
+    [
+        (
+            "ALTER TABLE a ADD FOREIGN KEY (x) REFERENCES b",
+            "ALTER TABLE a ADD FOREIGN KEY (x) REFERENCES b NOT VALID",
+        ),
+        (
+            'ALTER TABLE a ADD CONSTRAINT "f," FOREIGN KEY (x) REFERENCES b (x) DEFERRABLE, DROP y',
+            'ALTER TABLE a ADD CONSTRAINT "f," FOREIGN KEY (x) REFERENCES b (x) DEFERRABLE NOT VALID, DROP y',
+        ),
+        (
+            "ALTER TABLE a ADD x int, ADD FOREIGN KEY (z) REFERENCES c ON DELETE SET NULL (z) -- and so on",
+            "ALTER TABLE a ADD x int, ADD FOREIGN KEY (z) REFERENCES c ON DELETE SET NULL (z) NOT VALID",
+        ),
+        ("ALTER TABLE a ADD FOREIGN KEY (x) REFERENCES b NOT VALID", None),
+        ('ALTER TABLE "FOREIGN" ADD "FOREIGN" int, ADD CHECK (x > 0)', None),
+        ("ALTER TABLE a ADD x int REFERENCES b", None),
+        ("ALTER FOREIGN TABLE a ADD FOREIGN KEY (x) REFERENCES b", None),
+        ("CREATE TABLE a (x int, FOREIGN KEY (x) REFERENCES b)", None),
+    ],
+)
+def test_new_foreign_keys_are_added_without_a_look_at_rows(text: str, unproven: str | None) -> None:
+    assert without_validation(text) == unproven
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ('ALTER TABLE s.a VALIDATE CONSTRAINT "f k"', '"f k"'),
+        ("alter table a validate constraint fk", "fk"),
+        ("ALTER TABLE a VALIDATE CONSTRAINT f, VALIDATE CONSTRAINT g", None),
+        ("ALTER TABLE a ADD CONSTRAINT validate CHECK (true)", None),
+    ],
+)
+def test_what_a_statement_validates_is_told_if_it_does_nothing_else(text: str, name: str | None) -> None:
+    assert validated_constraint(text) == name
