@@ -16,7 +16,7 @@ from deploy.lab.daemons import last_lines
 from deploy.lab.ports import accepts
 from embassy.model.errors import TransientError
 
-_START_SECONDS = 180.0
+_START_SECONDS = 400.0
 _END_SECONDS = 30.0
 _CAUSE = "Caused by: "
 _SHOWN = 300
