@@ -16,8 +16,9 @@ from embassy.pg.constraint_checks import check_constraints
 from embassy.pg.progress_store import Progress
 from embassy.pg.promotion_obstacles import is_frozen
 from failover.drain import Reach
-from failover.promotion import Mode
+from failover.promotion import Mode, Step
 from failover.replica import Replica
+from failover.waiting import Waiting
 from failover.wish import Ports, Wish
 
 _SEAL_SECONDS = 20.0
@@ -52,6 +53,7 @@ class Approach:
     def await_home(self) -> Mapping[str, Any]:
         """Wait for what home says last in the stream: that nobody writes there any more, for this very plan."""
         deadline = self._ports.clock() + self._wish.drain_seconds
+        waiting = Waiting(self._ports.clock, lambda words: self._ports.tell(Step.FENCE_HOME, words))
         with self._ports.applying() as applying:
             while (
                 fenced_at := promotion_store.home_fenced_at(self._replica.connection, self._wish.nonce)
@@ -64,6 +66,7 @@ class Approach:
                         place=self.name,
                         hint="at the site that has the registry now: embassy home fence PLAN; then run this again",
                     )
+                waiting.on(lambda: "waiting for home's word in the stream that nobody writes there any more")
                 self._ports.pause(_FENCE_POLL_SECONDS)
         return {"fenced_at": fenced_at.isoformat(), "words": f"nobody writes at home since {fenced_at:%H:%M:%S}Z"}
 
@@ -170,6 +173,7 @@ class Approach:
                 accept_undrained=self._wish.waivers.undrained,
                 clock=self._ports.clock,
                 pause=self._ports.pause,
+                tell=lambda words: self._ports.tell(Step.DRAIN, words),
             )
         return self._reached
 

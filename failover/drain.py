@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from embassy.model.errors import EmbassyError, RefusedError
@@ -16,6 +17,7 @@ from embassy.model.lsn import Lsn
 from embassy.model.record import Head, RecordKind, SealedRecord
 from embassy.pg.progress_store import Progress
 from embassy.wire.head_search import Log, locate, read_records, with_generation
+from failover.waiting import Waiting
 
 _POLL_SECONDS = 0.02
 
@@ -121,6 +123,7 @@ class Reach:
         accept_undrained: bool,
         clock: Callable[[], float],
         pause: Callable[[float], None],
+        tell: Callable[[str], None],
     ) -> None:
         self._name = name
         self._log = log
@@ -131,6 +134,7 @@ class Reach:
         self._accept_undrained = accept_undrained
         self._clock = clock
         self._pause = pause
+        self._tell = tell
 
     def drain(self) -> Drained:
         """Wait until the replica has every whole transaction that reached the log.
@@ -142,6 +146,7 @@ class Reach:
         first = before = self._progress()
         end = LogEnd(self._log, self._head_of(first), first.next_offset, self._verified)
         moved_at = self._clock()
+        waiting = Waiting(self._clock, self._tell)
         with self._applying() as applying:
             while True:
                 arrived = end.look()
@@ -157,7 +162,12 @@ class Reach:
                     return self._stuck(
                         first, progress, f"nothing was applied for {self._stall_seconds:g} s, and records are left"
                     )
+                waiting.on(partial(self._words, first, arrived))
                 self._pause(_POLL_SECONDS)
+
+    def _words(self, first: Progress, arrived: Arrived) -> str:
+        done = self._progress().head.sequence - first.head.sequence
+        return f"{done} records are applied so far, of {arrived.records} that were left"
 
     def left(self, progress: Progress) -> Left:
         """What stands in the log now that a replica at this progress does not have."""
