@@ -185,8 +185,8 @@ class ProducerTuning(_Section):
     """Sealed bytes sent and not yet acknowledged; beyond it the producer stops reading its slot."""
     rotate_seconds: float = Field(default=300, gt=0)
     """Age of a data key after which a new incarnation begins."""
-    rotate_bytes: int = Field(default=1024 * MIB, ge=1024)
-    """Sealed bytes after which a new incarnation begins."""
+    rotate_bytes: int = Field(default=256 * MIB, ge=1024)
+    """Sealed bytes after which a new incarnation begins: a successor reads about as much to find where to go on."""
     backlog_bytes: int = Field(default=16 * MIB, ge=1)
     """Log behind a producer that is late with small transactions, from which on it reads its slot by query."""
     heartbeat_seconds: float = Field(default=1, gt=0)

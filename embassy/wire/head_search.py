@@ -17,7 +17,7 @@ from embassy.wire.kafka_reader import Fetched
 from embassy.wire.record_codec import decode_record
 
 _FIRST_WINDOW = 256
-_WINDOW_GROWTH = 8
+_WINDOW_GROWTH = 2
 _SLACK = 2_000
 
 
@@ -66,14 +66,15 @@ def find_head(log: Log, verified: Callable[[SealedRecord], int], genesis: Head) 
         TransientError: the cluster is unreachable.
     """
     low, high = log.bounds()
-    window = _FIRST_WINDOW
-    found: FoundHead | None
-    while (start := max(low, high - window)) > low:
-        found = _from_proven_key(_verified(log, start, high, verified))
-        if found is not None:
-            return found
-        window *= _WINDOW_GROWTH
-    seen = _verified(log, low, high, verified)
+    seen: list[_Seen] = []
+    start, window = high, _FIRST_WINDOW
+    while start > low:
+        # Each record is read once: near copies of rows they are a megabyte each.
+        begin = max(low, start - window)
+        seen = _verified(log, begin, start, verified) + seen
+        if begin > low and (proven := _from_proven_key(seen)) is not None:
+            return proven
+        start, window = begin, window * _WINDOW_GROWTH
     if not seen:
         return None
     # Once retention has passed over the beginning, what still names the genesis is a copy.
