@@ -14,6 +14,7 @@ from embassy.model.observation import (
     Beat,
     Clock,
     ControlSeen,
+    FenceSeen,
     Observation,
     ProgressSeen,
     ReplicaSeen,
@@ -60,7 +61,10 @@ slots = _or(
     NONE,
     st.builds(SlotSeen, st.booleans(), st.sampled_from(["", "wal_removed"]), NONE | lsns, NONE, NONE),
 )
-sources = st.builds(SourceSeen, clocks, _or(SOURCE.flushed_lsn, lsns), beats, _or(NOW - 90, maybe_instants), slots)
+fences = _or(None, st.builds(FenceSeen, epochs, st.just("anna"), instants, st.booleans()))
+sources = st.builds(
+    SourceSeen, clocks, _or(SOURCE.flushed_lsn, lsns), beats, _or(NOW - 90, maybe_instants), slots, fences
+)
 tails = st.builds(TailSeen, sequences, sequences, epochs, lsns, instants, st.booleans())
 topics = st.builds(TopicSeen, st.floats(NOW - 30, NOW), st.integers(0, 50), st.integers(50, 99), NONE | tails)
 progresses = st.builds(
