@@ -15,7 +15,7 @@ from embassy.model.verification import Key, Message
 from embassy.model.visibility import Visibility
 from embassy.pg import large_objects
 from embassy.pg.digested_table import DigestedTable
-from embassy.pg.row_digests import Range, Row, current_snapshot, page, range_rows
+from embassy.pg.row_digests import Range, Row, current_snapshot, one_snapshot, page, range_rows
 from producers.row_teller import RowTeller, nothing_between
 
 _ROUNDS = 5
@@ -95,11 +95,7 @@ class ObjectTeller(RowTeller):
         return not now.behind and set(now.rows) == set(seen.rows)
 
     def _see(self, read: Callable[[], tuple[Sequence[Row], Range]]) -> tuple[_Seen, Range]:
-        self._connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        try:
-            snapshot = current_snapshot(self._connection)
+        with one_snapshot(self._connection) as snapshot:
             rows, within = read()
             behind = large_objects.behind(self._connection, self._stream, self._table.table, *within)
             return _Seen(snapshot, list(rows), tuple(behind)), within
-        finally:
-            self._connection.execute("ROLLBACK")

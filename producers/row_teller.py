@@ -16,6 +16,7 @@ from embassy.pg.row_digests import (
     boundary,
     current_snapshot,
     listed_rows,
+    one_snapshot,
     page,
     range_rows,
 )
@@ -121,11 +122,8 @@ class RowTeller:
         )
 
     def _read(self, read: Callable[[], list[Row]]) -> tuple[Visibility, list[Row]]:
-        self._connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        try:
-            return current_snapshot(self._connection), read()
-        finally:
-            self._connection.execute("ROLLBACK")
+        with one_snapshot(self._connection) as snapshot:
+            return snapshot, read()
 
     # ------------------------------------------------------------------ without a key
 
@@ -167,13 +165,9 @@ class RowTeller:
     def _read_bags(self) -> tuple[Visibility, list[bytes]]:
         """The digests of all rows by their first byte, sorted and one after another."""
         bags = [bytearray() for _ in range(256)]
-        self._connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        try:
-            snapshot = current_snapshot(self._connection)
+        with one_snapshot(self._connection) as snapshot:
             for digest in bag_rows(self._connection, self._table):
                 bags[digest[0]] += digest
-        finally:
-            self._connection.execute("ROLLBACK")
         return snapshot, [
             b"".join(sorted(bytes(bag[at : at + 32]) for at in range(0, len(bag), 32))) for bag in bags
         ]

@@ -8,6 +8,7 @@ columns are left out, as they are in the stream. Rows are ordered and compared b
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import psycopg
@@ -43,6 +44,16 @@ def current_snapshot(connection: psycopg.Connection[Any]) -> Visibility:
     row = connection.execute("SELECT pg_catalog.pg_current_snapshot()::text").fetchone()
     assert row is not None, "a query without FROM has one row"
     return Visibility.parse(row[0])
+
+
+@contextmanager
+def one_snapshot(connection: psycopg.Connection[Any]) -> Iterator[Visibility]:
+    """Inside the context, which is a transaction that only reads, every statement sees the snapshot that is given."""
+    connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+    try:
+        yield current_snapshot(connection)
+    finally:
+        connection.execute("ROLLBACK")
 
 
 def page(
