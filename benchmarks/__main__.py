@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,11 +15,11 @@ from benchmarks.chain import Chain
 from benchmarks.contest import ALL_WORKLOADS, WORKLOADS, Contest
 from benchmarks.native import Native
 from benchmarks.ours import Ours
-from benchmarks.results import tidied_when_terminated
 from benchmarks.stand import stand
 from benchmarks.workloads import FULL, QUICK
 from embassy.model.errors import EmbassyError
 from embassy.runtime.exit_codes import exit_code
+from embassy.runtime.signals import interrupted_by
 
 _QUIET_SECONDS = 60.0
 
@@ -62,7 +63,7 @@ def main(
         quiet_seconds = 0 if quick else _QUIET_SECONDS
     try:
         with ExitStack() as stack:
-            stack.enter_context(tidied_when_terminated())
+            stack.enter_context(interrupted_by(signal.SIGTERM))
             lab = stack.enter_context(stand(announce, keep=keep))
             contestants = (Ours(lab), Native(lab), *([Chain(lab)] if peers else []))
             for contestant in contestants:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 import click
@@ -30,17 +27,3 @@ def give_up(said: Console, error: EmbassyError) -> NoReturn:
     """Say what went wrong, and end."""
     said.print(f"error: {error}", highlight=False, markup=False)
     sys.exit(exit_code(error))
-
-
-@contextmanager
-def tidied_when_terminated() -> Iterator[None]:
-    """Let SIGTERM end a benchmark as Ctrl-C does: what it has started is stopped."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature is signal's
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -23,6 +23,7 @@ from deploy.lab.layout import Layout
 from embassy.cli.options import Options, pass_options
 from embassy.model.errors import RefusedError
 from embassy.runtime.exit_codes import ExitCode
+from embassy.runtime.signals import handled, interrupted_by
 
 _WIDTH = 120
 
@@ -162,28 +163,12 @@ def _stop() -> ExitCode:
 @contextmanager
 def _cleaned_up(close: Callable[[], None]) -> Iterator[None]:
     """However it ends, close, and let nobody interrupt that."""
-    with _terminable():
+    with interrupted_by(signal.SIGTERM, signal.SIGHUP):
         try:
             yield
         finally:
             with _uninterrupted():
                 close()
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Let a termination or a closed terminal clean up just as Ctrl-C does."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, interrupt) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
 
 
 @contextmanager
@@ -193,10 +178,5 @@ def _uninterrupted() -> Iterator[None]:
     def go_on(_number: int, _frame: FrameType | None) -> None:
         """Unlike SIG_IGN, which a server that is started meanwhile would inherit."""
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, go_on) for number in numbers]
-    try:
+    with handled(go_on, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
@@ -20,6 +19,7 @@ from rich.table import Table
 from deploy.lab.artifacts import POSTGRES_VERSIONS
 from deploy.lab.lab import Lab
 from deploy.lab.waiting import Announce, silent
+from embassy.runtime.signals import interrupted_by
 
 
 @click.group()
@@ -38,7 +38,7 @@ def lab() -> None:
 def up(registries: Path | None, embassies: int | None, postgres: str | None) -> None:
     """Bring the lab up, or back up; what runs already is kept."""
     start = time.monotonic()
-    with _interruptible(), _progress() as announce:
+    with interrupted_by(signal.SIGTERM), _progress() as announce:
         found = Lab.up(registries=registries, embassies=embassies, postgres=postgres, announce=announce)
     state = found.state
     click.echo(
@@ -71,20 +71,6 @@ def down(*, keep_data: bool) -> None:
         found.down(keep_data=keep_data)
     left = [] if keep_data else found.left()
     click.echo("The lab is down." + (f" Left in {found.layout.home}: {', '.join(left)}" if left else ""))
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let a termination clean up just as Ctrl-C does."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature is signal's
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
