@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -39,7 +40,7 @@ EMBASSY_ROLES: Mapping[str, LiteralString] = {
 
 def make_roles(server: PostgresServer, roles: Mapping[str, LiteralString]) -> None:
     """Create the roles that are not there yet; none has a password."""
-    with server.connect() as connection:
+    with _my_turn(server) as connection:
         present = {name for (name,) in connection.execute("SELECT rolname FROM pg_roles")}
         for role, attributes in roles.items():
             if role not in present:
@@ -60,7 +61,7 @@ def make_databases(server: PostgresServer, registries: Mapping[str, RegistryStat
     Raises:
         ConfigurationError: a registry's SQL fails; the message has the server's words.
     """
-    with server.connect() as connection:
+    with _my_turn(server) as connection:
         made = dict(
             connection.execute(
                 "SELECT datname, shobj_description(oid, 'pg_database') FROM pg_database WHERE NOT datistemplate"
@@ -78,6 +79,20 @@ def make_databases(server: PostgresServer, registries: Mapping[str, RegistryStat
 
 
 _MARK = "Registry of the lab, schema "
+
+
+@contextmanager
+def _my_turn(server: PostgresServer) -> Iterator[psycopg.Connection[Any]]:
+    """A session that waits for whatever an earlier start left at work.
+
+    A start that was killed leaves its last command running: nobody sees the database that it makes, and nobody else can
+    make one of that name.
+    """
+    with server.connect() as connection:
+        connection.execute(
+            "SELECT pg_catalog.pg_advisory_lock(pg_catalog.hashtextextended('data-embassy lab', 0))"
+        )  # until the session ends
+        yield connection
 
 
 def _make_tables(server: PostgresServer, name: str, schema_file: Path | None) -> None:
