@@ -70,7 +70,7 @@ class Role:
 
 def program() -> list[str]:
     """The command ``embassy`` of this very Python."""
-    return [sys.executable, "-P", "-m", "embassy.cli.main"]
+    return [sys.executable, "-P", "-m", "embassy"]
 
 
 def roles(layout: Layout, state: LabState) -> tuple[Role, ...]:

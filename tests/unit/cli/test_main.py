@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -128,7 +129,7 @@ def test_help_lists_every_command_without_importing_one() -> None:
 
 
 def test_a_reader_that_leaves_is_not_an_error() -> None:
-    program = f"{sys.executable} -m embassy.cli.main"
+    program = f"{sys.executable} -m embassy"
     done = subprocess.run(
         ["bash", "-c", f"{program} --help | true; exit ${{PIPESTATUS[0]}}"],
         check=False,
@@ -137,6 +138,25 @@ def test_a_reader_that_leaves_is_not_an_error() -> None:
         timeout=60,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("module", ["embassy.cli.main", "click", "structlog"])
+def test_ctrl_c_while_the_command_loads_ends_it_without_a_traceback(module: str) -> None:
+    script = (
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "class Pressed:\n"
+        "    @staticmethod\n"
+        "    def find_spec(name, path, target=None):\n"
+        f"        if name == {module!r}:\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Pressed)\n"
+        "sys.argv = ['embassy', '--help']\n"
+        "import embassy.__main__\n"
+        "embassy.__main__.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
 def test_no_configuration_file_says_how_to_name_one(capsys: pytest.CaptureFixture[str]) -> None:
