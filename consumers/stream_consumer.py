@@ -36,13 +36,14 @@ from embassy.model.control import Control, Freeze, Point
 from embassy.model.errors import IntegrityError, RefusedError, TransientError
 from embassy.model.record import SealedRecord
 from embassy.model.wording import iso
-from embassy.pg import control_store, lease, progress_store
+from embassy.pg import control_store, progress_store
 from embassy.pg import reign as reigns
 from embassy.pg.apply_session import ApplySession, Call, Query
 from embassy.pg.connection import connect, place_of
 from embassy.pg.lost_session import transient
 from embassy.pg.progress_store import ControlMoved, Progress
 from embassy.pg.replica_catalog import holds_rows
+from embassy.pg.stream_lock import CONSUMER_LEASE
 from embassy.runtime.config import ConsumerTuning, Protection, Replica
 from embassy.runtime.stop import Stop
 from embassy.runtime.supervised_stream import Finished
@@ -277,7 +278,7 @@ class StreamConsumer:
     def _leased(self, session: ApplySession, stop: Stop, pulse: Callable[[], None]) -> bool:
         """Wait for the lease; False if told to stop first."""
         told = False
-        while not lease.try_lease(session.connection, self._enrolment.stream):
+        while not CONSUMER_LEASE.try_take(session.connection, self._enrolment.stream):
             if not told:
                 told = True
                 self._log.info("waiting: another consumer applies this stream", holder=self._holder(session))
@@ -288,7 +289,7 @@ class StreamConsumer:
         return True
 
     def _holder(self, session: ApplySession) -> str:
-        return lease.holder(session.connection, self._enrolment.stream)
+        return CONSUMER_LEASE.holder(session.connection, self._enrolment.stream) or "nobody any more"
 
     def _progress(self, session: ApplySession) -> Progress:
         progress = progress_store.read(session.connection, self._enrolment.stream)

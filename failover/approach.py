@@ -11,10 +11,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from embassy.model.errors import RefusedError, StepError
-from embassy.pg import lease, promotion_store, verify_store
+from embassy.pg import promotion_store, verify_store
 from embassy.pg.constraint_checks import check_constraints
 from embassy.pg.progress_store import Progress
 from embassy.pg.promotion_obstacles import is_frozen
+from embassy.pg.stream_lock import CONSUMER_LEASE
 from failover.drain import Reach
 from failover.promotion import Mode, Step
 from failover.replica import Replica
@@ -81,10 +82,10 @@ class Approach:
         """Keep every consumer out, and look once more whether something has come meanwhile."""
         wish, connection = self._wish, self._replica.connection
         for _ in range(_SEAL_ATTEMPTS):
-            if not lease.take_over(connection, self._replica.stream, _SEAL_SECONDS):
+            if not CONSUMER_LEASE.take_over(connection, self._replica.stream, _SEAL_SECONDS):
                 raise StepError(
                     f"the consumer's lease did not come within {_SEAL_SECONDS:g} s: "
-                    f"{lease.holder(connection, self._replica.stream)} has it",
+                    f"{CONSUMER_LEASE.holder(connection, self._replica.stream) or 'nobody any more'} has it",
                     place=self.name,
                     hint="stop the consumer, then run the plan again",
                 )
@@ -92,7 +93,7 @@ class Approach:
             left = self._reach.left(progress)
             if left.level or wish.waivers.undrained:
                 break
-            lease.release(connection, self._replica.stream)
+            CONSUMER_LEASE.release(connection, self._replica.stream)
             self._reach.drain()
         else:
             raise StepError(

@@ -20,6 +20,7 @@ from embassy.pg.replica_turn import OwnSlot
 from embassy.pg.setup_errors import LOCK_SETTINGS, explained
 from embassy.pg.slots import end_holder
 from embassy.pg.source_fence import Fence
+from embassy.pg.stream_lock import PROMOTION_LOCK
 from embassy.pg.table_copies import awaited
 from embassy.runtime.failpoints import failpoint
 from failover.failback import FailbackStep, SeenHome, decide_failback
@@ -87,7 +88,7 @@ class StreamFailback:
                 self._ports.dsn, application_name=_APPLICATION, autocommit=True, settings=LOCK_SETTINGS
             ) as connection,
         ):
-            if not promotion_store.try_lock(connection, self._wish.stream):
+            if not PROMOTION_LOCK.try_take(connection, self._wish.stream):
                 raise StaleError(
                     "another run is at work on this stream",
                     place=self.name,

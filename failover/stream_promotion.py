@@ -15,6 +15,7 @@ from embassy.pg.connection import place_of
 from embassy.pg.lost_session import transient
 from embassy.pg.promotion_obstacles import obstacles
 from embassy.pg.setup_errors import explained
+from embassy.pg.stream_lock import PROMOTION_LOCK
 from embassy.runtime.failpoints import failpoint
 from failover.approach import Approach
 from failover.opening import open_up, prepare_reverse, raise_epoch, set_sequences, smoke_write
@@ -194,7 +195,7 @@ class StreamPromotion:
         return {}
 
     def _lock(self) -> None:
-        if not promotion_store.try_lock(self._replica.connection, self._replica.stream):
+        if not PROMOTION_LOCK.try_take(self._replica.connection, self._replica.stream):
             raise StaleError(
                 "another run promotes this stream at this moment",
                 place=self.name,

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 from embassy.cli.options import Options
 from embassy.model.errors import RefusedError
-from embassy.pg import lease, progress_store, promotion_store
+from embassy.pg import progress_store, promotion_store
 from embassy.pg.connection import connect, place_of
 from embassy.pg.lost_session import transient
 from embassy.pg.promotion_obstacles import obstacles
 from embassy.pg.reign_setup import reverse_obstacles
 from embassy.pg.setup_errors import LOCK_SETTINGS, explained
+from embassy.pg.stream_lock import CONSUMER_LEASE
 from embassy.runtime.config import Settings
 from embassy.wire.enrolment import Enrolment, load_enrolment, load_roster
 from embassy.wire.keyring import load_identity
@@ -143,7 +144,7 @@ def _outlook(settings: Settings, name: str, enrolment: Enrolment, dsn: str, inte
             planned,
             last,
             None if last is None else round(max(0.0, now - last) + CLOCK_ERROR_SECONDS, 1),
-            lease.held_by(connection, enrolment.stream),
+            CONSUMER_LEASE.holder(connection, enrolment.stream),
             tuple(
                 obstacles(
                     connection,

@@ -12,6 +12,7 @@ from embassy.pg import progress_store, promotion_store, reign
 from embassy.pg.connection import connect, place_of
 from embassy.pg.lost_session import transient
 from embassy.pg.setup_errors import LOCK_SETTINGS, explained
+from embassy.pg.stream_lock import PROMOTION_LOCK
 from embassy.runtime.config import Settings
 from failover.promotion import NO_RETURN
 from failover.states import StreamState
@@ -67,7 +68,7 @@ def states(options: Options, settings: Settings) -> Iterator[PromotionState]:
             progress = progress_store.read(connection, identity)
             newest = promotion_store.newest_plan(connection, identity)
             journal = promotion_store.journal(connection, newest.nonce) if newest else {}
-            at_work = promotion_store.is_locked(connection, identity)
+            at_work = bool(PROMOTION_LOCK.holder(connection, identity))
             shut = not reign.writable(connection, identity)
         raised = NO_RETURN in journal and journal[NO_RETURN].done_at is not None
         if newest is not None and progress is not None and newest.to_epoch < progress.head.epoch:
@@ -112,7 +113,7 @@ def abort_plan(options: Options, settings: Settings, approved: Approved, reason:
             ) as session,
         ):
             promotion_store.require(session, place)
-            if not promotion_store.try_lock(session, planned.stream):
+            if not PROMOTION_LOCK.try_take(session, planned.stream):
                 raise StaleError(
                     "a run of a plan is at work there",
                     place=planned.name,

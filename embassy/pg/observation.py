@@ -22,9 +22,9 @@ from embassy.model.observation import (
     SourceSeen,
     VerifiedSeen,
 )
-from embassy.pg import lease
 from embassy.pg.connection import connect, place_of
 from embassy.pg.lost_session import transient
+from embassy.pg.stream_lock import CONSUMER_LEASE
 from embassy.pg.table_copies import LACKS_KEY
 
 _APPLICATION = "embassy-status"
@@ -125,7 +125,7 @@ class Databases:
                 connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
                 progress, beat = _progress(connection, stream), _beat(connection)
                 control, copies = _control(connection, stream), _copies(connection)
-            holder = lease.held_by(connection, stream)
+            holder = CONSUMER_LEASE.holder(connection, stream)
             blocked_by = (_one(connection, _BLOCKED) or "") if holder else ""
             verified = _verified(connection, stream)
             return ReplicaSeen(

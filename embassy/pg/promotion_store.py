@@ -1,4 +1,4 @@
-"""A promotion's journal in the replica that is promoted, its lock, and the epoch: what is decided there stays decided.
+"""A promotion's journal in the replica that is promoted, and the epoch: what is decided there stays decided.
 
 The epoch moves by compare-and-set in the transaction that journals it. So whoever runs the plan next, after whatever
 crash, reads whether it was raised, and by which plan.
@@ -6,7 +6,6 @@ crash, reads whether it was raised, and by which plan.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from datetime import datetime
@@ -16,10 +15,7 @@ import psycopg
 
 from embassy.model.errors import RefusedError
 from embassy.model.record import Head
-from embassy.pg import lease
 from embassy.pg.presence import has_table
-
-_LOCK_DOMAIN = b"data-embassy promotion lock 1\0"
 
 
 class BegunPlan(NamedTuple):
@@ -56,20 +52,6 @@ def require(connection: psycopg.Connection[Any], place: str) -> None:
             place=place,
             hint="embassy provision apply adds it",
         )
-
-
-def try_lock(connection: psycopg.Connection[Any], stream: bytes) -> bool:
-    """Take the promotion lock of a stream until the session ends; False if another session has it."""
-    return connection.execute("SELECT pg_catalog.pg_try_advisory_lock(%s)", (_key(stream),)).fetchone() == (True,)
-
-
-def is_locked(connection: psycopg.Connection[Any], stream: bytes) -> bool:
-    """Whether a session has the promotion lock of a stream."""
-    return lease.is_held(connection, _key(stream))
-
-
-def _key(stream: bytes) -> int:
-    return int.from_bytes(hashlib.sha256(_LOCK_DOMAIN + stream).digest()[:8], "big", signed=True)
 
 
 def local_now(connection: psycopg.Connection[Any]) -> datetime:

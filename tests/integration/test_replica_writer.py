@@ -17,11 +17,12 @@ from embassy.model.batch import Batch, Chunk
 from embassy.model.errors import IntegrityError, RefusedError, TransientError
 from embassy.model.lsn import Lsn
 from embassy.model.record import Head
-from embassy.pg import lease, progress_store, replica_schema
+from embassy.pg import progress_store, replica_schema
 from embassy.pg.apply_session import ApplySession
 from embassy.pg.connection import connect
 from embassy.pg.lost_session import transient
 from embassy.pg.progress_store import Progress
+from embassy.pg.stream_lock import CONSUMER_LEASE
 from embassy.runtime import failpoints
 from embassy.runtime.failpoints import FailpointReached
 from tests.harness.lab import MakeDatabase
@@ -316,14 +317,17 @@ def test_one_session_holds_the_lease_and_its_end_frees_it(lab: Lab, make_databas
     dsn = lab.site("embassy-1").postgres.dsn(databases.CONSUMER, name)
     with connect(dsn, application_name="second", autocommit=True) as second:
         with connect(dsn, application_name="first", autocommit=True) as first:
-            assert lease.try_lease(first, STREAM)
-            assert not lease.try_lease(second, STREAM)
-            assert lease.try_lease(second, b"\x08" * 16)
+            assert CONSUMER_LEASE.try_take(first, STREAM)
+            assert not CONSUMER_LEASE.try_take(second, STREAM)
+            assert CONSUMER_LEASE.try_take(second, b"\x08" * 16)
             pid = first.info.backend_pid
-            assert lease.holder(second, STREAM) == f"first at 127.0.0.1, process {pid} of the replica's server"
+            assert (
+                CONSUMER_LEASE.holder(second, STREAM)
+                == f"first at 127.0.0.1, process {pid} of the replica's server"
+            )
             second.execute("SELECT pg_terminate_backend(%s, 10000)", (pid,))
-        assert lease.holder(second, STREAM) == "nobody any more"
-        assert lease.try_lease(second, STREAM)
+        assert CONSUMER_LEASE.holder(second, STREAM) == ""
+        assert CONSUMER_LEASE.try_take(second, STREAM)
 
 
 def test_a_database_that_is_no_replica_is_refused(lab: Lab, make_database: MakeDatabase) -> None:
