@@ -3,7 +3,8 @@
 Many source transactions may share a target transaction: what has come already is applied together, bounded by size and
 time. The parts of a large transaction stay in one that is open until the last part. The progress row moves by
 compare-and-set in the transaction that applies what it speaks of; so whether an answer to COMMIT arrives or not, the
-row tells.
+row tells. For the same reason no commit waits for the replica's disk but one at which applying stops:
+docs/adr/0016-the-replica-does-not-wait-for-its-disk.md
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from embassy.runtime.failpoints import failpoint
 
 _COMMIT = Call(Query("COMMIT"))
 _ROLLBACK = Call(Query("ROLLBACK"))
+_DURABLY = Call(Query("SET LOCAL synchronous_commit = on"))
 
 
 class Gauges(Protocol):
@@ -127,6 +129,8 @@ class ReplicaWriter:
     def stop(self, event: BatchOpened, some: range, word: Callable[[psycopg.Connection[Any]], None]) -> None:
         """Commit what is whole and only some transactions of the next batch, and a word about it, as one; take no more.
 
+        Once it returns, all of it is on the replica's disk, and whatever was committed before.
+
         Args:
             event: the batch.
             some: which of its transactions.
@@ -159,7 +163,7 @@ class ReplicaWriter:
             progress_store.advance(session, self._stream, before, self._next, self._control_version, commit=False)
             word(session.connection)
             failpoint(failpoints.CONSUMER_BEFORE_COMMIT)
-            session.run([_COMMIT])
+            session.run([_DURABLY, _COMMIT])
         failpoint(failpoints.CONSUMER_AFTER_COMMIT)
         self.progress = self._next
         transactions, changes = self._transactions, self._changes

@@ -19,8 +19,8 @@ from embassy.model.errors import EmbassyError, RefusedError, TransientError
 _SETTINGS = {
     # The rows were checked and the triggers fired at the source.
     "session_replication_role": "replica",
-    # What is committed must not be gone after a crash: readers would go backwards.
-    "synchronous_commit": "on",
+    # The progress moves with the rows: what a crash of the server takes, it takes of both, and it is applied again.
+    "synchronous_commit": "off",
     "default_transaction_isolation": "read committed",
     "default_transaction_read_only": "off",
     "default_transaction_deferrable": "off",

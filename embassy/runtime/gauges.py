@@ -58,10 +58,11 @@ class Passage:
     def reached(self, resume_lsn: Lsn, at_seconds: float) -> None:
         """Everything up to here is past the stage; ``at_seconds`` is 0 if the time is unknown.
 
-        A part of a transaction does not move the position, and so not the time either.
+        A part of a transaction does not move the position, and so not the time either. A replica whose server has crashed
+        may move both back.
         """
         self._position.set(resume_lsn)
-        if at_seconds and resume_lsn > self.resume_lsn:
+        if at_seconds and resume_lsn != self.resume_lsn:
             self._heartbeat.set(at_seconds)
             if self.newest_seconds:  # the first only tells where a predecessor ended
                 self._delay.observe(max(0.0, self._wall() - at_seconds))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -42,6 +44,47 @@ def test_a_server_killed_under_load_loses_nothing(name: str, make_pipeline: Make
     commit(pipeline, 101, 50)
     pipeline.wait_level()
     assert all(pipeline.alive(role) for role in roles.values())
+
+
+def test_what_a_killed_replica_server_forgets_is_applied_again_whole(make_pipeline: MakePipeline) -> None:
+    """It never waits for its disk, so it does forget; but rows and progress alike, and no part of a transaction."""
+    pipeline = make_pipeline(_SCHEMA + "CREATE TABLE public.twin (id bigint PRIMARY KEY);")
+    roles = pipeline.start_all()
+    both = "SELECT (SELECT count(*) FROM public.deed), (SELECT count(*) FROM public.twin)"
+    committed = 0
+
+    def commit_pairs(count: int) -> None:
+        nonlocal committed
+        with pipeline.source() as connection:
+            for _ in range(count):
+                committed += 1
+                with connection.transaction():
+                    connection.execute("INSERT INTO public.deed VALUES (%s, 'somebody')", (committed,))
+                    connection.execute("INSERT INTO public.twin VALUES (%s)", (committed,))
+
+    def seen() -> int:
+        with pipeline.replica() as connection:
+            deeds, twins = connection.execute(both).fetchone() or (0, 0)
+        assert deeds == twins
+        return int(deeds)
+
+    forgotten = 0
+    with pipeline.forgetful_replica() as server:
+        for _ in range(3):
+            before = committed
+            commit_pairs(40)
+            poll_until(lambda before=before: seen() > before + 20, "it is applied")  # type: ignore[misc]
+            least = seen()
+            os.kill(roles["consumer"].popen.pid, signal.SIGSTOP)  # what is there is what the server kept
+            server.kill9()
+            server.start()
+            kept = seen()
+            forgotten += least - min(kept, least)
+            os.kill(roles["consumer"].popen.pid, signal.SIGCONT)
+    assert forgotten > 0, "the server waits for its disk"
+    pipeline.wait_level()
+    assert seen() == committed
+    assert pipeline.alive(roles["consumer"])
 
 
 def test_a_source_shuts_down_although_the_home_cluster_is_gone(make_pipeline: MakePipeline) -> None:

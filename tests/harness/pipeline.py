@@ -12,13 +12,14 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, LiteralString, Protocol
 
 import psycopg
 import pytest
 
 from deploy.lab import databases, key_material, role_configs
 from deploy.lab.lab import Lab
+from deploy.lab.postgres_server import PostgresServer
 from deploy.lab.roles import program
 from deploy.workload.comparison import TableComparison, compare_tables
 from embassy.runtime.failpoints import ENVIRONMENT
@@ -256,6 +257,22 @@ class Pipeline:
     def compare(self) -> list[TableComparison]:
         """Compare every table outside the product's schema."""
         return compare_tables(self.source_dsn_all, self.replica_dsn)
+
+    @contextlib.contextmanager
+    def forgetful_replica(self) -> Iterator[PostgresServer]:
+        """The replica's server, which writes its log to disk only when a commit waits for it, or every ten seconds."""
+        server = self.lab.site(self.embassy).postgres
+
+        def alter(what: LiteralString) -> None:
+            with server.connect() as connection:
+                connection.execute(what)
+                connection.execute("SELECT pg_reload_conf()")
+
+        alter("ALTER SYSTEM SET wal_writer_delay = '10s'")
+        try:
+            yield server
+        finally:
+            alter("ALTER SYSTEM RESET wal_writer_delay")
 
     @property
     def source_dsn_all(self) -> str:

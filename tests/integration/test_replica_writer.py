@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
+import psycopg
 import pytest
 
 from consumers.applier import SETTINGS, Applier
@@ -235,6 +237,25 @@ def test_a_new_incarnation_rolls_back_the_parts_only(two: TwoDatabases) -> None:
     target.commit()
     assert stored(two).key_record == b"B" * 16 + KEY
     two.compare()
+
+
+def test_where_applying_stops_is_on_disk(two: TwoDatabases) -> None:
+    insert(two, 1, 3)
+    insert(two, 4, 5)
+    (batch,) = two.batches(together=True)
+    target = writer(two)
+    story = Story()
+    target.take(story.key(b"A" * 16))
+    written: list[str] = []
+
+    def word(connection: psycopg.Connection[Any]) -> None:
+        (lsn,) = connection.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone() or ("",)
+        written.append(lsn)
+
+    target.stop(story.batch(batch), range(1), word)
+    (on_disk,) = two.replica.execute("SELECT pg_current_wal_flush_lsn()::text").fetchone() or ("",)
+    assert rows(two) == 3
+    assert Lsn.parse(on_disk) >= Lsn.parse(written[0])
 
 
 def test_a_row_that_someone_else_has_moved_halts(two: TwoDatabases) -> None:
