@@ -71,7 +71,9 @@ def main(
                 stack.callback(contestant.stop)
                 contestant.start()
                 stack.callback(contestant.release)
-            contest = Contest(contestants, sizes, quiet_seconds=quiet_seconds, announce=announce)
+            contest = Contest(
+                contestants, sizes, quiet_seconds=quiet_seconds, announce=announce, settled=not quick
+            )
             contest.run(rounds, workloads or WORKLOADS)
             found = report.as_json(contest.results, sizes, rounds=rounds, postgres=lab.state.postgres)
     except EmbassyError as error:

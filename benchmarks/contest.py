@@ -97,12 +97,28 @@ class Contest:
     """Runs the rounds."""
 
     def __init__(
-        self, contestants: Sequence[Contestant], sizes: Sizes, *, quiet_seconds: float, announce: Announce
+        self,
+        contestants: Sequence[Contestant],
+        sizes: Sizes,
+        *,
+        quiet_seconds: float,
+        announce: Announce,
+        settled: bool = True,
     ) -> None:
+        """Take everything.
+
+        Args:
+            contestants: in their order.
+            sizes: of the workloads.
+            quiet_seconds: how long to wait for a quiet machine before each measurement.
+            announce: told what happens.
+            settled: whether each backlog meets a slot that keeps nothing from before; that takes up to a minute each.
+        """
         self._contestants = contestants
         self._sizes = sizes
         self._quiet_seconds = quiet_seconds
         self._announce = announce
+        self._settled = settled
         self.results = Results()
 
     def run(self, rounds: int, workloads: Sequence[str]) -> None:
@@ -138,6 +154,9 @@ class Contest:
         self._level()
         if workload == W4:
             return self._respond(contestant, number)
+        if self._settled:
+            self._announce(f"{_title(number)} {workload} {contestant.name}", "waiting for its slot")
+            contestant.settle()
         return self._catch_up(contestant, workload, number)
 
     def _record(self, measured: CatchUp | Response) -> None:

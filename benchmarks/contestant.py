@@ -24,6 +24,10 @@ from deploy.workload.comparison import TableComparison, compare_tables
 from embassy.model.errors import IntegrityError, TransientError
 
 LEVEL_SECONDS = 600.0
+SETTLE_SECONDS = 180.0
+_SETTLE_POLL_SECONDS = 1.0
+_SETTLED = """
+SELECT confirmed_flush_lsn >= %s::pg_lsn AND restart_lsn >= %s::pg_lsn FROM pg_replication_slots WHERE slot_name = %s"""
 
 
 class Contestant(ABC):
@@ -175,6 +179,29 @@ class Contestant(ABC):
         """
         with self.source() as source, self.replica() as replica:
             self.await_mark(replica, self.send_mark(source))
+
+    def settle(self) -> None:
+        """Wait until its slot keeps none of the log that there is by now, as that of a stream that keeps up.
+
+        What is confirmed moves as the replicator moves it, ours 30 s behind. From where the log is kept follows, but only
+        to where the server has noted which transactions run: each 15 s at most, so it is asked to now and then.
+
+        Raises:
+            TransientError: it still does at the deadline.
+        """
+        end = time.monotonic() + SETTLE_SECONDS
+        with self.home.connect(ADMIN) as connection, self.source() as source, self.replica() as replica:
+            (upto,) = connection.execute("SELECT pg_current_wal_lsn()::text").fetchone() or ("",)
+            while connection.execute(_SETTLED, (upto, upto, self._slot)).fetchone() != (True,):
+                if time.monotonic() > end:
+                    raise TransientError(
+                        f"{self.name}: the slot {self._slot} still keeps log from before {upto} after "
+                        f"{SETTLE_SECONDS:g} s"
+                    )
+                connection.execute("SELECT pg_log_standby_snapshot()")
+                mark = self.send_mark(source)  # who is sent nothing may confirm nothing
+                time.sleep(_SETTLE_POLL_SECONDS)
+                self.await_mark(replica, mark)
 
     def send_mark(self, source: Connection) -> int:
         """Write what is visible at the replica only after all before it; returns its number."""

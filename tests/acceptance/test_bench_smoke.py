@@ -86,7 +86,7 @@ def test_a_replica_that_differs_makes_the_run_worthless(lab: Lab, make_database:
         try:
             apart = Apart(name, lab, "none")
             apart.start()
-            contest = Contest([apart], QUICK, quiet_seconds=0, announce=silent)
+            contest = Contest([apart], QUICK, quiet_seconds=0, announce=silent, settled=False)
             with pytest.raises(IntegrityError, match="1 of 1 tables differ"):
                 contest.compare(apart)
             assert contest.results.tables == {}
