@@ -37,6 +37,14 @@ FROM pg_catalog.unnest(%s::text[]) AS t (what)
 WHERE c.conrelid = %s::regclass AND c.contype = 'f' AND NOT c.convalidated AND what !~ ' NOT VALID$'
   AND pg_catalog.starts_with(what, pg_catalog.format('%%I FOREIGN KEY ', c.conname))"""
 _STATEMENT_BRIEF = 300
+_FOUND = {
+    "DROP INDEX": "to_regclass",
+    "DROP FUNCTION": "to_regprocedure",
+    "DROP PROCEDURE": "to_regprocedure",
+    "DROP ROUTINE": "to_regprocedure",
+    "DROP DOMAIN": "to_regtype",
+}
+"""By what of a command's objects is looked up here whether they are there."""
 _MISSING_ROLE = re.compile(r'role "(.*)" does not exist')
 
 
@@ -94,12 +102,14 @@ class DdlExecutor:
         return statement
 
     def _is_done(self, command: Command) -> bool:
-        """Whether it drops indexes that never came: what building one CONCURRENTLY leaves behind when it fails.
+        """Whether it drops what never came, and nothing else.
 
-        A valid index that is missing here has halted the stream long before: each table's indexes are compared.
+        That is an index whose building CONCURRENTLY has failed, or what was made over a temporary table. Afterwards both
+        sides are alike in any case.
         """
-        return command.tag == "DROP INDEX" and all(
-            self._one("SELECT pg_catalog.to_regclass(%s) IS NULL", found["identity"]) for found in command.objects
+        found = _FOUND.get(command.tag)
+        return found is not None and all(
+            self._one(f"SELECT pg_catalog.{found}(%s) IS NULL", dropped["identity"]) for dropped in command.objects
         )
 
     def _unproven(self, command: Command, statement: str) -> str | None:

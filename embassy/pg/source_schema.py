@@ -19,6 +19,7 @@ _SCRIPTS = (
     "source.sql",
     "source_copy.sql",
     "shared_ddl.sql",
+    "source_ddl_tables.sql",
     "source_ddl.sql",
     "source_owners.sql",
     "shared_sequences.sql",

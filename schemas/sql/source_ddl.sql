@@ -1,5 +1,5 @@
 -- DDL in the stream: what an event trigger sees of each command becomes a row of embassy.ddl, in the transaction and at
--- the place of the command. Run by an administrator at home, after shared_ddl.sql; may be run again at any time. Event
+-- the place of the command. Run by an administrator at home, after source_ddl_tables.sql; may be run again at any time. Event
 -- triggers only a superuser may create: source_ddl_triggers.sql.
 --
 -- Nobody but these functions writes the rows: they run with their owner's rights, and PostgreSQL refuses to call a function
@@ -132,27 +132,6 @@ BEGIN
 END
 $$;
 
--- The statement that makes an empty table with the columns of this one: what CREATE TABLE AS has left behind.
-CREATE OR REPLACE FUNCTION embassy.empty_like(relation oid) RETURNS text
-LANGUAGE sql STABLE SET search_path = '' AS $$
-    SELECT pg_catalog.format('CREATE %sTABLE %s (%s)%s%s%s',
-        CASE c.relpersistence WHEN 'u' THEN 'UNLOGGED ' ELSE '' END,
-        c.oid::regclass,
-        (SELECT pg_catalog.string_agg(pg_catalog.format('%I %s%s', a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod),
-                    CASE WHEN a.attcollation <> t.typcollation
-                         THEN ' COLLATE ' || a.attcollation::regcollation ELSE '' END), ', ' ORDER BY a.attnum)
-         FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-         WHERE a.attrelid = c.oid AND a.attnum > 0),
-        (SELECT pg_catalog.format(' USING %I', m.amname) FROM pg_catalog.pg_am m WHERE m.oid = c.relam),
-        (SELECT ' WITH (' || pg_catalog.string_agg(o.option, ', ') || ')'
-         FROM (SELECT pg_catalog.unnest(c.reloptions)
-               UNION ALL SELECT 'toast.' || pg_catalog.unnest(t.reloptions)
-               FROM pg_catalog.pg_class t WHERE t.oid = c.reltoastrelid) o (option)),
-        (SELECT pg_catalog.format(' TABLESPACE %I', t.spcname)
-         FROM pg_catalog.pg_tablespace t WHERE t.oid = c.reltablespace))
-    FROM pg_catalog.pg_class c WHERE c.oid = relation
-$$;
-
 -- Copies a table's rows to where the stream finds them, as text that means the same anywhere; returns which table it was.
 CREATE OR REPLACE FUNCTION embassy.store_rows(ordinal bigint, relation oid) RETURNS jsonb
 LANGUAGE plpgsql SET search_path = '' SET row_security = off SET "DateStyle" = 'ISO' SET "IntervalStyle" = 'postgres'
@@ -249,6 +228,7 @@ DECLARE
     how text;
     nth integer;
     query_of bigint;
+    parts text[];                         -- its text means nothing abroad: what to execute, one after the other
     string jsonb;                         -- what is known of the client's query string
     string_key text;
     commands integer;
@@ -297,6 +277,7 @@ BEGIN
         INTO commands, scripted, kept, relations, named
         FROM (SELECT *, in_extension OR schema_name IN ('pg_temp', 'embassy')
                         OR object_identity ~ '( on |[(,])pg_temp\.| on embassy\.'
+                        OR classid <> 'pg_catalog.pg_class'::regclass AND embassy.needs_temporary(classid, objid)
                         OR pg_catalog.lower(object_type) IN ('large object', 'publication', 'subscription') AS own
               FROM pg_catalog.pg_event_trigger_ddl_commands()) d;
         IF scripted THEN
@@ -373,6 +354,14 @@ BEGIN
         IF EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = relations[1] AND relpersistence = 'p') THEN
             filled := pg_catalog.jsonb_build_array(embassy.store_rows(ordinal, relations[1]));
         END IF;
+    ELSIF TG_TAG = 'CREATE TABLE' AND embassy.is_like_temporary(query) THEN
+        parts := (SELECT embassy.made_like(c.oid) FROM pg_catalog.pg_class c
+                  WHERE c.oid = ANY (relations) AND c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.reloftype = 0);
+        IF parts IS NOT NULL THEN         -- what is a partition, or of a type, is like nothing: another one in the string is
+            how := 'statement';
+            query := parts[pg_catalog.cardinality(parts)];
+            query_of := NULL;
+        END IF;
     ELSIF TG_TAG IN ('ALTER TABLE', 'ALTER TYPE') THEN
         SELECT coalesce(pg_catalog.jsonb_agg(embassy.store_rows(ordinal, r.relation)), '[]')
         INTO filled FROM embassy.ddl_rewritten(query) r (relation);
@@ -432,6 +421,10 @@ BEGIN
            '[]', '[]', '[]'
     FROM pg_catalog.unnest(released) r (relation);
     INSERT INTO embassy.ddl
+    SELECT pg_catalog.nextval('embassy.ddl_ordinal'), pg_catalog.clock_timestamp(), TG_TAG, role, settings, how, p.text, NULL,
+           NULL, kept, '[]', '[]', '[]'
+    FROM pg_catalog.unnest(pg_catalog.trim_array(parts, 1)) WITH ORDINALITY p (text, place) ORDER BY p.place;
+    INSERT INTO embassy.ddl
     VALUES (ordinal, pg_catalog.clock_timestamp(), TG_TAG, role, settings, how, CASE WHEN query_of IS NULL THEN query END, query_of, nth, kept, filled, stored, shapes);
     IF how = 'string' AND query_of IS NULL THEN
         string := pg_catalog.jsonb_set(string, '{query_of}', pg_catalog.to_jsonb(ordinal));
@@ -454,6 +447,6 @@ END
 $$;
 
 REVOKE ALL ON FUNCTION embassy.has_key(oid), embassy.lacks_identity(oid), embassy.breaks_updates(oid), embassy.is_published(oid),
-    embassy.is_withheld(oid), embassy.withhold(oid), embassy.ddl_released(oid[]), embassy.publish(oid), embassy.empty_like(oid),
+    embassy.is_withheld(oid), embassy.withhold(oid), embassy.ddl_released(oid[]), embassy.publish(oid),
     embassy.store_rows(bigint, oid), embassy.ddl_rewritten(text), embassy.ddl_tables(oid[]), embassy.ddl_detached(oid[]),
     embassy.ddl_session(), embassy.ddl_rewrite(), embassy.ddl_capture(), embassy.clear_ddl_rows() FROM PUBLIC;

@@ -54,10 +54,13 @@ _QUERIES = {
     "comments": """
         SELECT i.type, i.identity, d.description FROM pg_description d,
                pg_identify_object(d.classoid, d.objoid, d.objsubid) i
-        WHERE i.schema NOT IN ('pg_catalog', 'information_schema', 'embassy', 'pg_toast') AND d.objoid >= 16384""",
+        WHERE i.schema NOT IN ('pg_catalog', 'information_schema', 'embassy', 'pg_toast') AND d.objoid >= 16384
+          AND i.identity !~ '\\mpg_temp_'""",
     "default privileges": """
         SELECT defaclrole::regrole, defaclnamespace::regnamespace, defaclobjtype, defaclacl::text FROM pg_default_acl""",
-    "statistics": "SELECT pg_get_statisticsobjdef(oid) FROM pg_statistic_ext",
+    "statistics": """
+        SELECT pg_get_statisticsobjdef(oid) FROM pg_statistic_ext
+        WHERE stxnamespace::regnamespace::text !~ '^pg_temp_'""",
 }
 _WORDED_BY_VERSION = ("relations", "views", "rules", "functions", "columns", "constraints", "default privileges")
 

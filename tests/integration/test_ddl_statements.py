@@ -225,6 +225,63 @@ def test_a_function_may_speak_of_a_temporary_table(captured: TwoDatabases, owner
     carry(captured)
 
 
+def test_what_is_made_over_a_temporary_table_goes_with_it(captured: TwoDatabases, owner: Connection) -> None:
+    owner.execute("CREATE TABLE a (id int PRIMARY KEY); CREATE TEMPORARY TABLE seen (id int)")
+    over = (
+        "CREATE FUNCTION all_seen() RETURNS SETOF seen LANGUAGE sql AS 'SELECT * FROM seen'",
+        "CREATE FUNCTION count_seen() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM seen; END",
+        "CREATE DOMAIN many AS seen[]",
+        "CREATE VIEW view_of_seen AS SELECT * FROM seen",
+        "CREATE RULE r AS ON INSERT TO a DO ALSO INSERT INTO seen VALUES (new.id)",
+    )
+    for statement in over:
+        owner.execute(statement.encode())
+    owner.execute("COMMENT ON FUNCTION all_seen() IS 'x'; INSERT INTO a VALUES (1)")
+    captured.apply(captured.batches())
+    assert captured.replica.execute("SELECT to_regtype('public.many') IS NULL").fetchone() == (True,)
+    owner.execute("DROP FUNCTION count_seen(), all_seen(); DROP TABLE seen CASCADE; INSERT INTO a VALUES (2)")
+    carry(captured)
+
+
+LIKE: tuple[LiteralString, ...] = (
+    "CREATE TABLE plain (LIKE t)",
+    "CREATE TABLE half (x text UNIQUE, LIKE t INCLUDING ALL EXCLUDING INDEXES, CHECK (x <> 'y')) WITH (fillfactor = 70)",
+    'CREATE TABLE other."All of it" (number bigserial, LIKE t INCLUDING ALL, FOREIGN KEY (id) REFERENCES a)',
+    "CREATE TABLE heir (LIKE t INCLUDING DEFAULTS) INHERITS (a)",
+    "CREATE UNLOGGED TABLE fast (LIKE T INCLUDING IDENTITY, PRIMARY KEY (ident))",
+    "CREATE TABLE root (LIKE t) PARTITION BY RANGE (id); CREATE TABLE leaf PARTITION OF root DEFAULT",
+    "DO $$ BEGIN EXECUTE 'CREATE TABLE inside (LIKE t INCLUDING COMMENTS, PRIMARY KEY (id))'; END $$",
+    """CREATE TABLE IF NOT EXISTS plain (LIKE t); CREATE TEMP TABLE u (LIKE t);
+    CREATE TABLE of_u (LIKE u); CREATE TABLE b (c int)""",
+)
+
+
+def test_a_table_like_a_temporary_one_is_what_it_has_become(captured: TwoDatabases, owner: Connection) -> None:
+    owner.execute(
+        """CREATE SCHEMA other; CREATE TABLE a (id int PRIMARY KEY);
+        CREATE TEMPORARY TABLE t (id int, at date DEFAULT '2020-02-03' CHECK (at > '2000-01-01'), "A b" text COLLATE "C",
+            twice int GENERATED ALWAYS AS (id * 2) STORED, fixed varchar(5) NOT NULL DEFAULT 'it''s',
+            ident int GENERATED ALWAYS AS IDENTITY (START 7 INCREMENT 3 CYCLE), big text, lz text COMPRESSION pglz,
+            PRIMARY KEY (id, at), EXCLUDE USING btree (fixed WITH =) WHERE (id > 5));
+        ALTER TABLE t ALTER big SET STORAGE EXTERNAL; CREATE INDEX ON t ("A b" DESC, (id + 1)) WHERE id > 3;
+        CREATE STATISTICS ON id, at FROM t; COMMENT ON COLUMN t."A b" IS 'it''s';
+        COMMENT ON CONSTRAINT t_pkey ON t IS 'k'"""
+    )
+    for statements in LIKE:
+        owner.execute(statements)
+        carry(captured)
+    owner.execute(
+        """INSERT INTO a SELECT generate_series(1, 5);
+        INSERT INTO other."All of it" (id, at, fixed) SELECT n, '2020-01-01', n FROM generate_series(1, 5) n;
+        INSERT INTO plain SELECT id, at, "A b", twice, fixed, ident, big, lz FROM other."All of it";
+        INSERT INTO root SELECT * FROM plain; UPDATE root SET big = 'x'; DELETE FROM other."All of it" WHERE id = 3"""
+    )
+    carry(captured)
+    # a default that needs what is temporary is lost at home, too, and no event trigger sees it
+    owner.execute("CREATE TEMP TABLE v (n serial); CREATE TABLE was_serial (LIKE v INCLUDING ALL); DISCARD TEMP")
+    carry(captured)
+
+
 def test_what_a_command_does_inside_is_not_done_again(captured: TwoDatabases, owner: Connection) -> None:
     owner.execute("CREATE TABLE base (id int PRIMARY KEY, x int); INSERT INTO base VALUES (1, 1), (2, 1)")
     owner.execute("CREATE MATERIALIZED VIEW seen AS SELECT * FROM base; CREATE UNIQUE INDEX ON seen (id)")
