@@ -53,6 +53,11 @@ _POLL_SECONDS = 0.5
     metavar="S",
     help="How long to wait, as a table begins, for those who write to it just then.",
 )
+@click.option(
+    "--by-digest",
+    is_flag=True,
+    help="Compare tables whose keys a collation orders as if they had none: for sides whose collations differ.",
+)
 @pass_options
 @stream_options
 @click.pass_context
@@ -64,6 +69,7 @@ def verify(
     patience: float,
     *,
     full: bool,
+    by_digest: bool,
 ) -> ExitCode | None:
     """Compare the replicas with home, row by row, while the load goes on.
 
@@ -74,6 +80,10 @@ def verify(
 
     What was found is in the embassy: embassy verify status there, the metrics embassy_verify_rows and
     embassy_verify_last_success_timestamp_seconds, and the VERIFIED column of embassy status.
+
+    A table whose key is ordered by another collation, or another version of it, than in the replica is undecided: a
+    piece of it would hold other rows there. With --by-digest such tables are read in one snapshot each, and their
+    rows are named by digests.
 
     Large objects are compared like rows, by page and as a whole: as pg_catalog.pg_largeobject, and with their owners,
     rights and comments as pg_catalog.pg_largeobject_metadata.
@@ -91,7 +101,7 @@ def verify(
         return None
     if full and percent is not None:
         raise click.UsageError("--full and --sample contradict each other")
-    asked = _Asked(tables, 1.0 if percent is None else percent / 100, patience)
+    asked = _Asked(tables, 1.0 if percent is None else percent / 100, patience, by_digest)
     found = {}
     for name, stream in options.streams(options.settings()).items():
         source = options.need(stream.source, f"streams.{name}.source")
@@ -161,6 +171,7 @@ class _Asked(NamedTuple):
     """Empty: all."""
     share: float
     patience_seconds: float
+    by_digest: bool
 
 
 class _Shown:
@@ -204,7 +215,8 @@ def _tell(
         wanted = _wanted(registry, compared_tables(connection, source.publication), asked.tables)
         shown.estimates = verify_source.estimated_rows(connection, wanted)
         verification = Verification(connection, run, stream=identity, progress=shown, chance=random.SystemRandom())
-        return run, list(verification.run(Wish(wanted, not asked.tables, asked.share, asked.patience_seconds)))
+        wish = Wish(wanted, not asked.tables, asked.share, asked.patience_seconds, asked.by_digest)
+        return run, list(verification.run(wish))
 
 
 def compared_tables(connection: Any, publication: str) -> list[TableName]:

@@ -41,7 +41,7 @@ class ReplicaRows:
             if not _alike(column.collation, theirs):
                 raise Unreadable(
                     f"key column {column.name} is ordered by {theirs or 'bytes'} at home, and by "
-                    f"{column.collation or 'bytes'} in the replica"
+                    f"{column.collation or 'bytes'} in the replica: embassy verify --by-digest compares the table"
                 )
         self._table = found._replace(columns=begin.columns)
 

@@ -140,6 +140,24 @@ def test_what_cannot_be_compared_is_told_and_stops_nothing(both: Verified) -> No
     assert both.results()['T a"b'] == (300, 0, 0, 0, 0, "")
 
 
+def test_keys_that_the_sides_order_by_different_collations_are_compared_by_digest(both: Verified) -> None:
+    ddl: LiteralString = "CREATE TABLE public.sorted (word text {} PRIMARY KEY, v int)"
+    both.two.source.execute(ddl.format('COLLATE "en-x-icu"').encode())
+    both.two.replica.execute(ddl.format('COLLATE "et-x-icu"').encode())
+    both.home("INSERT INTO public.sorted SELECT 'wört' || i % 7 || i, i FROM generate_series(1, 200) i")
+    both.carry()
+    tables = [TableName("public", "sorted"), PLAIN]
+    both.run(tables=tables)
+    assert "--by-digest" in both.results()["sorted"][5]
+    both.run(tables=tables, by_digest=True)
+    assert both.results()["sorted"] == (200, 0, 0, 0, 0, "")
+    assert both.results()["plain"] == (400, 0, 0, 0, 0, "")
+    both.spoil("UPDATE public.sorted SET v = 0 WHERE v = 5", "DELETE FROM public.plain WHERE id = 7")
+    both.run(tables=tables, by_digest=True)
+    assert both.results()["sorted"] == (200, 0, 1, 1, 0, "")
+    assert ("plain", "missing", ("id",), ("7",)) in both.findings()
+
+
 def test_a_truncated_or_sampled_table_and_a_consumer_that_began_anew(both: Verified) -> None:
     def truncate(message: Message) -> None:
         if isinstance(message, Chunk) and message.number == 1 and not message.listed:
