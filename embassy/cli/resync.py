@@ -50,7 +50,7 @@ def resync(
 
     The table stays readable in the replica, and the stream goes on; status says snapshotting until the last row is
     there. What was interrupted goes on where it was. TABLE is a name as SQL writes it; a partitioned table means all
-    of its partitions.
+    of its partitions. A table without a key is read in one piece: until that is done, DDL on it waits at home.
 
     With a configuration that names streams.NAME.source it asks for the copy and shows how far it is. With one that names
     streams.NAME.replica it tells the replica that one will come: a stream that has halted because a row of the table
