@@ -175,7 +175,7 @@ def _read(values: Sequence[bytes], encoded: Sequence[bytes], watch: Stopwatch) -
     with watch.stage("read record"):
         records = [decode_record(value) for value in values[1:]]
     with watch.stage("verify"):
-        verified = [verifier.verified(record) for record in records]
+        verified = verifier.of_run(records)
     with watch.stage("open"):
         contents = [opener.open(record) for record in records]
     found = []

@@ -1,6 +1,6 @@
 """The bridge's loop for one stream: what counts at home is appended in the embassy, byte for byte.
 
-It holds no secret key. It verifies signatures and links as it carries: a bridge that forwarded anything at all could
+It holds no secret key. It proves signatures and links as it carries: a bridge that forwarded anything at all could
 be made to resume from a forged head and pass over real records. It keeps no position of its own: the head of the
 foreign topic is where it goes on. So a request that fails is not tried again by the client: what was on the way is given
 up, and the stream goes on from that head. That lets it have many requests on the way, however long the line is.
@@ -15,18 +15,17 @@ from typing import NamedTuple, Protocol
 
 import structlog
 
-from embassy.model.chain import Follower, Standing
-from embassy.model.errors import IntegrityError
-from embassy.model.record import Head, SealedRecord
+from embassy.model.chain import Follower, Signers, Standing
+from embassy.model.record import Head
 from embassy.runtime import failpoints
 from embassy.runtime.failpoints import failpoint
 from embassy.runtime.stop import Stop
 from embassy.wire.enrolment import Enrolment
 from embassy.wire.head_search import find_head, locate
+from embassy.wire.judging import Judge
 from embassy.wire.kafka_reader import Fetched, StreamsReader, Subscription
 from embassy.wire.kafka_writer import Appender, KafkaWriter
 from embassy.wire.reader_pool import ReaderPool
-from embassy.wire.record_codec import decode_record
 
 _WAIT_SECONDS = 2.0
 _DRAIN_SECONDS = 3.0
@@ -62,7 +61,7 @@ class Forwarder:
         *,
         topic: str,
         enrolment: Enrolment,
-        verified: Callable[[SealedRecord], int],
+        signers: Signers,
         home: ReaderPool,
         foreign: ReaderPool,
         reader: StreamsReader,
@@ -74,7 +73,7 @@ class Forwarder:
         self.name = name
         self._topic = topic
         self._enrolment = enrolment
-        self._verified = verified
+        self._signers = signers
         self._home = home
         self._foreign = foreign
         self._reader = reader
@@ -91,14 +90,14 @@ class Forwarder:
             TransientError: a cluster is unreachable.
             IntegrityError: a record is missing at home, or the foreign topic holds what home does not.
         """
-        verified = self._verified
+        signers = self._signers
         genesis = self._enrolment.genesis()
-        found = find_head(self._foreign.log(self._topic), verified, genesis)
+        found = find_head(self._foreign.log(self._topic), signers, genesis)
         head = genesis if found is None else found.head
-        offset = locate(self._home.log(self._topic), head, verified)
+        offset = locate(self._home.log(self._topic), head, signers)
         self._log.info("carrying", sequence=head.sequence, offset=offset)
         follower = Follower(
-            head, topic=self._topic, verified=verified, clock=self._clock, hold_seconds=self._limits.hold_seconds
+            head, topic=self._topic, signers=signers, clock=self._clock, hold_seconds=self._limits.hold_seconds
         )
         subscription = self._reader.subscribe(self._topic, offset, self._limits.queue_bytes)
         appender = self._writer.appender(self._topic, subscription.wake)
@@ -130,6 +129,7 @@ class _Carriage:
         pulse: Callable[[], None],
     ) -> None:
         self._follower = follower
+        self._judge = Judge(follower, gauges.ignored)
         self._appender = appender
         self._limits = limits
         self._gauges = gauges
@@ -149,16 +149,7 @@ class _Carriage:
 
     def _carry(self, fetched: list[Fetched]) -> None:
         records = value_bytes = 0
-        for offset, timestamp_ms, value in fetched:
-            try:
-                record = decode_record(value)
-            except IntegrityError:
-                self._gauges.ignored(Standing.UNSIGNED)
-                continue
-            standing = self._follower.judge(record, offset)
-            if standing is not Standing.COUNTS:
-                self._gauges.ignored(standing)
-                continue
+        for (_, timestamp_ms, value), record in self._judge.counting(fetched):
             while self._appender.inflight_bytes > self._limits.inflight_bytes:
                 self._await_acks()
             failpoint(failpoints.BRIDGE_BEFORE_APPEND)

@@ -14,6 +14,7 @@ from embassy.model.chain import Follower, Standing
 from embassy.model.errors import IntegrityError
 from embassy.model.record import Head, RecordKind, SealedRecord
 from embassy.wire.batch_codec import decode_batch
+from embassy.wire.judging import Judge
 from embassy.wire.kafka_reader import Fetched
 from embassy.wire.opening import Decompressor, decompress
 from embassy.wire.record_codec import decode_record
@@ -76,6 +77,7 @@ class Inbox:
             gauges: told what comes.
         """
         self._follower = follower
+        self._judge = Judge(follower, gauges.ignored)
         self._opener = opener
         self._gauges = gauges
         self._records = 0
@@ -90,21 +92,12 @@ class Inbox:
         return self._follower.head
 
     def receive(self, fetched: Iterable[Fetched]) -> Iterator[Event]:
-        """Judge records and open those that count; each event before the next record is looked at.
+        """Judge records and open those that count; each event before the next record is opened.
 
         Raises:
             IntegrityError: the stream cannot be followed.
         """
-        for offset, timestamp_ms, value in fetched:
-            try:
-                record = decode_record(value)
-            except IntegrityError:
-                self._gauges.ignored(Standing.UNSIGNED)
-                continue
-            standing = self._follower.judge(record, offset)
-            if standing is not Standing.COUNTS:
-                self._gauges.ignored(standing)
-                continue
+        for (offset, timestamp_ms, value), record in self._judge.counting(fetched):
             self._gauges.received(self._follower.head, timestamp_ms)
             try:
                 event = self._take(record, offset, value)

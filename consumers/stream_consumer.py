@@ -31,10 +31,9 @@ from consumers.inbox import Inbox, Opener, resume
 from consumers.replica_writer import ReplicaWriter
 from consumers.seldom import Seldom
 from consumers.verifier import Verifier
-from embassy.model.chain import Follower
+from embassy.model.chain import Follower, Signers
 from embassy.model.control import Control, Freeze, Point
 from embassy.model.errors import IntegrityError, RefusedError, TransientError
-from embassy.model.record import SealedRecord
 from embassy.model.wording import iso
 from embassy.pg import control_store, progress_store
 from embassy.pg import reign as reigns
@@ -78,7 +77,7 @@ class StreamConsumer:
         *,
         topic: str,
         enrolment: Enrolment,
-        verified: Callable[[SealedRecord], int],
+        signers: Signers,
         replica: Replica,
         readers: ReaderPool,
         reader: StreamsReader,
@@ -98,7 +97,7 @@ class StreamConsumer:
             name: the stream's, in logs.
             topic: in the embassy's cluster.
             enrolment: the stream's beginning.
-            verified: which of its producers signed a record, from 1; 0 is none.
+            signers: which of its producers each record is of.
             replica: the database.
             readers: the clients with which streams look for their places.
             reader: the client that many streams share.
@@ -115,7 +114,7 @@ class StreamConsumer:
         self.name = name
         self._topic = topic
         self._enrolment = enrolment
-        self._verified = verified
+        self._signers = signers
         self._readers = readers
         self._replica = replica
         self._reader = reader
@@ -185,14 +184,14 @@ class StreamConsumer:
         """Apply under one version of the control row."""
         progress = self._progress(session)
         self._gauges.applied(0, 0, progress.head.resume_lsn, progress.committed_at)  # what is here already
-        verified = self._verified
-        head = resume(self._opener, progress.head, progress.key_record, verified, session.place)
-        offset = place_in(self._readers.log(self._topic), progress, verified)
+        signers = self._signers
+        head = resume(self._opener, progress.head, progress.key_record, signers, session.place)
+        offset = place_in(self._readers.log(self._topic), progress, signers)
         self._log.info("applying", sequence=progress.head.sequence, offset=offset)
         follower = Follower(
             head,
             topic=self._topic,
-            verified=verified,
+            signers=signers,
             clock=self._clock,
             hold_seconds=self._tuning.hold_seconds,
         )
@@ -307,7 +306,7 @@ class StreamConsumer:
         self._log.info("a batch is applied change by change", reason=reason)
 
 
-def place_in(log: Log, progress: Progress, verified: Callable[[SealedRecord], int]) -> int:
+def place_in(log: Log, progress: Progress, signers: Signers) -> int:
     """The offset from which the topic continues the replica.
 
     Raises:
@@ -315,7 +314,7 @@ def place_in(log: Log, progress: Progress, verified: Callable[[SealedRecord], in
     """
     head = progress.head
     low, high = log.bounds()
-    offset = locate(log, head, verified, progress.next_offset)
+    offset = locate(log, head, signers, progress.next_offset)
     if head.sequence == 0 or offset > low:
         return offset
     if low == high:
@@ -326,7 +325,7 @@ def place_in(log: Log, progress: Progress, verified: Callable[[SealedRecord], in
         (
             record.header.sequence
             for _, record in read_records(log, max(low, high - _TAIL_RECORDS), high)
-            if verified(record)
+            if signers(record)
         ),
         default=0,
     )

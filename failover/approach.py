@@ -167,7 +167,7 @@ class Approach:
             self._reached = Reach(
                 self.name,
                 log=log,
-                verified=self._ports.verified,
+                signers=self._ports.signers,
                 progress=self._replica.progress,
                 applying=self._ports.applying,
                 stall_seconds=self._wish.drain_seconds,

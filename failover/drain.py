@@ -12,14 +12,16 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import NamedTuple, Protocol
 
+from embassy.model.chain import Signers
 from embassy.model.errors import EmbassyError, RefusedError
 from embassy.model.lsn import Lsn
 from embassy.model.record import Head, RecordKind, SealedRecord
 from embassy.pg.progress_store import Progress
-from embassy.wire.head_search import Log, locate, read_records, with_generation
+from embassy.wire.head_search import Log, locate, skeletons, with_generation
 from failover.waiting import Waiting
 
 _POLL_SECONDS = 0.02
+_READ_AT_ONCE = 1000
 
 
 class Arrived(NamedTuple):
@@ -38,12 +40,12 @@ class Arrived(NamedTuple):
 class LogEnd:
     """Follows one stream's log from a replica's head on, as far as it goes whenever asked."""
 
-    def __init__(self, log: Log, head: Head, next_offset: int, verified: Callable[[SealedRecord], int]) -> None:
+    def __init__(self, log: Log, head: Head, next_offset: int, signers: Signers) -> None:
         self._log = log
-        self._verified = verified
+        self._signers = signers
         self._head = head
         self._first = head
-        self._offset = locate(log, head, verified, next_offset)
+        self._offset = locate(log, head, signers, next_offset)
         self._beyond = False
         self._records = 0
         self._open = False
@@ -56,11 +58,13 @@ class LogEnd:
             IntegrityError: the topic is gone.
         """
         _, high = self._log.bounds()
-        for offset, record in read_records(self._log, self._offset, high):
-            self._offset = offset + 1
-            generation = self._verified(record)
-            if generation:
-                self._judge(record, generation)
+        for start in range(self._offset, high, _READ_AT_ONCE):
+            # One more than are judged: it may have to prove the one before it.
+            read = list(skeletons(self._log, start, min(start + _READ_AT_ONCE + 1, high)))
+            generations = self._signers.of_run([record for _, record in read])
+            for (offset, record), generation in zip(read, generations, strict=True):
+                if generation and offset < start + _READ_AT_ONCE:
+                    self._judge(record, generation)
         self._offset = max(self._offset, high)
         return Arrived(
             self._head.resume_lsn,
@@ -116,7 +120,7 @@ class Reach:
         name: str,
         *,
         log: Log,
-        verified: Callable[[SealedRecord], int],
+        signers: Signers,
         progress: Callable[[], Progress],
         applying: Callable[[], AbstractContextManager[Applying]],
         stall_seconds: float,
@@ -127,7 +131,7 @@ class Reach:
     ) -> None:
         self._name = name
         self._log = log
-        self._verified = verified
+        self._signers = signers
         self._progress = progress
         self._applying = applying
         self._stall_seconds = stall_seconds
@@ -144,7 +148,7 @@ class Reach:
             TransientError: the cluster is unreachable.
         """
         first = before = self._progress()
-        end = LogEnd(self._log, self._head_of(first), first.next_offset, self._verified)
+        end = LogEnd(self._log, self._head_of(first), first.next_offset, self._signers)
         moved_at = self._clock()
         waiting = Waiting(self._clock, self._tell)
         with self._applying() as applying:
@@ -171,12 +175,12 @@ class Reach:
 
     def left(self, progress: Progress) -> Left:
         """What stands in the log now that a replica at this progress does not have."""
-        arrived = LogEnd(self._log, self._head_of(progress), progress.next_offset, self._verified).look()
+        arrived = LogEnd(self._log, self._head_of(progress), progress.next_offset, self._signers).look()
         level = progress.head.resume_lsn >= arrived.resume_lsn
         return Left(level, arrived.records, arrived.transactions_open, arrived.missing)
 
     def _head_of(self, progress: Progress) -> Head:
-        return with_generation(progress.head, progress.key_record, self._verified)
+        return with_generation(progress.head, progress.key_record, self._signers)
 
     def _reached(self, first: Progress, progress: Progress, arrived: Arrived) -> Drained:
         if arrived.missing is not None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 
-from embassy.model.record import SealedRecord
+from embassy.model.chain import Signers
 from embassy.wire.head_search import Log
 from embassy.wire.promotion_plan import PlannedStream, Waivers
 from failover.drain import Applying
@@ -47,7 +47,7 @@ class Ports(NamedTuple):
     dsn: str
     log: Callable[[], AbstractContextManager[Log]]
     """Opens the stream's topic in the embassy's cluster."""
-    verified: Callable[[SealedRecord], int]
+    signers: Signers
     applying: Callable[[], AbstractContextManager[Applying]]
     let_in: Callable[[psycopg.Connection[Any]], None]
     """Lets the application's roles log in; ten registries of one server share them."""

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, Protocol
 import psycopg
 import structlog
 
+from embassy.model.chain import Signers
 from embassy.model.errors import IntegrityError, RefusedError, TransientError
-from embassy.model.record import SealedRecord
 from embassy.pg import ddl_capture, source_fence, source_schema
 from embassy.pg import reign as reigns
 from embassy.pg.backlog_session import BacklogSession
@@ -66,7 +66,7 @@ class StreamSetup(NamedTuple):
     slot: str
     source: Source
     enrolment: Enrolment
-    verified: Callable[[SealedRecord], int]
+    signers: Signers
     """Which of the enrolment's producers signed a record, from 1; 0 is none."""
     rpo_seconds: float
     """How old the replica may become: an idle heart is not slower than that allows."""
@@ -134,10 +134,10 @@ class StreamProducer:
             RefusedError: home is superseded.
         """
         setup = self._setup
-        verified = setup.verified
+        signers = setup.signers
         log = self._readers.log(setup.topic)
         with closing(self._reader()) as reader:
-            standing, source = self._prove(reader.session, log, verified)
+            standing, source = self._prove(reader.session, log, signers)
             reader.session.start(standing.head.resume_lsn)
             appender = self._writer.appender(setup.topic)
             desk = CopyDesk(appender.wake)
@@ -148,7 +148,7 @@ class StreamProducer:
                     source=source,
                     appender=appender,
                     log=log,
-                    verified=verified,
+                    verified=signers,
                     sealer=self._sealer,
                     builder=BatchBuilder(),
                     encoder=BatchEncoder(),
@@ -231,9 +231,7 @@ class StreamProducer:
             clock=self._clock,
         )
 
-    def _prove(
-        self, session: ReplicationSession, log: Log, verified: Callable[[SealedRecord], int]
-    ) -> tuple[Standing, SourceIdentity]:
+    def _prove(self, session: ReplicationSession, log: Log, signers: Signers) -> tuple[Standing, SourceIdentity]:
         """Where to go on, once the source has proven to be the stream's own.
 
         The slot is read before the topic: what a predecessor has confirmed by then, the topic holds.
@@ -262,7 +260,7 @@ class StreamProducer:
                     hint="resync the stream; a new stream's publication is made by embassy provision apply",
                 )
         genesis = setup.enrolment.genesis()
-        found = find_head(log, verified, genesis)
+        found = find_head(log, signers, genesis)
         if found is None:
             if genesis_at is not None:
                 raise IntegrityError(

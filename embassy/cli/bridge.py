@@ -80,7 +80,7 @@ class _Fleet:
             name,
             topic=stream.topic,
             enrolment=enrolment,
-            verified=self._service.verifier(name, enrolment).verified,
+            signers=self._service.verifier(name, enrolment),
             home=self._home,
             foreign=self._foreign,
             reader=self._reader,

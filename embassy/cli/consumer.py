@@ -134,7 +134,7 @@ class _Fleet:
             name,
             topic=stream.topic,
             enrolment=enrolment,
-            verified=self._service.verifier(name, enrolment).verified,
+            signers=self._service.verifier(name, enrolment),
             replica=self._service.options.need(stream.replica, f"streams.{name}.replica"),
             readers=self._readers,
             reader=self._reader,

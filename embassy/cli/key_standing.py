@@ -59,7 +59,7 @@ def key_standing(settings: Settings, stream: Stream) -> KeyStanding | None:
         )
     enrolment = enrolment_of(settings, stream)
     with TopicReader(cluster, stream.topic, "keys") as log:
-        found = find_head(log, RecordVerifier(enrolment).verified, enrolment.genesis())
+        found = find_head(log, RecordVerifier(enrolment), enrolment.genesis())
     if found is None or found.key_record is None:
         return None
     record = found.key_record

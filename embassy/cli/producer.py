@@ -156,10 +156,10 @@ class _Fleet:
         refuse_if_superseded(
             enrolment, stream.enrolment.parent, operators=keys.operators, threshold=keys.threshold
         )
-        verified = self._service.verifier(name, enrolment).verified
+        signers = self._service.verifier(name, enrolment)
         sealer = Sealer(self._identity_for(enrolment), enrolment, self._keys.recipients)
         loop = StreamProducer(
-            StreamSetup(name, stream.topic, stream.slot, source, enrolment, verified, stream.rpo_seconds),
+            StreamSetup(name, stream.topic, stream.slot, source, enrolment, signers, stream.rpo_seconds),
             sealer=sealer,
             readers=self._readers,
             writer=self._writer,

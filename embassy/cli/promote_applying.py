@@ -72,7 +72,7 @@ class Consumers:
                 name,
                 topic=stream.topic,
                 enrolment=enrolment,
-                verified=RecordVerifier(enrolment).verified,
+                signers=RecordVerifier(enrolment),
                 replica=replica,
                 readers=self._readers,
                 reader=self._shared_reader(),

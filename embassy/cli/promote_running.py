@@ -188,7 +188,7 @@ class PlanRun:
         return Ports(
             dsn=replica.dsn,
             log=log,
-            verified=RecordVerifier(enrolment).verified,
+            signers=RecordVerifier(enrolment),
             applying=consumers.of(planned.name, stream, replica, enrolment),
             let_in=self._let_in,
             tell=partial(self._tell, planned.name),

@@ -111,7 +111,7 @@ class TopicTails:
 
 
 def _tail(fetched: list[Fetched], enrolment: Enrolment) -> TailSeen | None:
-    stretch = Stretch(RecordVerifier(enrolment).verified, enrolment.genesis())
+    stretch = Stretch(RecordVerifier(enrolment), enrolment.genesis())
     for entry in fetched:
         stretch.take(entry.offset, entry.timestamp_ms, len(entry.value), _decoded(entry))
     newest = stretch.newest()

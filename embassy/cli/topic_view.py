@@ -66,7 +66,7 @@ class TopicView:
     def __init__(self, registry: str, topic: str, cluster: KafkaCluster, enrolment: Enrolment) -> None:
         self.registry = registry
         self.topic = topic
-        self._verified = RecordVerifier(enrolment).verified
+        self._verified = RecordVerifier(enrolment)
         self._genesis = enrolment.genesis()
         self._reader = TopicReader(cluster, topic, "events")
         self._stretch = Stretch(self._verified, self._genesis)

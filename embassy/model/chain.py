@@ -6,16 +6,19 @@ Most are scenery (a re-copy, a fenced predecessor's last words, a forgery) and a
 * a record beyond the next sequence number means that one is missing; if such records keep coming and none links
   for the hold time, the stream halts;
 * two different signed records of one incarnation with one sequence number mean that the producer was cloned.
+
+Signatures are the dearest part of reading, and records are chained: so one signature proves a run of them (`proven`).
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
+from typing import Protocol
 
 from embassy.model.errors import IntegrityError
-from embassy.model.record import Head, SealedRecord
+from embassy.model.record import Head, RecordKind, SealedRecord
 
 _REMEMBERED = 4096
 
@@ -35,36 +38,81 @@ class Standing(Enum):
     """Signed, but it does not name the head, or by a producer that was succeeded."""
 
 
-class Follower:
-    """Holds the head of one stream and judges each record read, in the order of the topic."""
+class Signers(Protocol):
+    """Whose records are these? A generation of the stream's producers, from 1; 0 is nobody's that is enrolled."""
 
-    __slots__ = ("_clock", "_counted", "_hold_seconds", "_missing_since", "_verified", "head", "topic")
+    def __call__(self, record: SealedRecord) -> int:
+        """Whose a record is, by its own signature."""
+
+    def of_run(self, records: Sequence[SealedRecord]) -> list[int]:
+        """Whose each of some records is that were read one after another; see `proven`."""
+
+
+def proven(records: Sequence[SealedRecord], verified: Callable[[SealedRecord], int], newest: int) -> list[int]:
+    """Whose each of some records is, with few signatures looked at.
+
+    A DATA record is the newest producer's if a record of that producer, of the same incarnation, names it: within an
+    incarnation a producer names only what it has made itself. Whatever is not proven like that is looked at by itself.
+    The hash by which a record is named covers header and body, not the signature: nobody may rely on the signature's
+    bytes of a record that is proven by a later one.
+
+    Args:
+        records: in the order of the topic; others may stand between those of the stream.
+        verified: whose a record is by its own signature.
+        newest: the newest producer's generation. What an earlier one's key has signed proves only itself: whoever has
+            that key could name the records of its successor, and make them look like its own.
+    """
+    generations = [0] * len(records)
+    behind: SealedRecord | None = None
+    for index in range(len(records) - 1, -1, -1):
+        record = records[index]
+        named = behind is not None and _names(behind, record)
+        generations[index] = newest if named else verified(record)
+        if generations[index] == newest and record.header.kind is RecordKind.DATA:
+            behind = record
+    return generations
+
+
+def _names(behind: SealedRecord, record: SealedRecord) -> bool:
+    later, header = behind.header, record.header
+    return (
+        later.previous == record.hash
+        and header.kind is RecordKind.DATA
+        and (header.stream, header.epoch, header.incarnation, header.sequence + 1)
+        == (later.stream, later.epoch, later.incarnation, later.sequence)
+        and len(record.signature) == len(behind.signature)
+    )
+
+
+class Follower:
+    """Holds the head of one stream and judges the records read, in the order of the topic."""
+
+    __slots__ = ("_clock", "_counted", "_hold_seconds", "_missing_since", "head", "signers", "topic")
 
     def __init__(
         self,
         head: Head,
         *,
         topic: str,
-        verified: Callable[[SealedRecord], int],
+        signers: Signers,
         clock: Callable[[], float],
         hold_seconds: float,
     ) -> None:
         self.head = head
         self.topic = topic
-        self._verified = verified
+        self.signers = signers
         self._clock = clock
         self._hold_seconds = hold_seconds
         self._missing_since: float | None = None
         self._counted: OrderedDict[int, tuple[bytes, bytes]] = OrderedDict()
 
-    def judge(self, record: SealedRecord, offset: int) -> Standing:
-        """Take the record as the new head if it counts.
+    def judge(self, record: SealedRecord, generation: int, offset: int) -> Standing:
+        """Take the record as the new head if it counts; whose it is has been told by `signers`.
 
         Raises:
             IntegrityError: the hold ran out, or the producer was cloned. The head is unchanged.
         """
         header = record.header
-        generation = self._verified(record)
         if not generation:
             return Standing.UNSIGNED if header.epoch == self.head.epoch else Standing.OTHER_EPOCH
         head = self.head.link(header, record.hash, generation)

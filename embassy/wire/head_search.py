@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
+from embassy.model.chain import Signers
 from embassy.model.errors import IntegrityError
 from embassy.model.record import Head, RecordKind, SealedRecord
 from embassy.wire.kafka_reader import Fetched
@@ -46,19 +47,19 @@ class FoundHead(NamedTuple):
 
 
 class _Seen(NamedTuple):
-    """What the search keeps of a verified record; never its body."""
+    """What the search keeps of a proven record; never its body."""
 
     offset: int
     record: SealedRecord
     generation: int
 
 
-def find_head(log: Log, verified: Callable[[SealedRecord], int], genesis: Head) -> FoundHead | None:
+def find_head(log: Log, signers: Signers, genesis: Head) -> FoundHead | None:
     """The head of a topic, or None if the topic holds no record of the stream.
 
     Args:
         log: the topic.
-        verified: which of the enrolled producers signed a record, from 1; 0 is none.
+        signers: which of the enrolled producers each record is of.
         genesis: the head that the stream's enrolment defines.
 
     Raises:
@@ -71,7 +72,7 @@ def find_head(log: Log, verified: Callable[[SealedRecord], int], genesis: Head) 
     while start > low:
         # Each record is read once: near copies of rows they are a megabyte each.
         begin = max(low, start - window)
-        seen = _verified(log, begin, start, verified) + seen
+        seen = _signed(log, begin, start, signers, seen[:1]) + seen
         if begin > low and (proven := _from_proven_key(seen)) is not None:
             return proven
         start, window = begin, window * _WINDOW_GROWTH
@@ -131,14 +132,19 @@ def read_records(log: Log, start: int, stop: int) -> Iterator[tuple[int, SealedR
             continue
 
 
-def _skeleton(log: Log, start: int, stop: int) -> Iterator[tuple[int, SealedRecord]]:
+def skeletons(log: Log, start: int, stop: int) -> Iterator[tuple[int, SealedRecord]]:
+    """The same without the bodies of DATA records, which only their hashes depend on."""
     for offset, record in read_records(log, start, stop):
         keep = record if record.header.kind is RecordKind.KEY else record._replace(body=b"")
         yield offset, keep
 
 
-def _verified(log: Log, start: int, stop: int, verified: Callable[[SealedRecord], int]) -> list[_Seen]:
-    seen = (_Seen(offset, record, verified(record)) for offset, record in _skeleton(log, start, stop))
+def _signed(log: Log, start: int, stop: int, signers: Signers, behind: list[_Seen]) -> list[_Seen]:
+    read = list(skeletons(log, start, stop))
+    generations = signers.of_run([record for _, record in read] + [entry.record for entry in behind])
+    seen = (
+        _Seen(offset, record, generation) for (offset, record), generation in zip(read, generations, strict=False)
+    )
     return [entry for entry in seen if entry.generation]
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, MLDSA65PublicKey
 
+from embassy.model.chain import proven
 from embassy.model.errors import ConfigurationError, RefusedError, TransientError
 from embassy.model.record import RecordKind, SealedRecord
 from embassy.wire.enrolment import Enrolment
@@ -51,7 +53,7 @@ class RecordVerifier:
         Args:
             enrolment: as its file is now.
             read_again: whether a reader that has passed over records of nobody it knew must go back: they may have been a
-                successor's. The next call of `verified` then says so.
+                successor's. The next record that is looked at then says so.
 
         Returns:
             How many there are now more.
@@ -91,7 +93,15 @@ class RecordVerifier:
                 hint="enrol the stream anew; if the message names ML-DSA, install the pinned cryptography wheel",
             ) from error
 
-    def verified(self, record: SealedRecord) -> int:
+    def of_run(self, records: Sequence[SealedRecord]) -> list[int]:
+        """Whose each of some records is that were read one after another: see `embassy.model.chain.proven`.
+
+        Raises:
+            TransientError: as for a single one.
+        """
+        return proven(records, self, len(self._keys))
+
+    def __call__(self, record: SealedRecord) -> int:
         """Which of the producers signed it, for this stream and epoch: its generation, from 1; 0 if none did.
 
         A KEY record must bear both signatures of one producer, never either. Bad input is simply not verified.

@@ -75,7 +75,7 @@ class Reader:
     batches: list[bytes] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.verified = RecordVerifier(self.enrolment).verified
+        self.verified = RecordVerifier(self.enrolment)
         self.opener = Opener(self.recipient, self.enrolment)
         self.batch = Decompressor()
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from embassy.model.chain import proven
 from embassy.model.lsn import Lsn
 from embassy.model.record import VERSION, Head, Header, RecordKind, SealedRecord
 from embassy.wire.kafka_reader import Fetched
@@ -49,9 +50,19 @@ def seal(
     return encode_record(header_bytes, body, signature or SIGNED + bytes([generation])), after
 
 
-def verified(record: SealedRecord) -> int:
-    """The memory log's stand-in for a signature check: the producer's number, or 0."""
-    return record.signature[-1] if record.signature[:-1] == SIGNED else 0
+class MemorySigners:
+    """The memory log's stand-in for signature checks: a signature tells its producer's number."""
+
+    def __call__(self, record: SealedRecord) -> int:
+        """The producer's number, or 0."""
+        return record.signature[-1] if record.signature[:-1] == SIGNED else 0
+
+    def of_run(self, records: Sequence[SealedRecord]) -> list[int]:
+        """As RecordVerifier.of_run; the newest producer is the newest of these records."""
+        return proven(records, self, max(map(self, records), default=1))
+
+
+verified = MemorySigners()
 
 
 @dataclass

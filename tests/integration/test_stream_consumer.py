@@ -156,7 +156,7 @@ class Stream:
             "test",
             topic=self.topic,
             enrolment=self.enrolment,
-            verified=RecordVerifier(self.enrolment).verified,
+            signers=RecordVerifier(self.enrolment),
             replica=Replica(dsn=dsn, apply_delay_seconds=delay_seconds),
             readers=readers,
             reader=reader,

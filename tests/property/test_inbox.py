@@ -103,7 +103,7 @@ class Replica:
         opener = MemoryOpener()
         head = resume(opener, self.progress.head, self.progress.key_record, verified, "memory")
         self.offset = locate(self.log, head, verified, self.progress.next_offset if hinted else None)
-        follower = Follower(head, topic="s-memory", verified=verified, clock=lambda: 0.0, hold_seconds=60)
+        follower = Follower(head, topic="s-memory", signers=verified, clock=lambda: 0.0, hold_seconds=60)
         self.inbox = Inbox(follower, opener, Ignored())
         self.next = self.progress
         self.pending: list[int] = []

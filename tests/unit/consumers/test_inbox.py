@@ -41,7 +41,7 @@ class Stream:
         self.gauges = Counting()
         self.opener = MemoryOpener()
         self.read = 100
-        follower = Follower(head, topic="s-memory", verified=verified, clock=lambda: 0.0, hold_seconds=60)
+        follower = Follower(head, topic="s-memory", signers=verified, clock=lambda: 0.0, hold_seconds=60)
         self.inbox = Inbox(follower, self.opener, self.gauges)
 
     def key(self, incarnation: bytes) -> bytes:

@@ -20,11 +20,12 @@ class Clock:
 
 
 def follower(clock: Clock | None = None) -> Follower:
-    return Follower(GENESIS, topic="s-x", verified=verified, clock=clock or Clock(), hold_seconds=60)
+    return Follower(GENESIS, topic="s-x", signers=verified, clock=clock or Clock(), hold_seconds=60)
 
 
 def judge(reader: Follower, value: bytes) -> Standing:
-    return reader.judge(decode_record(value), 0)
+    record = decode_record(value)
+    return reader.judge(record, verified(record), 0)
 
 
 def chain(kinds: str, start: Head = GENESIS, incarnation: bytes = A) -> list[bytes]:

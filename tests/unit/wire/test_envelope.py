@@ -139,7 +139,7 @@ def test_another_streams_record_does_not_count() -> None:
 def test_another_epochs_record_does_not_count(epoch: int) -> None:
     present, other = enrolled(epoch=2), enrolled(epoch=epoch)
     writer = Writer(other, head=present.genesis()._replace(epoch=epoch))
-    assert not RecordVerifier(present).verified(decode_record(writer.key()))
+    assert not RecordVerifier(present)(decode_record(writer.key()))
     assert not Reader(enrolment=present, head=present.genesis()).take(Writer(other, head=other.genesis()).key())
 
 
@@ -188,14 +188,14 @@ def test_a_key_record_needs_both_signatures(part: str) -> None:
         "data-like": ed,
         "long": record.signature + b"\0",
     }[part]
-    assert not RecordVerifier(ENROLMENT).verified(record._replace(signature=signature))
-    assert RecordVerifier(ENROLMENT).verified(record)
+    assert not RecordVerifier(ENROLMENT)(record._replace(signature=signature))
+    assert RecordVerifier(ENROLMENT)(record)
 
 
 def test_a_data_record_has_one_signature_and_nothing_more() -> None:
     writer = Writer()
     key, (data,) = writer.key(), writer.data(b"x")
-    verified = RecordVerifier(ENROLMENT).verified
+    verified = RecordVerifier(ENROLMENT)
     record = decode_record(data)
     assert verified(record)
     for signature in (b"", record.signature[:63], record.signature + b"\0", decode_record(key).signature):

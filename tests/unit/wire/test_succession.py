@@ -152,7 +152,7 @@ def test_a_reader_that_does_not_know_the_successor_stays_where_it_is_until_it_do
     old = Writer(enrolment=proven(BASE))
     verifier = RecordVerifier(proven(BASE))
     reader = Reader(enrolment=proven(BASE))
-    reader.verified = verifier.verified
+    reader.verified = verifier
     assert reader.take(old.key())
     new = Writer(enrolment=proven(SIGNED), identity=NEXT, head=old.head)
     key, data = new.key(), new.data(b"x")[0]
@@ -169,14 +169,14 @@ def test_a_reader_that_has_passed_over_the_successors_records_is_told_to_read_ag
     key = decode_record(old.key())
     successors = decode_record(Writer(enrolment=proven(SIGNED), identity=NEXT, head=old.head).key())
     early, late = RecordVerifier(proven(BASE)), RecordVerifier(proven(BASE))
-    assert (early.verified(key), late.verified(key)) == (1, 1)
+    assert (early(key), late(key)) == (1, 1)
     assert early.adopt(proven(SIGNED), read_again=True) == 1
-    assert early.verified(successors) == 2, "it knew in time"
-    assert late.verified(successors) == 0
+    assert early(successors) == 2, "it knew in time"
+    assert late(successors) == 0
     assert late.adopt(proven(SIGNED), read_again=True) == 1
     with pytest.raises(TransientError, match="known now"):
-        late.verified(key)
-    assert late.verified(successors) == 2
+        late(key)
+    assert late(successors) == 2
 
 
 def test_a_verifier_takes_back_no_successor_and_no_other_enrolment() -> None:
@@ -187,7 +187,7 @@ def test_a_verifier_takes_back_no_successor_and_no_other_enrolment() -> None:
             verifier.adopt(other)
     writer = Writer(enrolment=proven(SIGNED), identity=NEXT)
     reader = Reader(enrolment=proven(SIGNED))
-    reader.verified = verifier.verified
+    reader.verified = verifier
     assert reader.take(writer.key())
 
 
