@@ -188,6 +188,12 @@ class EveryType(NamedTuple):
                 f"CREATE TABLE s.every (id integer PRIMARY KEY, {columns})",
                 f"CREATE TABLE s.whole (id integer, {columns})",
                 "ALTER TABLE s.whole REPLICA IDENTITY FULL",
+                *(
+                    f"CREATE INDEX ON s.every USING {method} (c{text} x.{method}_trgm_ops)"
+                    for text, name in enumerate(self.values)
+                    if name == "varchar(5)"
+                    for method in ("gin", "gist")
+                ),
                 *(f"CREATE TABLE s.k{i} (k {name} PRIMARY KEY, n integer)" for i, name in self.keyed.items()),
             ]
         )
