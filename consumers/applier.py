@@ -6,7 +6,8 @@ the segment's. *Exact:* whatever surprises there (a constraint that only the sou
 back to the savepoint, and `consumers.replay` decides.
 
 The planner is told how to look for rows, segment by segment. What it would choose by itself, from statistics that are
-stale or for a table that was small a moment ago, may compare each row with each.
+stale or for a table that was small a moment ago, may compare each row with each. Where that leaves nothing to choose, a
+plan is kept: making it takes as long as what a small transaction does with it.
 """
 
 from __future__ import annotations
@@ -32,12 +33,16 @@ _ROLLBACK_TO = Call(Query("ROLLBACK TO SAVEPOINT embassy_batch"))
 
 _SWITCHES = ("enable_nestloop", "enable_hashjoin", "enable_mergejoin", "enable_seqscan", "enable_bitmapscan")
 _ON = {
+    Access.BY_COLUMN: ("enable_nestloop",),
     Access.BY_KEY: ("enable_nestloop",),
     Access.BY_INDEX_AND_IMAGE: ("enable_nestloop", "enable_hashjoin"),
     Access.BY_SCAN: ("enable_hashjoin", "enable_mergejoin", "enable_seqscan", "enable_bitmapscan"),
 }
 _PLANNER = {
-    access: {switch: "on" if switch in switched_on else "off" for switch in _SWITCHES}
+    access: {
+        **{switch: "on" if switch in switched_on else "off" for switch in _SWITCHES},
+        "plan_cache_mode": "force_generic_plan" if access is Access.BY_COLUMN else "force_custom_plan",
+    }
     for access, switched_on in _ON.items()
 }
 

@@ -31,6 +31,7 @@ from embassy.model.errors import IntegrityError
 class Access(Enum):
     """How the planner has to find a segment's rows."""
 
+    BY_COLUMN = "each by an index that begins with the only column of its key"
     BY_KEY = "each by an index"
     BY_INDEX_AND_IMAGE = "each by an index and its image"
     BY_SCAN = "all in one scan"
@@ -164,7 +165,8 @@ def _by_key(destination: Target, columns: Sequence[int], key: Sequence[int]) -> 
     ]
     order = ", ".join(f'{prefix}{column.position} COLLATE pg_catalog."C"' for column in found)
     source = f"(SELECT {selected} FROM {_columns(names)}{f' ORDER BY {order}' if indexed else ''} OFFSET 0) AS v"
-    return _Rows("", source, conditions, Access.BY_KEY if indexed else Access.BY_SCAN)
+    access = (Access.BY_COLUMN if len(found) == 1 else Access.BY_KEY) if indexed else Access.BY_SCAN
+    return _Rows("", source, conditions, access)
 
 
 def _by_image(destination: Target, columns: Sequence[int], key: Sequence[int]) -> _Rows:

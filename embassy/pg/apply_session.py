@@ -24,7 +24,7 @@ _SETTINGS = {
     "default_transaction_isolation": "read committed",
     "default_transaction_read_only": "off",
     "default_transaction_deferrable": "off",
-    # A plan that is kept grows wrong as its table grows; planning costs little beside thousands of rows.
+    # A plan that is kept may grow wrong as its table grows; planning costs little beside thousands of rows.
     "plan_cache_mode": "force_custom_plan",
     "jit": "off",
     "max_parallel_workers_per_gather": "0",

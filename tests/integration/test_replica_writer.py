@@ -258,6 +258,26 @@ def test_where_applying_stops_is_on_disk(two: TwoDatabases) -> None:
     assert Lsn.parse(on_disk) >= Lsn.parse(written[0])
 
 
+def test_plans_are_kept_where_there_is_nothing_to_choose(two: TwoDatabases) -> None:
+    two.both("CREATE TABLE s.pairs (a integer, b integer, n integer, PRIMARY KEY (a, b))")
+    insert(two, 1, 1)
+    two.source.execute("INSERT INTO s.pairs VALUES (1, 1, 1)")
+    for _ in range(3):
+        two.source.execute("UPDATE s.t SET n = n + 1")
+        two.source.execute("UPDATE s.pairs SET n = n + 1")
+    follow(two, Story().told(two.batches(together=False)))
+    plans = two.session.connection.execute(
+        """SELECT split_part(statement, ' AS ', 1), generic_plans > 0, custom_plans > 0 FROM pg_prepared_statements
+           WHERE statement ~ '^(UPDATE ONLY|WITH moved)'"""
+    ).fetchall()
+    assert sorted(plans) == [
+        ('UPDATE ONLY "s"."pairs"', False, True),
+        ('UPDATE ONLY "s"."t"', True, False),
+        ("WITH moved", True, False),
+    ]
+    two.compare()
+
+
 def test_a_row_that_someone_else_has_moved_halts(two: TwoDatabases) -> None:
     insert(two, 1, 3)
     target = writer(two)

@@ -40,7 +40,7 @@ def test_inserts_are_copied() -> None:
 def test_an_update_by_the_new_key_leaves_the_key_alone() -> None:
     built = sql_builder.update(keyed(), (0, 1, 2), ())
     assert built is not None
-    assert built.access is Access.BY_KEY
+    assert built.access is Access.BY_COLUMN
     assert built.sql == (
         'UPDATE ONLY "s"."t" AS t SET "a ""b""" = v.c1, "n" = v.c2::numeric FROM (SELECT c0::integer AS k0, c0, c1, c2 '
         "FROM (SELECT pg_catalog.unnest($1) AS c0, pg_catalog.unnest($2) AS c1, pg_catalog.unnest($3) AS c2) AS u "
@@ -54,6 +54,12 @@ def test_an_update_that_changes_the_key_is_matched_by_the_old_one() -> None:
     assert 'SET "id" = v.c0::integer, "n" = v.c2::numeric FROM' in built.sql
     assert "(SELECT o0::integer AS k0, c0, c2 FROM" in built.sql
     assert "pg_catalog.unnest($3) AS o0" in built.sql
+
+
+def test_a_key_of_several_columns_is_planned_each_time() -> None:
+    built = sql_builder.delete(keyed(), (0, 1))
+    assert built is not None
+    assert built.access is Access.BY_KEY
 
 
 def test_an_update_that_changes_nothing_only_looks() -> None:
