@@ -8,6 +8,7 @@ looked at at home is looked at on the same session.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -40,13 +41,18 @@ class Rotations:
         self._stream = stream
         self._asked = asked
         self._seen: datetime | None = None
+        self._possible = False
 
     def begin(self, connection: psycopg.Connection[Any]) -> None:
         """Take what was asked so far as done: a key is about to begin anyway."""
-        self._seen = source_schema.rotation_requested_at(connection, self._stream)
+        self._possible = source_schema.rotations_possible(connection)
+        self._seen = source_schema.rotation_requested_at(connection, self._stream) if self._possible else None
 
     def look(self, connection: psycopg.Connection[Any]) -> None:
         """Tell if it was asked for since."""
+        self._possible = self._possible or source_schema.rotations_possible(connection)
+        if not self._possible:
+            return
         found = source_schema.rotation_requested_at(connection, self._stream)
         if found != self._seen:
             self._seen = found
@@ -59,6 +65,26 @@ class Chore(NamedTuple):
     every_seconds: float
     """0: with each beat."""
     run: Callable[[psycopg.Connection[Any]], None]
+    idle_seconds: float = 0.0
+    """The same while the registry commits nothing that the stream carries, if that is longer: for what commits change."""
+
+
+class _Due:
+    """When a chore is to be done."""
+
+    def __init__(self, chore: Chore) -> None:
+        self._chore = chore
+        self._done_at = -math.inf
+        self._stirred = True
+
+    def take(self, now: float, *, carried: bool) -> bool:
+        """Whether it is time; if so it counts as done. ``carried``: the registry has committed since the last beat."""
+        self._stirred = self._stirred or carried
+        every, idle, since = self._chore.every_seconds, self._chore.idle_seconds, now - self._done_at
+        if since < every or (since < idle and not self._stirred):
+            return False
+        self._done_at, self._stirred = now, False
+        return True
 
 
 class Heartbeat:
@@ -91,7 +117,7 @@ class Heartbeat:
         self._pace = pace
         self._stages = stages
         self._carried = carried
-        self._chores = [(chore, [0.0]) for chore in chores]
+        self._chores = [(chore, _Due(chore)) for chore in chores]
         self._done = False
         self._stirred = threading.Event()
         self._failing = False
@@ -127,10 +153,10 @@ class Heartbeat:
                 beat(connection, self._stages())
                 self._failing = False
                 now = time.monotonic()
-                self._pace.beaten(now, carried=self._carried())
+                carried = self._carried()
+                self._pace.beaten(now, carried=carried)
                 for chore, due in self._chores:
-                    if now >= due[0]:
-                        due[0] = now + chore.every_seconds
+                    if due.take(now, carried=carried):
                         chore.run(connection)
                 if not self._rest():
                     return

@@ -47,6 +47,10 @@ from producers.tail import Tail
 _SEQUENCES_SECONDS = 3.0
 _OWNERS_SECONDS = 10.0
 _SLOT_SECONDS = 5.0
+_SEQUENCES_IDLE_SECONDS = 15.0
+"""Only what is rolled back moves a sequence then: no committed row depends on it."""
+_SLOT_IDLE_SECONDS = 15.0
+"""Other databases of the server write log, and this slot keeps it."""
 _CLEAR_SECONDS = 60.0
 _AUTHORITY_SECONDS = 10.0
 
@@ -190,8 +194,10 @@ class StreamProducer:
                 Chore(0, self._rotations.look),
                 Chore(0, copies.look),
                 Chore(0, sweep.notice),
-                Chore(_SEQUENCES_SECONDS, source_schema.sample_sequences),
-                Chore(_SLOT_SECONDS, lambda session: self._slot_gauge(slot_state(session, slot))),
+                Chore(_SEQUENCES_SECONDS, source_schema.sample_sequences, _SEQUENCES_IDLE_SECONDS),
+                Chore(
+                    _SLOT_SECONDS, lambda session: self._slot_gauge(slot_state(session, slot)), _SLOT_IDLE_SECONDS
+                ),
                 Chore(_AUTHORITY_SECONDS, self._authority),
                 Chore(_CLEAR_SECONDS, ddl_capture.clear_rows),
                 Chore(_OWNERS_SECONDS, ddl_capture.sample_owners),

@@ -145,10 +145,13 @@ def request_rotation(connection: psycopg.Connection[Any], stream: bytes) -> date
     return requested
 
 
+def rotations_possible(connection: psycopg.Connection[Any]) -> bool:
+    """Whether a fresh data key can be asked for: not where the schema is of an older version."""
+    return has_table(connection, "embassy.rotation_request")
+
+
 def rotation_requested_at(connection: psycopg.Connection[Any], stream: bytes) -> datetime | None:
-    """When a fresh data key was last asked for; None if never, or if the schema is of an older version."""
-    if not has_table(connection, "embassy.rotation_request"):
-        return None
+    """When a fresh data key was last asked for, where that is possible; None if never."""
     row = connection.execute(
         "SELECT requested_at FROM embassy.rotation_request WHERE stream = %s", (stream,)
     ).fetchone()

@@ -21,7 +21,8 @@ from embassy.wire.kafka_client import as_embassy_error, client_config
 _METADATA_SECONDS = 10.0
 _POLL_SECONDS = 0.05
 _TAKE = 200
-_FETCH_WAIT_MS = 100
+_FETCH_WAIT_MS = 250
+"""A record is fetched as soon as it is there. What waits for an answer is only a partition that is added or goes on."""
 
 
 class Fetched(NamedTuple):
