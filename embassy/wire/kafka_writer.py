@@ -77,6 +77,7 @@ class Appender:
         self._last_offset = -1
         self._failure: EmbassyError | None = None
         self._open = True
+        self._told = False  # the loop was woken, and has not looked since
         self._lock = threading.Lock()
 
     @property
@@ -105,6 +106,7 @@ class Appender:
         Raises:
             EmbassyError: a record was refused for good.
         """
+        self._told = False  # first: whatever comes from here on wakes again
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self.wake_fd)
         taken = []
@@ -140,7 +142,9 @@ class Appender:
         else:
             self._last_offset = offset
             self._acked.append(Ack(self._sent.popleft(), offset, value_bytes))
-        self.wake()
+        if not self._told:  # hundreds of small records are acknowledged at once
+            self._told = True
+            self.wake()
 
     def wake(self) -> None:
         """Make the descriptor readable, so that the loop turns; from any thread."""
