@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import psycopg
 
 from embassy.pg import source_fence
-from embassy.pg.presence import has_table
+from embassy.pg.presence import tables_there
 
 _PROMOTED = """
 SELECT EXISTS (
@@ -47,12 +47,13 @@ class Reign(NamedTuple):
 def reign(connection: psycopg.Connection[Any], stream: bytes) -> Reign:
     """Look at a database, of whichever side and version."""
     follows, raised, written, began_at = 0, False, 0, None
-    if has_table(connection, "embassy.progress"):
+    there = tables_there(connection, "embassy.progress", "embassy.promotion", "embassy.reign")
+    if "embassy.progress" in there:
         row = connection.execute("SELECT epoch FROM embassy.progress WHERE stream = %s", (stream,)).fetchone()
         follows = 0 if row is None else int(row[0])
-        if follows and has_table(connection, "embassy.promotion"):
+        if follows and "embassy.promotion" in there:
             raised = connection.execute(_PROMOTED, (stream, follows)).fetchone() == (True,)
-    if has_table(connection, "embassy.reign"):
+    if "embassy.reign" in there:
         row = connection.execute(
             "SELECT epoch, began_at FROM embassy.reign WHERE stream = %s ORDER BY epoch DESC LIMIT 1", (stream,)
         ).fetchone()
