@@ -23,6 +23,7 @@ from embassy.pg.source_fence import Fence
 from embassy.pg.stream_lock import PROMOTION_LOCK
 from embassy.pg.table_copies import awaited
 from embassy.runtime.failpoints import failpoint
+from failover.conflicts import lacking
 from failover.failback import FailbackStep, SeenHome, decide_failback
 from failover.promotion import Finished, Refuse, Why
 
@@ -53,10 +54,10 @@ class HomePorts(NamedTuple):
     """Takes the application's roles their login; registries of one server share them."""
     bundle: Callable[[OwnSlot], Mapping[str, Any]]
     """Writes what never shipped to a file that stays; returns what is noted of it: ``file``, ``transactions``, ``tables``
-    (schema and name of each that it touches), ``complete``, ``after_lsn`` and ``complete_from`` (what lies between is not
-    in the file), ``statements`` (how many change the schema)."""
-    touched: Callable[[OwnSlot], Mapping[TableName, Touched]]
-    """The rows that what never shipped touches."""
+    (schema and name of each that it touches), ``statements`` (how many change the schema), and what
+    `failover.conflicts.lacking` wants."""
+    touched: Callable[[OwnSlot], Mapping[TableName, Touched] | None]
+    """The rows that what never shipped touches; None: it cannot be told."""
     level: Callable[[psycopg.Connection[Any]], None]
     """Brings the tables that wait for rows level; returns once none waits."""
     tell: Callable[[FailbackStep, str], None]
@@ -178,12 +179,8 @@ class StreamFailback:
             connection, nonce=wish.nonce, stream=wish.stream, epoch=wish.genesis.epoch, bundle=bundle
         )
         self._told["bundle"] = bundle
-        return f"{bundle['transactions']} transactions that never shipped are in {bundle['file']}" + (
-            ""
-            if bundle["complete"]
-            else f"; NOT WHOLE: home's producer had confirmed up to {bundle['complete_from']}, and the embassy has "
-            f"{bundle['after_lsn']}: what lies between is in home's Kafka only. Keep that topic"
-        )
+        told = f"{bundle['transactions']} transactions that the embassy does not have are in {bundle['file']}"
+        return told + lacking(bundle)
 
     def _guard(self, connection: psycopg.Connection[Any]) -> str:
         noted = self._noted(connection)

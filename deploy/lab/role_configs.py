@@ -122,7 +122,9 @@ def _write_reverse(layout: Layout, state: LabState, home: Site, embassy: Site) -
             "kafka": {"foreign": _kafka(home, "admin")},
             "keys": {**home_keys, **_operators(layout)},
             "promotion": _promotion(),
-            "streams": _reverse_streams(layout, state, name, {"replica": admin_replica, "source": admin_source}),
+            "streams": _reverse_streams(
+                layout, state, name, {"replica": admin_replica, "source": admin_source}, superseded=True
+            ),
         },
     }
     for path, content in contents.items():
@@ -130,11 +132,17 @@ def _write_reverse(layout: Layout, state: LabState, home: Site, embassy: Site) -
 
 
 def _reverse_streams(
-    layout: Layout, state: LabState, embassy: str, ends: Mapping[str, Mapping[str, str]]
+    layout: Layout,
+    state: LabState,
+    embassy: str,
+    ends: Mapping[str, Mapping[str, str]],
+    *,
+    superseded: bool = False,
 ) -> dict[str, Value]:
     return {
         name: {
             **_stream(layout, registry.stream, embassy),
+            **({"superseded": str(enrolment(layout, registry.stream))} if superseded else {}),
             **{end: {"dsn": value["dsn"].replace("{}", name)} for end, value in ends.items()},
         }
         for name, registry in state.registries.items()
@@ -196,7 +204,8 @@ def _producer(layout: Layout, state: LabState, home: Site) -> dict[str, Value]:
         "kafka": {"home": _kafka(home, "producer")},
         "keys": {
             "identity": [str(identity(layout)), str(next_identity(layout))],
-            "recipients": [str(public(recipient(layout, embassy))) for embassy in state.embassies],
+            # home's own key too: by it home can read its topic, should it ever have shipped what no embassy took
+            "recipients": [str(public(recipient(layout, site))) for site in (HOME, *state.embassies)],
             **_operators(layout),
         },
         "streams": {
@@ -236,12 +245,11 @@ def _consumer(layout: Layout, state: LabState, embassy: Site) -> dict[str, Value
 
 def _admin(layout: Layout, state: LabState, site: Site) -> dict[str, Value]:
     cluster, database = ("home", "source") if site.is_home else ("foreign", "replica")
-    own: dict[str, Value] = {}
-    if not site.is_home:  # promotion: to sign its report, and to apply what has arrived where no consumer runs
-        own = {
-            "identity": str(embassy_identity(layout, site.name)),
-            "recipient": str(recipient(layout, site.name)),
-        }
+    # The recipient's key: in an embassy to apply what has arrived where no consumer runs; at home to open its own topic,
+    # if home has shipped what no embassy took.
+    own: dict[str, Value] = {"recipient": str(recipient(layout, site.name))}
+    if not site.is_home:
+        own["identity"] = str(embassy_identity(layout, site.name))  # signs the report of a promotion
     return {
         "site": site.name,
         "kafka": {cluster: _kafka(site, "admin")},

@@ -1,4 +1,4 @@
-"""Conflict bundles: what a superseded database committed and never shipped, as a file that people can read."""
+"""Conflict bundles: what a superseded database committed and the embassy does not have, as files for people."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from embassy.model.lsn import Lsn
+from embassy.cli.untaken import Untaken
 from embassy.pg.connection import connect, place_of
 from embassy.pg.setup_errors import explained
-from embassy.pg.unshipped import peek, slot_place
-from producers.readable_changes import readable
+from failover.conflicts import readable
 
 
 class Bundle(NamedTuple):
@@ -24,9 +23,14 @@ class Bundle(NamedTuple):
     changes: int
     after_lsn: str
     """The embassy has everything up to here."""
-    complete_from: str
-    """The file has everything from here on."""
     complete: bool
+    """Whether the file has all that was committed behind that."""
+    missing_after: str
+    """Else: what lies between this position"""
+    missing_upto: str
+    """and this one is not in it,"""
+    missing_why: str
+    """because of this."""
     sha256: str
     tables: tuple[tuple[str, str], ...] = ()
     """Schema and name of those that the changes are of."""
@@ -34,20 +38,21 @@ class Bundle(NamedTuple):
     """DDL among the changes: the schema is not the embassy's."""
 
 
-def make_bundle(name: str, dsn: str, *, slot: str, publication: str, after: Lsn, output: Path) -> Bundle:
+def make_bundle(name: str, dsn: str, untaken: Untaken, *, slot: str, publication: str, output: Path) -> Bundle:
     """Write one registry's file; the slot stays where it is.
 
     Args:
         name: the registry's; the file is NAME.jsonl.
         dsn: of the database that was superseded.
+        untaken: reads what it committed.
         slot: that it was replicated from.
         publication: that of the slot.
-        after: the embassy has everything up to here.
         output: the folder, which is there.
 
     Raises:
         IntegrityError: the slot is gone, or has lost log.
         RefusedError: a session holds the slot.
+        TransientError: home's cluster is unreachable, and the slot does not have everything.
     """
     place = place_of(dsn)
     target = output / f"{name}.jsonl"
@@ -58,8 +63,7 @@ def make_bundle(name: str, dsn: str, *, slot: str, publication: str, after: Lsn,
         connect(dsn, application_name="embassy-failback", autocommit=True) as session,
         os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file,
     ):
-        confirmed_lsn = slot_place(session, slot).confirmed_lsn
-        for transaction in readable(peek(session, slot, publication), after):
+        for transaction in readable(untaken.transactions(session, slot, publication)):
             line = _line(transaction)
             digest.update(line)
             file.write(line)
@@ -71,16 +75,17 @@ def make_bundle(name: str, dsn: str, *, slot: str, publication: str, after: Lsn,
             }
         file.flush()
         os.fsync(file.fileno())
-    complete = confirmed_lsn <= after
-    begins = after if complete else confirmed_lsn
+    gap = untaken.gap
     return Bundle(
         name,
         str(target),
         transactions,
         changes,
-        str(after),
-        str(begins),
-        complete,
+        str(untaken.after),
+        gap is None,
+        str(gap.after_lsn) if gap else "",
+        str(gap.upto_lsn) if gap else "",
+        gap.why if gap else "",
         digest.hexdigest(),
         tuple(sorted(tables)),
         statements,

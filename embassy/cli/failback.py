@@ -14,12 +14,14 @@ from embassy.cli.conflict_bundle import Bundle, make_bundle
 from embassy.cli.failback_run import run
 from embassy.cli.options import Options, pass_options
 from embassy.cli.stream_options import stream_options
+from embassy.cli.untaken import HomeTopics, Untaken
 from embassy.model.errors import ConfigurationError, RefusedError
 from embassy.model.lsn import Lsn
 from embassy.runtime.config import Settings
 from embassy.runtime.exit_codes import ExitCode
 from embassy.wire.enrolment import load_roster
 from embassy.wire.promotion_report import Report, ReportFile
+from failover.conflicts import lacking
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -50,10 +52,12 @@ def bundle(options: Options, path: Path, *, output: Path) -> ExitCode:
     stop the producer first. The files hold rows: keep them as you keep the registry. Whose change counts, the registry's
     owner decides.
 
-    Exits with 4 if a file cannot be whole: the slot was confirmed beyond what the embassy has, and what lies between is
-    in home's Kafka only, sealed.
+    Where home was cut off and went on, its producer has confirmed more to the slot than the embassy took. That is read
+    from home's own topic, with a recipient key for which the producer wrapped its data keys.
 
-    Reads keys.operators and streams.NAME.source.
+    Exits with 4 if a file cannot be whole, and says why.
+
+    Reads keys.operators and streams.NAME.source; if need be kafka.home, and keys.recipient or keyd.
     """
     settings = options.settings()
     with audited(options, "failback.bundle", {"report": str(path), "output": str(output)}) as under_way:
@@ -81,17 +85,14 @@ def bundle(options: Options, path: Path, *, output: Path) -> ExitCode:
         for one in found:
             click.echo(
                 f"{one.name}: {one.transactions} transactions, {one.changes} changes behind {one.after_lsn} in {one.file}"
-                + (
-                    ""
-                    if one.complete
-                    else f"; NOT WHOLE: what is before {one.complete_from} is in home's Kafka only"
-                )
+                + lacking(one._asdict())
             )
     return ExitCode.OK if all(one.complete for one in found) else ExitCode.CHECK_FAILED
 
 
 def _bundles(options: Options, settings: Settings, report: Report, output: Path) -> Iterator[Bundle]:
     promoted = {str(entry["stream"]): entry for entry in report.streams if not entry.get("aborted")}
+    topics = HomeTopics(settings, settings.kafka.home)
     covered = 0
     for name, stream in options.streams(settings).items():
         entry = promoted.get(stream.stream)
@@ -99,8 +100,9 @@ def _bundles(options: Options, settings: Settings, report: Report, output: Path)
             covered += 1
             source = options.need(stream.source, f"streams.{name}.source")
             after = Lsn.parse(str(entry["last_lsn"]))
+            untaken = Untaken(stream.stream, stream.topic, stream.enrolment, after, topics)
             yield make_bundle(
-                name, source.dsn, slot=stream.slot, publication=source.publication, after=after, output=output
+                name, source.dsn, untaken, slot=stream.slot, publication=source.publication, output=output
             )
     if not covered:
         raise RefusedError("the report is about none of these registries", hint="is it another site's?")

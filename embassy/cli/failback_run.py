@@ -21,6 +21,7 @@ from embassy.cli.failback_level import Leveller, LevelWish
 from embassy.cli.options import Options, pass_options
 from embassy.cli.stream_options import stream_options
 from embassy.cli.together import each
+from embassy.cli.untaken import HomeTopics, Untaken
 from embassy.model.errors import ConfigurationError, RefusedError
 from embassy.model.lsn import Lsn
 from embassy.model.touched import Touched
@@ -28,14 +29,14 @@ from embassy.model.verification import TableName
 from embassy.pg import source_fence
 from embassy.pg.connection import connect
 from embassy.pg.replica_turn import OwnSlot
-from embassy.pg.unshipped import peek
 from embassy.runtime.config import Settings, Stream
 from embassy.runtime.exit_codes import ExitCode, exit_code, worst
 from embassy.wire.enrolment import load_enrolment, load_roster
 from embassy.wire.promotion_report import Report, ReportFile
+from failover.conflicts import lacking
 from failover.failback import FailbackStep
 from failover.stream_failback import HomePorts, HomeWish, StreamFailback
-from producers.unshipped_keys import touched_rows
+from failover.touched_rows import touched_rows
 
 _SCHEMA = "embassy.failback/1"
 _TOGETHER = 16
@@ -119,12 +120,7 @@ def run(
 def _lacking(entry: Mapping[str, Any]) -> str:
     """What the file of what never shipped does not have; empty if it is whole, or if there is none."""
     bundle = entry.get("bundle")
-    if bundle is None or bundle["complete"]:
-        return ""
-    return (
-        f"; {bundle['file']} is NOT WHOLE: what home committed between {bundle['after_lsn']} and "
-        f"{bundle['complete_from']} is in home's Kafka only, sealed for the embassy. Keep that topic"
-    )
+    return "" if bundle is None else f" ({bundle['file']})" * (not bundle["complete"]) + lacking(bundle)
 
 
 class _Lines:
@@ -160,6 +156,7 @@ def _work(options: Options, settings: Settings, order: _Order, lines: _Lines) ->
         with lock:  # registries of one server share their roles
             source_fence.revoke_login(connection, roles)
 
+    topics = HomeTopics(settings, settings.kafka.foreign)
     covered = 0
     for name, stream in options.streams(settings).items():
         entry = promoted.get(stream.stream)
@@ -168,6 +165,7 @@ def _work(options: Options, settings: Settings, order: _Order, lines: _Lines) ->
         covered += 1
         dsn = options.need(stream.replica, f"streams.{name}.replica").dsn
         after = Lsn.parse(str(entry["last_lsn"]))
+        untaken = Untaken(stream.stream, stream.topic, stream.superseded, after, topics)
         wish = HomeWish(
             name=name,
             stream=bytes.fromhex(stream.stream),
@@ -190,8 +188,8 @@ def _work(options: Options, settings: Settings, order: _Order, lines: _Lines) ->
         ports = HomePorts(
             dsn=dsn,
             revoke=revoke,
-            bundle=partial(_bundle, name, dsn, after, order.output),
-            touched=partial(_touched, dsn, after),
+            bundle=partial(_bundle, name, dsn, untaken, order.output),
+            touched=partial(_touched, dsn, untaken),
             level=leveller.run,
             tell=partial(lines.tell, name),
         )
@@ -215,7 +213,7 @@ def _genesis(settings: Settings, name: str, stream: Stream, report: Report) -> A
     return enrolment.genesis()
 
 
-def _bundle(name: str, dsn: str, after: Lsn, output: Path | None, found: OwnSlot) -> Mapping[str, Any]:
+def _bundle(name: str, dsn: str, untaken: Untaken, output: Path | None, found: OwnSlot) -> Mapping[str, Any]:
     if output is None:
         raise ConfigurationError(
             "what was committed and never shipped has to be kept before anything else",
@@ -224,10 +222,11 @@ def _bundle(name: str, dsn: str, after: Lsn, output: Path | None, found: OwnSlot
         )
     output.mkdir(mode=0o700, parents=True, exist_ok=True)
     output.joinpath(f"{name}.jsonl").unlink(missing_ok=True)  # of a run that was killed: nobody has noted it
-    made = make_bundle(name, dsn, slot=found.slot, publication=found.publication, after=after, output=output)
+    made = make_bundle(name, dsn, untaken, slot=found.slot, publication=found.publication, output=output)
     return made._asdict()
 
 
-def _touched(dsn: str, after: Lsn, found: OwnSlot) -> Mapping[TableName, Touched]:
+def _touched(dsn: str, untaken: Untaken, found: OwnSlot) -> Mapping[TableName, Touched] | None:
     with connect(dsn, application_name="embassy-failback", autocommit=True) as session:
-        return touched_rows(peek(session, found.slot, found.publication), after)
+        touched = touched_rows(untaken.transactions(session, found.slot, found.publication))
+    return touched if untaken.gap is None else None

@@ -160,6 +160,8 @@ class Stream(_Section):
     enrolment: FilePath
     source: Source | None = None
     replica: Replica | None = None
+    superseded: FilePath | None = None
+    """Coming home: the enrolment of the epoch that ended, to read what home shipped and no embassy took."""
     protection: Protection = Protection()
     rpo_seconds: float = Field(default=60, gt=0)
 

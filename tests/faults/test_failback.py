@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from deploy.lab import databases
 from embassy.runtime.failpoints import FAILBACK, FENCING, SWITCHOVER
 from tests.harness.homecoming import EMBASSY, HOME, Homecoming
-from tests.harness.pipeline import MakePipeline
+from tests.harness.pipeline import MakePipeline, Pipeline, poll_until
 
 _SCHEMA = """
 CREATE TABLE public.account (
@@ -26,10 +27,12 @@ CREATE TRIGGER always BEFORE INSERT ON public.entry FOR EACH ROW EXECUTE FUNCTIO
 ALTER TABLE public.entry ENABLE ALWAYS TRIGGER always;
 """
 
+_TUNING = {"producer": {"batch_bytes": 200_000, "confirm_delay_seconds": 0}}
+
 
 @pytest.fixture
 def homecoming(make_pipeline: MakePipeline, logging_as_before: None) -> Iterator[Homecoming]:
-    found = Homecoming(make_pipeline(_SCHEMA))
+    found = Homecoming(make_pipeline(_SCHEMA, _TUNING))
     yield found
     for connect in (found.pipeline.source, found.pipeline.replica):  # the sites' roles are those of all tests
         with connect(databases.ADMIN) as connection:
@@ -44,6 +47,33 @@ def _write(connection: psycopg.Connection[object], first: int, count: int = 10) 
             connection.execute("UPDATE public.account SET note = owner WHERE owner = %s", (f"owner {number - 1}",))
             connection.execute("INSERT INTO public.line VALUES (%s)", (f"line {number}",))
             connection.execute("INSERT INTO public.share VALUES ('lot', %s, now())", (number,))
+
+
+def _write_cut_off(pipeline: Pipeline) -> None:
+    """Commit what is shipped to home's own topic, a transaction in parts too, and wait until the slot has it no more."""
+    with pipeline.source() as connection:
+        _write(connection, 40, 2)
+        connection.execute("INSERT INTO public.line SELECT 'cut off' FROM generate_series(1, 20000)")
+    with pipeline.source(databases.ADMIN) as connection:
+        end = connection.execute("SELECT pg_current_wal_lsn()").fetchone()
+        query = "SELECT confirmed_flush_lsn >= %s FROM pg_replication_slots WHERE slot_name = %s"
+        wanted = (*(end or ()), pipeline.slot)
+        poll_until(lambda: connection.execute(query, wanted).fetchone() == (True,), "the slot is confirmed")
+
+
+def _assert_kept(lines: list[dict[str, Any]]) -> None:
+    """A file has, in their order, what home's topic had and no embassy took, and what was never shipped."""
+    objects = [line for line in lines if line["changes"][0]["op"] == "large_object"]
+    rows = [line for line in lines if line not in objects]
+    new = [[change.get("new", {}) for change in line["changes"]] for line in rows]
+    assert [changes[0].get("owner") for changes in new[:2]] == ["owner 40", "owner 41"]
+    assert [changes["words"] for changes in new[2]] == ["cut off"] * 20_000
+    assert [changes[0].get("owner") for changes in new[3:6]] == ["owner 50", "owner 51", "owner 52"]
+    assert len(rows) == 9
+    assert rows[-1]["changes"][0]["new"]["note"] == "never"
+    told = {(change["loid"], change["what"]) for line in objects for change in line["changes"]}
+    assert told >= {("11", "page"), ("12", "gone"), ("13", "object"), ("14", "page")}
+    assert any(b"home".hex() in change.get("data", "") for line in objects for change in line["changes"])
 
 
 def _rewrite_objects(connection: psycopg.Connection[object], words: str, *made: int) -> None:
@@ -119,7 +149,9 @@ def test_after_a_disaster_home_is_brought_level_whatever_is_killed_and_what_neve
         )
     homecoming.await_equal_objects()
     pipeline.wait_level()
-    for stage in ("producer", "bridge", "consumer"):
+    pipeline.kill(roles["bridge"])
+    _write_cut_off(pipeline)
+    for stage in ("producer", "consumer"):
         pipeline.kill(roles[stage])
     with pipeline.source() as connection:  # committed, told to clients, and never shipped
         _write(connection, 50, 3)
@@ -146,14 +178,7 @@ def test_after_a_disaster_home_is_brought_level_whatever_is_killed_and_what_neve
             window
         )
     homecoming.come_home(report, "-o", str(bundle))
-    lines = [json.loads(line) for line in (bundle / f"{pipeline.name}.jsonl").read_text().splitlines()]
-    objects = [line for line in lines if line["changes"][0]["op"] == "large_object"]
-    rows = [line for line in lines if line not in objects]
-    assert len(rows) == 6
-    assert rows[-1]["changes"][0]["new"]["note"] == "never"
-    told = {(change["loid"], change["what"]) for line in objects for change in line["changes"]}
-    assert told >= {("11", "page"), ("12", "gone"), ("13", "object"), ("14", "page")}
-    assert any(b"home".hex() in change.get("data", "") for line in objects for change in line["changes"])
+    _assert_kept([json.loads(line) for line in (bundle / f"{pipeline.name}.jsonl").read_text().splitlines()])
     homecoming.await_equal()
     homecoming.await_equal_objects()
     assert homecoming.writable() == ["embassy"]
@@ -170,5 +195,8 @@ def test_after_a_disaster_home_is_brought_level_whatever_is_killed_and_what_neve
 
     # A file that lacks something is told of by every run, not only by the one that wrote it.
     with pipeline.source(databases.ADMIN) as connection:
-        connection.execute("""UPDATE embassy.failback SET bundle = bundle || '{"complete": false}'""")
+        connection.execute(
+            """UPDATE embassy.failback SET bundle = bundle
+               || '{"complete": false, "missing_after": "0/1", "missing_upto": "0/2", "missing_why": "a test"}'"""
+        )
     assert "NOT WHOLE" in homecoming.come_home(report, code=4)

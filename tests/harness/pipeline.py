@@ -150,6 +150,7 @@ class Pipeline:
                 "replica": {"dsn": home.dsn(databases.ADMIN, self.names["home"])},
             },
         }
+        forth = role_configs.enrolment(layout, self.stream)
         back = role_configs.reverse_enrolment(layout, self.stream, self.embassy)
         for role, template in templates.items():
             content = tomllib.loads(template.read_text(encoding="utf-8"))
@@ -157,9 +158,8 @@ class Pipeline:
             content["streams"] = {
                 self.name: {
                     "stream": self.stream,
-                    "enrolment": str(
-                        back if role not in _FORWARD else role_configs.enrolment(layout, self.stream)
-                    ),
+                    "enrolment": str(forth if role in _FORWARD else back),
+                    **({"superseded": str(forth)} if role == "home-replica-admin" else {}),
                     **ends[role],
                 }
             }

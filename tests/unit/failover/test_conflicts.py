@@ -7,8 +7,9 @@ from embassy.model.large_objects import OBJECTS
 from embassy.model.lsn import Lsn
 from embassy.model.relation import ReplicaIdentity
 from embassy.model.touched import Touched
-from producers.readable_changes import readable
-from producers.unshipped_keys import touched_rows
+from failover.conflicts import readable
+from failover.touched_rows import touched_rows
+from producers.slot_transactions import transactions
 from tests.harness import pgoutput
 from tests.harness.pgoutput import UNCHANGED
 
@@ -37,7 +38,7 @@ def test_whole_transactions_behind_the_position_come_in_order_with_names() -> No
         ),
         *transaction(300, pgoutput.delete(LAND, key=(b"2", None, None))),
     )
-    second, third = readable(messages, Lsn(100))
+    second, third = readable(transactions(messages, Lsn(100)))
     assert (second["xid"], second["end_lsn"]) == (200, "0/C8")
     assert second["changes"] == [
         {"op": "insert", "table": "public.land", "new": {"id": "Ü", "owner": None, "scan": ""}},
@@ -50,7 +51,7 @@ def test_whole_transactions_behind_the_position_come_in_order_with_names() -> No
 
 def test_the_products_own_rows_are_left_out() -> None:
     messages = (*TABLES, *transaction(200, pgoutput.update(BEAT, (b"1",))))
-    assert list(readable(messages, Lsn(0))) == []
+    assert list(readable(transactions(messages, Lsn(0)))) == []
 
 
 def test_large_objects_are_told_as_they_travel() -> None:
@@ -64,14 +65,16 @@ def test_large_objects_are_told_as_they_travel() -> None:
         ),
         *transaction(300, pgoutput.insert(9, (b"2", b"18", b"gone", None, None))),
     )
-    assert [transaction["changes"] for transaction in readable(messages, Lsn(0))] == [
+    assert [transaction["changes"] for transaction in readable(transactions(messages, Lsn(0)))] == [
         [{"op": "large_object", "loid": "17", "what": "page", "page": "3", "data": "\\x00"}],
         [{"op": "large_object", "loid": "18", "what": "gone"}],
     ]
-    assert touched_rows(messages, Lsn(0)) == {OBJECTS: Touched(("oid",), frozenset({("17",), ("18",)}))}
-    assert touched_rows(messages, Lsn(200)) == {OBJECTS: Touched(("oid",), frozenset({("18",)}))}
+    assert touched_rows(transactions(messages, Lsn(0))) == {
+        OBJECTS: Touched(("oid",), frozenset({("17",), ("18",)}))
+    }
+    assert touched_rows(transactions(messages, Lsn(200))) == {OBJECTS: Touched(("oid",), frozenset({("18",)}))}
 
 
 def test_a_change_of_a_table_that_was_not_described_is_refused() -> None:
     with pytest.raises(IntegrityError, match="not described"):
-        list(readable(transaction(200, pgoutput.insert(9, (b"1",))), Lsn(0)))
+        list(transactions(transaction(200, pgoutput.insert(9, (b"1",))), Lsn(0)))
