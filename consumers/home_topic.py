@@ -41,7 +41,7 @@ class HomeTopic:
         self._log = log
         self._enrolment = enrolment
         self._keys = keys
-        self._verified = RecordVerifier(enrolment).verified
+        self._signers = RecordVerifier(enrolment)
 
     def transactions(self, after: Lsn, upto: Lsn) -> Iterator[SourceTransaction]:
         """All that were committed between two positions, in commit order.
@@ -60,14 +60,14 @@ class HomeTopic:
         head, offset = start.head, low
         if start.key_record is not None:
             opener.take_key(start.key_record)
-            head = _head_of(start.key_record, self._verified(start.key_record))
-            offset = locate(_Clipped(self._log, low, start.next_offset), head, self._verified)
+            head = _head_of(start.key_record, self._signers(start.key_record))
+            offset = locate(_Clipped(self._log, low, start.next_offset), head, self._signers)
         follower = Follower(
-            head, topic=self._log.topic, verified=self._verified, clock=time.monotonic, hold_seconds=math.inf
+            head, topic=self._log.topic, signers=self._signers, clock=time.monotonic, hold_seconds=math.inf
         )
         inbox = Inbox(follower, opener, _Untold())
         reached = after
-        for transaction in transactions(_until(inbox, self._log.read(offset, high), upto)):
+        for transaction in transactions(_until(inbox.receive(self._log.read(offset, high)), upto)):
             reached = transaction.end_lsn
             if after < reached <= upto:
                 yield transaction
@@ -83,7 +83,7 @@ class HomeTopic:
         genesis = self._enrolment.genesis()
         stop = _behind(self._log, self._enrolment.epoch, after, low, high)
         while stop > low:
-            found = find_head(_Clipped(self._log, low, stop), self._verified, genesis)
+            found = find_head(_Clipped(self._log, low, stop), self._signers, genesis)
             if found is not None and found.head.resume_lsn <= after:
                 return found
             stop = low + (stop - low) // 2  # copies of later records stand before it
@@ -121,10 +121,10 @@ class _Untold:
     def ignored(self, standing: Standing) -> None: ...
 
 
-def _until(inbox: Inbox, fetched: Iterator[Fetched], upto: Lsn) -> Iterator[Event]:
-    for one in fetched:
-        yield from inbox.receive((one,))
-        if inbox.head.resume_lsn >= upto:
+def _until(events: Iterator[Event], upto: Lsn) -> Iterator[Event]:
+    for event in events:
+        yield event
+        if event.head.resume_lsn >= upto:
             return
 
 

@@ -10,6 +10,7 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple, Self
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -161,7 +162,8 @@ def read_from(consumer: Consumer, topic: str, start: int, stop: int) -> Iterator
             if fetched.offset == stop - 1:
                 return
     finally:
-        consumer.unassign()
+        with suppress(RuntimeError):  # whoever left off before the end may have closed the client
+            consumer.unassign()
 
 
 class TopicReader:
