@@ -19,13 +19,39 @@ LANGUAGE sql STABLE SET search_path = '' AS $$
                 SELECT FROM pg_catalog.pg_class c WHERE c.oid = $2 AND c.relkind = 'S')))
 $$;
 
--- What belongs to whom. The role that made the cluster is in no row.
+-- What belongs to whom. What belongs to a role that is part of PostgreSQL (the one that made the cluster, pg_database_owner) is in
+-- no row.
 CREATE OR REPLACE FUNCTION embassy.owned_objects() RETURNS TABLE (classid oid, objid oid, owner oid)
 LANGUAGE sql STABLE SET search_path = '' AS $$
     SELECT s.classid, s.objid, s.refobjid FROM pg_catalog.pg_shdepend s
     WHERE s.dbid = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
       AND s.deptype = 'o' AND s.refclassid = 'pg_catalog.pg_authid'::regclass
       AND s.classid NOT IN ('pg_catalog.pg_largeobject'::regclass, 'pg_catalog.pg_default_acl'::regclass)
+$$;
+
+-- Whose an object is that belongs to a role which is part of PostgreSQL.
+CREATE OR REPLACE FUNCTION embassy.pinned_owner(classid oid, objid oid) RETURNS oid
+LANGUAGE sql STABLE SET search_path = '' AS $$
+    SELECT coalesce(CASE $1
+        WHEN 'pg_catalog.pg_class'::regclass THEN (SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid = $2)
+        WHEN 'pg_catalog.pg_proc'::regclass THEN (SELECT p.proowner FROM pg_catalog.pg_proc p WHERE p.oid = $2)
+        WHEN 'pg_catalog.pg_type'::regclass THEN (SELECT t.typowner FROM pg_catalog.pg_type t WHERE t.oid = $2)
+        WHEN 'pg_catalog.pg_namespace'::regclass THEN (SELECT n.nspowner FROM pg_catalog.pg_namespace n WHERE n.oid = $2)
+        WHEN 'pg_catalog.pg_collation'::regclass THEN (SELECT c.collowner FROM pg_catalog.pg_collation c WHERE c.oid = $2)
+        WHEN 'pg_catalog.pg_conversion'::regclass THEN (SELECT c.conowner FROM pg_catalog.pg_conversion c WHERE c.oid = $2)
+        WHEN 'pg_catalog.pg_operator'::regclass THEN (SELECT o.oprowner FROM pg_catalog.pg_operator o WHERE o.oid = $2)
+        WHEN 'pg_catalog.pg_opclass'::regclass THEN (SELECT o.opcowner FROM pg_catalog.pg_opclass o WHERE o.oid = $2)
+        WHEN 'pg_catalog.pg_opfamily'::regclass THEN (SELECT o.opfowner FROM pg_catalog.pg_opfamily o WHERE o.oid = $2)
+        WHEN 'pg_catalog.pg_ts_dict'::regclass THEN (SELECT d.dictowner FROM pg_catalog.pg_ts_dict d WHERE d.oid = $2)
+        WHEN 'pg_catalog.pg_ts_config'::regclass THEN (SELECT c.cfgowner FROM pg_catalog.pg_ts_config c WHERE c.oid = $2)
+        WHEN 'pg_catalog.pg_foreign_data_wrapper'::regclass THEN
+            (SELECT w.fdwowner FROM pg_catalog.pg_foreign_data_wrapper w WHERE w.oid = $2)
+        WHEN 'pg_catalog.pg_foreign_server'::regclass THEN
+            (SELECT s.srvowner FROM pg_catalog.pg_foreign_server s WHERE s.oid = $2)
+        WHEN 'pg_catalog.pg_statistic_ext'::regclass THEN
+            (SELECT s.stxowner FROM pg_catalog.pg_statistic_ext s WHERE s.oid = $2)
+        WHEN 'pg_catalog.pg_language'::regclass THEN (SELECT l.lanowner FROM pg_catalog.pg_language l WHERE l.oid = $2)
+        END, 10)
 $$;
 
 -- Note the owners of these objects as told; of all others that are not known yet, if NULL.
@@ -60,10 +86,11 @@ BEGIN
     END IF;
     FOR changed IN
         WITH present AS MATERIALIZED (SELECT * FROM embassy.owned_objects())
-        SELECT k.classid, k.objid, coalesce(p.owner, 10) AS owner, i.type, i.schema, i.identity
+        SELECT k.classid, k.objid, w.owner, i.type, i.schema, i.identity
         FROM embassy.ddl_owner k LEFT JOIN present p USING (classid, objid)
+        CROSS JOIN LATERAL (SELECT coalesce(p.owner, embassy.pinned_owner(k.classid, k.objid))) w (owner)
         CROSS JOIN LATERAL pg_catalog.pg_identify_object(k.classid, k.objid, 0) i
-        WHERE k.owner <> coalesce(p.owner, 10) AND k.objid <> ALL (but)
+        WHERE k.owner <> w.owner AND k.objid <> ALL (but)
         ORDER BY k.classid, k.objid
     LOOP
         IF changed.identity IS NULL THEN
@@ -89,5 +116,5 @@ LANGUAGE sql SECURITY DEFINER SET search_path = '' SET lock_timeout = '100ms' AS
 $$;
 
 REVOKE ALL ON embassy.ddl_owner FROM PUBLIC;
-REVOKE ALL ON FUNCTION embassy.owned_objects(), embassy.owned_with_another(oid, oid), embassy.note_owners(oid[]), embassy.say_owner(text, text, text),
+REVOKE ALL ON FUNCTION embassy.owned_objects(), embassy.owned_with_another(oid, oid), embassy.pinned_owner(oid, oid), embassy.note_owners(oid[]), embassy.say_owner(text, text, text),
     embassy.follow_owners(oid[]), embassy.sample_owners(oid[]) FROM PUBLIC;
