@@ -256,6 +256,11 @@ BEGIN
 
     -- What was it about?
     IF TG_EVENT = 'sql_drop' THEN
+        IF TG_TAG = 'DROP OWNED' THEN     -- takes what was reassigned since the stream was told of owners, too
+            PERFORM embassy.say_dropped(d.object_type, d.object_identity)
+            FROM pg_catalog.pg_event_trigger_dropped_objects() d
+            WHERE d.original AND NOT d.is_temporary AND d.schema_name IS DISTINCT FROM 'embassy';
+        END IF;
         IF TG_TAG !~ '^DROP ' OR TG_TAG = 'DROP OWNED' THEN
             RETURN;
         END IF;

@@ -61,18 +61,37 @@ LANGUAGE sql SET search_path = '' AS $$
     ON CONFLICT (classid, objid) DO UPDATE SET owner = excluded.owner WHERE $1 IS NOT NULL AND k.owner <> excluded.owner
 $$;
 
--- Tell that an object has another owner.
-CREATE OR REPLACE FUNCTION embassy.say_owner(type text, identity text, owner text) RETURNS void
-LANGUAGE sql SET search_path = '' AS $$
-    INSERT INTO embassy.ddl
-    SELECT pg_catalog.nextval('embassy.ddl_ordinal'), pg_catalog.clock_timestamp(), 'ALTER OWNER', current_user,
-           '{"search_path": ""}', 'statement', pg_catalog.format('ALTER %s %s OWNER TO %I',
-               CASE $1 WHEN 'statistics object' THEN 'STATISTICS' WHEN 'foreign-data wrapper' THEN 'FOREIGN DATA WRAPPER'
-                       ELSE pg_catalog.upper($1) END, $2, $3), NULL, NULL,
-           pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_object('type', $1, 'identity', $2)), '[]', '[]', '[]'
+-- A kind of object, as statements name it that give it away or drop it; NULL: it has no owner.
+CREATE OR REPLACE FUNCTION embassy.kind_of_owned(type text) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = '' AS $$
+    SELECT CASE $1 WHEN 'statistics object' THEN 'STATISTICS' WHEN 'foreign-data wrapper' THEN 'FOREIGN DATA WRAPPER'
+                   ELSE pg_catalog.upper($1) END
     WHERE $1 IN ('table', 'view', 'materialized view', 'foreign table', 'sequence', 'type', 'function', 'procedure', 'aggregate',
                  'schema', 'collation', 'conversion', 'operator', 'operator class', 'operator family', 'text search dictionary',
                  'text search configuration', 'foreign-data wrapper', 'server', 'statistics object', 'language')
+$$;
+
+-- Tell of an object that has an owner: the statement's words before its kind, before its name and behind that.
+CREATE OR REPLACE FUNCTION embassy.say_of_owned(
+    type text, identity text, tag text, verb text, middle text, behind text) RETURNS void
+LANGUAGE sql SET search_path = '' AS $$
+    INSERT INTO embassy.ddl
+    SELECT pg_catalog.nextval('embassy.ddl_ordinal'), pg_catalog.clock_timestamp(), $3, current_user,
+           '{"search_path": ""}', 'statement', $4 || k.kind || $5 || $2 || $6, NULL, NULL,
+           pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_object('type', $1, 'identity', $2)), '[]', '[]', '[]'
+    FROM embassy.kind_of_owned($1) k (kind) WHERE k.kind IS NOT NULL
+$$;
+
+-- Tell that an object has another owner.
+CREATE OR REPLACE FUNCTION embassy.say_owner(type text, identity text, owner text) RETURNS void
+LANGUAGE sql SET search_path = '' AS $$
+    SELECT embassy.say_of_owned($1, $2, 'ALTER OWNER', 'ALTER ', ' ', ' OWNER TO ' || pg_catalog.quote_ident($3))
+$$;
+
+-- Tell that an object is gone that the replica may hold for somebody else's.
+CREATE OR REPLACE FUNCTION embassy.say_dropped(type text, identity text) RETURNS void
+LANGUAGE sql SET search_path = '' AS $$
+    SELECT embassy.say_of_owned($1, $2, 'DROP OWNED', 'DROP ', ' IF EXISTS ', ' CASCADE')
 $$;
 
 -- Tell which objects have other owners than the stream says, but for those that a command has named: it is told itself.
@@ -116,5 +135,6 @@ LANGUAGE sql SECURITY DEFINER SET search_path = '' SET lock_timeout = '100ms' AS
 $$;
 
 REVOKE ALL ON embassy.ddl_owner FROM PUBLIC;
-REVOKE ALL ON FUNCTION embassy.owned_objects(), embassy.owned_with_another(oid, oid), embassy.pinned_owner(oid, oid), embassy.note_owners(oid[]), embassy.say_owner(text, text, text),
+REVOKE ALL ON FUNCTION embassy.owned_objects(), embassy.owned_with_another(oid, oid), embassy.pinned_owner(oid, oid), embassy.note_owners(oid[]), embassy.kind_of_owned(text),
+    embassy.say_of_owned(text, text, text, text, text, text), embassy.say_owner(text, text, text), embassy.say_dropped(text, text),
     embassy.follow_owners(oid[]), embassy.sample_owners(oid[]) FROM PUBLIC;

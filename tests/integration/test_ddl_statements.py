@@ -523,6 +523,11 @@ def test_what_is_left_to_another_owner_is_so_abroad_and_not_dropped(captured: Tw
     home.execute("REASSIGN OWNED BY test_leaver TO test_heir")
     ddl_capture.sample_owners(home)
     carry(captured)
+    # nothing was told in between
+    home.execute("REASSIGN OWNED BY test_heir TO test_leaver; DROP OWNED BY test_leaver")
+    home.execute("CREATE TABLE public.kept (id int); CREATE VIEW public.seen AS SELECT 1 AS x")
+    home.execute("CREATE DOMAIN public.posint AS int")
+    carry(captured)
     # roles that are part of PostgreSQL are in no list of owners
     home.execute("ALTER TABLE public.kept OWNER TO pg_database_owner; ALTER VIEW public.seen OWNER TO pg_monitor")
     home.execute("ALTER DOMAIN public.posint OWNER TO pg_monitor; ALTER SCHEMA public OWNER TO embassy_admin")
