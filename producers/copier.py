@@ -192,6 +192,7 @@ class Copier:
             answers = [table_copies.note(connection, self._incarnation, copy, note) for copy in offer.copies]
             failpoint(failpoints.PRODUCER_AFTER_COPY_NOTED)
             self._desk.commits += answers.count(True)
+            offer.noted.set()
             self._gauges.copied(str(offer.relation), offer.chunk.rows)
             self._look_at = 0.0 if offer.note.done else self._look_at
             if offer.note.done and answers == [True] and not offer.single_rows:

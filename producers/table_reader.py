@@ -1,5 +1,8 @@
 """Reads one table to its end, chunk by chunk, each handed to the stream's loop before the next is read.
 
+What a kill makes to be read again is less than a chunk: a chunk of large values is read in no time and takes its time to
+the topic, so the next one is not read before it is written down.
+
 Where the replica may sort the keys otherwise (text under a collation of the operating system or of ICU), a range here is
 not a range there. Such a table is always copied whole, whatever range was asked for, if it is more than a key: the first
 chunk empties it, and rows are replaced key by key.
@@ -32,6 +35,8 @@ _FIRST_ROWS, _LEAST_ROWS, _MOST_ROWS = 1_000, 50, 200_000
 _GROWTH = 4
 _CUT_AT = 4
 """A chunk that has grown to so many times its size is cut there."""
+_LARGE_ROW_BYTES = 4096
+"""From here on a chunk's rows, on average, are large values."""
 _PUT_SECONDS = 0.5
 
 
@@ -62,6 +67,8 @@ class TableReader:
             self._adapt(wanted.rows, wanted.bytes)
         self._at = wanted.at
         self._unproven: frozenset[int] = frozenset()
+        self._awaited: Offer | None = None
+        """The chunk that must be written down before the next is read."""
 
     def run(self) -> None:
         """Read until the last chunk is in the stream.
@@ -83,20 +90,32 @@ class TableReader:
             self._desk.close_window(oid)
 
     def _step(self) -> bool:
-        """Read a chunk and have it shipped; returns whether it was the last."""
+        """Read a chunk and have it shipped; returns whether it was the last.
+
+        Behind large values it is looked at when the topic has the chunk before, and read when that is written down: the
+        note, which is younger than the look, brings the stream to its place.
+        """
+        before = self._awaited
+        if before is not None:
+            self._desk.until(before.acknowledged.wait)
         with copy_source.reading(self._connection, self._wanted.schema, self._wanted.name) as found:
             commits = self._desk.commits
             table, moment = self._unaltered(found)
             if not table.key:
                 raise TableAlteredError("the table has lost its key", place=str(table.relation))
+            if before is not None:
+                self._desk.until(before.noted.wait)
             offer = self._read(table, moment)
         failpoint(failpoints.PRODUCER_AFTER_CHUNK_READ)
         self._desk.put(offer)
         # The stream has to come past it. The note of the chunk before does that, as a rule; else a beat is committed.
         if self._desk.fate(offer, self._hasten, commits_before=commits) is Fate.RETRY:
             return False
-        self._at, self._rows, self._bytes = offer.note.ahead_key, offer.note.rows, offer.note.bytes
-        return offer.note.done
+        note = offer.note
+        large = note.bytes - self._bytes >= (note.rows - self._rows) * _LARGE_ROW_BYTES
+        self._awaited = offer if large else None
+        self._at, self._rows, self._bytes = note.ahead_key, note.rows, note.bytes
+        return note.done
 
     def _hasten(self) -> None:
         self._beat(self._connection)
