@@ -13,6 +13,7 @@ from consumers.sql_builder import Access, copy
 from consumers.sql_terms import Target, quoted, typed
 from consumers.targets import Targets
 from consumers.text_rows import TEXT_ARRAY_OID, elements
+from consumers.unproven_checks import Unproven, unproven_checks
 from consumers.way_sql import deletions
 from embassy.model.batch import Batch, Chunk
 from embassy.model.errors import IntegrityError
@@ -23,6 +24,7 @@ _SAVEPOINT = Query("SAVEPOINT embassy_chunk")
 _RELEASE = Query("RELEASE SAVEPOINT embassy_chunk")
 _ROLLBACK_TO = Call(Query("ROLLBACK TO SAVEPOINT embassy_chunk"))
 _TAKEN = ("23505", "23P01")
+_CHECK_VIOLATION = "23514"
 _STAGE = "pg_temp.embassy_chunk"
 
 
@@ -68,6 +70,21 @@ class ChunkWriter:
             ) from failure
 
     def _fill(self, destination: Target, chunk: Chunk) -> None:
+        try:
+            rows = self._filled(destination, chunk)
+        except StatementFailed as failure:
+            unproven = _unproven_after(self._session, failure, destination)
+            if unproven is None:
+                raise
+            self._session.run(unproven.taken)
+            rows = self._filled(destination, chunk)
+            self._session.run(unproven.back)
+        if rows != chunk.rows:
+            raise IntegrityError(
+                f"{rows} of {chunk.rows} rows of {destination.relation} were written", place=self._session.place
+            )
+
+    def _filled(self, destination: Target, chunk: Chunk) -> int:
         self._session.defer(_SAVEPOINT)
         try:
             rows = self._session.copy(copy(destination, chunk.columns), chunk.copy_text)
@@ -77,10 +94,7 @@ class ChunkWriter:
             self._session.run([_ROLLBACK_TO])
             rows = self._replace(destination, chunk)
         self._session.defer(_RELEASE)
-        if rows != chunk.rows:
-            raise IntegrityError(
-                f"{rows} of {chunk.rows} rows of {destination.relation} were written", place=self._session.place
-            )
+        return rows
 
     def _replace(self, destination: Target, chunk: Chunk) -> int:
         """By way of a table that holds the rows for a moment."""
@@ -113,6 +127,15 @@ class ChunkWriter:
         rows = session.run(calls)[-1]
         session.run([Call(Query(f"DROP TABLE {_STAGE}"))])
         return rows
+
+
+def _unproven_after(session: ApplySession, failure: StatementFailed, destination: Target) -> Unproven | None:
+    """The checks that rows of before may break, if it was one that failed; the transaction is usable again then."""
+    if failure.sqlstate != _CHECK_VIOLATION:
+        return None
+    session.run([_ROLLBACK_TO])
+    found = unproven_checks(session, destination.name)
+    return found if found.taken else None
 
 
 def _cleared(destination: Target, chunk: Chunk) -> Call:

@@ -15,6 +15,7 @@ from typing import Any
 from consumers.ddl import Command, text_of
 from consumers.sql_terms import quoted
 from consumers.text_rows import INT8_OID, TEXT_OID
+from consumers.unproven_checks import unproven_checks
 from embassy.model.errors import IntegrityError
 from embassy.model.sql_text import Unreadable, validated_constraint, without_validation
 from embassy.pg import replica_schema
@@ -179,22 +180,8 @@ class DdlExecutor:
         calls = [Call(Query(f"DELETE FROM ONLY {name}"))]
         if written:
             calls.append(Call(Query(insert, (INT8_OID, TEXT_OID)), whose))
-        # A constraint that was added NOT VALID does not speak of rows that were there before.
-        unproven = self._session.connection.execute(
-            "SELECT pg_catalog.quote_ident(conname), pg_catalog.pg_get_constraintdef(oid) FROM pg_catalog.pg_constraint"
-            " WHERE conrelid = %s::regclass AND contype = 'c' AND NOT convalidated AND coninhcount = 0",
-            (name,),
-        ).fetchall()
-        self._session.run(
-            [
-                *[Call(Query(f"ALTER TABLE {name} DROP CONSTRAINT {constraint}")) for constraint, _ in unproven],
-                *calls,
-                *[
-                    Call(Query(f"ALTER TABLE {name} ADD CONSTRAINT {constraint} {what}"))
-                    for constraint, what in unproven
-                ],
-            ]
-        )
+        unproven = unproven_checks(self._session, name)
+        self._session.run([*unproven.taken, *calls, *unproven.back])
 
     def _store(self, stored: Mapping[str, str]) -> None:
         """Give the rows of before the value that a new column has at the source, if it is another one here."""

@@ -179,3 +179,22 @@ def test_a_copy_that_is_asked_for_between_two_transactions_is_noticed(pair: Make
     two.source.execute("UPDATE s.t SET note = 'again ' || id")
     with pytest.raises(IntegrityError, match="no row has its key"):
         two.apply(two.batches())
+
+
+def test_rows_that_a_constraint_does_not_speak_of_are_copied(pair: MakePair) -> None:
+    two = pair("CREATE SCHEMA s; CREATE TABLE s.old (id int PRIMARY KEY, b int, t text UNIQUE)")
+    replica_schema.ensure(two.replica)
+    two.source.execute("INSERT INTO s.old SELECT n, n * 10, n FROM generate_series(1, 9) n")
+    two.both(
+        "ALTER TABLE s.old ADD CONSTRAINT few CHECK (b < 50) NOT VALID, ADD CONSTRAINT positive CHECK (b > 0)"
+    )
+    for _ in range(2):
+        copy(two, "old", Range())
+        two.compare()
+        two.replica.execute("SET session_replication_role = replica; DELETE FROM s.old WHERE id < 9")
+        two.replica.execute("UPDATE s.old SET id = 99, t = '5', b = 3")  # in the way of another row
+    query = "SELECT conname, convalidated FROM pg_constraint WHERE contype = 'c' AND conrelid = 's.old'::regclass"
+    assert set(two.replica.execute(query).fetchall()) == {("few", False), ("positive", True)}
+    two.source.execute("ALTER TABLE s.old DROP CONSTRAINT positive; UPDATE s.old SET b = -1 WHERE id = 2")
+    with pytest.raises(IntegrityError, match="positive"):
+        copy(two, "old", Range())
