@@ -68,8 +68,6 @@ class Offer:
     pieces: queue.Queue[bytes | None] | None = None
     """Of a table that is read whole: blocks of COPY text, None at the end."""
     fates: queue.Queue[Fate] = field(default_factory=queue.Queue)
-    acknowledged: threading.Event = field(default_factory=threading.Event)
-    """The topic has it."""
     noted: threading.Event = field(default_factory=threading.Event)
     """It is written down: whoever comes next goes on behind it."""
     failed: threading.Event = field(default_factory=threading.Event)

@@ -125,7 +125,6 @@ class CopyLane:
         """The cluster has everything up to this append."""
         while self._unacknowledged and self._unacknowledged[0].number <= number:
             shipped = self._unacknowledged.popleft()
-            shipped.offer.acknowledged.set()
             self._desk.notes.put(InTopic(Noted.ACKNOWLEDGED, shipped.offer, shipped.sequence))
             self._unsure.append((self._clock(), shipped))
 

@@ -1,7 +1,8 @@
 """Reads one table to its end, chunk by chunk, each handed to the stream's loop before the next is read.
 
-What a kill makes to be read again is less than a chunk: a chunk of large values is read in no time and takes its time to
-the topic, so the next one is not read before it is written down.
+Large values are read in no time and take their time to the topic, so that a kill would make two chunks to be read again:
+the one on its way, and the next. Their chunks are half as large, and no third one is read before the first is written
+down.
 
 Where the replica may sort the keys otherwise (text under a collation of the operating system or of ICU), a range here is
 not a range there. Such a table is always copied whole, whatever range was asked for, if it is more than a key: the first
@@ -68,7 +69,9 @@ class TableReader:
         self._at = wanted.at
         self._unproven: frozenset[int] = frozenset()
         self._awaited: Offer | None = None
-        """The chunk that must be written down before the next is read."""
+        """The chunk that must be written down before the next is read: of large values, the last but one."""
+        self._on_its_way: Offer | None = None
+        """The last one, of large values."""
 
     def run(self) -> None:
         """Read until the last chunk is in the stream.
@@ -90,21 +93,14 @@ class TableReader:
             self._desk.close_window(oid)
 
     def _step(self) -> bool:
-        """Read a chunk and have it shipped; returns whether it was the last.
-
-        Behind large values it is looked at when the topic has the chunk before, and read when that is written down: the
-        note, which is younger than the look, brings the stream to its place.
-        """
-        before = self._awaited
-        if before is not None:
-            self._desk.until(before.acknowledged.wait)
+        """Read a chunk and have it shipped; returns whether it was the last."""
+        if self._awaited is not None:
+            self._desk.until(self._awaited.noted.wait)
         with copy_source.reading(self._connection, self._wanted.schema, self._wanted.name) as found:
             commits = self._desk.commits
             table, moment = self._unaltered(found)
             if not table.key:
                 raise TableAlteredError("the table has lost its key", place=str(table.relation))
-            if before is not None:
-                self._desk.until(before.noted.wait)
             offer = self._read(table, moment)
         failpoint(failpoints.PRODUCER_AFTER_CHUNK_READ)
         self._desk.put(offer)
@@ -112,8 +108,8 @@ class TableReader:
         if self._desk.fate(offer, self._hasten, commits_before=commits) is Fate.RETRY:
             return False
         note = offer.note
-        large = note.bytes - self._bytes >= (note.rows - self._rows) * _LARGE_ROW_BYTES
-        self._awaited = offer if large else None
+        large = _are_large(note.rows - self._rows, note.bytes - self._bytes)
+        self._awaited, self._on_its_way = self._on_its_way, offer if large else None
         self._at, self._rows, self._bytes = note.ahead_key, note.rows, note.bytes
         return note.done
 
@@ -208,7 +204,8 @@ class TableReader:
 
     def _adapt(self, rows: int, size: int) -> None:
         """Choose the next chunk's number of rows, so that it has about the bytes wanted."""
-        wanted = self._chunk_bytes * rows // size if size else self._limit * _GROWTH
+        aim = self._chunk_bytes // 2 if _are_large(rows, size) else self._chunk_bytes
+        wanted = aim * rows // size if size else self._limit * _GROWTH
         self._limit = max(_LEAST_ROWS, min(wanted, self._limit * _GROWTH, _MOST_ROWS))
 
     def _unaltered(self, found: tuple[CopiedTable, Moment] | None) -> tuple[CopiedTable, Moment]:
@@ -291,6 +288,10 @@ def _put(pieces: queue.Queue[bytes | None], piece: bytes | None, timeout: float)
     except queue.Full:
         return False
     return True
+
+
+def _are_large(rows: int, size: int) -> bool:
+    return size >= rows * _LARGE_ROW_BYTES
 
 
 def _rows_chunk(table: CopiedTable, text: bytes, rows: int) -> Chunk:
