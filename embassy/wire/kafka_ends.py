@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from embassy.model.errors import EmbassyError, TransientError
 from embassy.runtime.config import KafkaCluster
 from embassy.wire.kafka_client import as_embassy_error
-from embassy.wire.kafka_reader import Fetched, as_fetched, fetch_error, new_consumer, watermarks
+from embassy.wire.kafka_reader import QUESTION_WAIT_MS, Fetched, as_fetched, fetch_error, new_consumer, watermarks
 
 _POLL_SECONDS = 0.2
 _ABSENT = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)
@@ -45,7 +45,9 @@ class TopicEnds:
         self._clock = clock
         # librdkafka names the reason why it cannot connect here, and only "timed out" in the answer to a request
         self._last_error: KafkaError | None = None
-        self._consumer: Consumer = new_consumer(cluster, client, self._on_error, eof=False)
+        self._consumer: Consumer = new_consumer(
+            cluster, client, self._on_error, eof=False, fetch_wait_ms=QUESTION_WAIT_MS
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -6,7 +6,6 @@ proves that nothing is missing.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -24,6 +23,9 @@ _POLL_SECONDS = 0.05
 _TAKE = 200
 _FETCH_WAIT_MS = 250
 """A record is fetched as soon as it is there. What waits for an answer is only a partition that is added or goes on."""
+QUESTION_WAIT_MS = 10
+"""How long a broker may keep a fetch at a topic's end for a client that is asked now this, now that: the next question
+waits for its answer."""
 
 
 class Fetched(NamedTuple):
@@ -171,7 +173,7 @@ class TopicReader:
 
     def __init__(self, cluster: KafkaCluster, topic: str, client: str) -> None:
         self.topic = topic
-        self._consumer = new_consumer(cluster, client, None, eof=True)
+        self._consumer = new_consumer(cluster, client, None, eof=True, fetch_wait_ms=QUESTION_WAIT_MS)
 
     def __enter__(self) -> Self:
         return self
@@ -297,10 +299,10 @@ class StreamsReader:
     def _unassign(self, topic: str) -> None:
         if self._subscriptions.pop(topic, None) is not None:
             partition = [TopicPartition(topic, 0)]
-            with contextlib.suppress(KafkaException):
+            with suppress(KafkaException):
                 # librdkafka keeps a pause across assignments: the next subscription would never get a record
                 self._consumer.resume(partition)
-            with contextlib.suppress(KafkaException):
+            with suppress(KafkaException):
                 self._consumer.incremental_unassign(partition)
 
     def _wish_resumed(self, subscription: Subscription) -> None:
@@ -311,7 +313,7 @@ class StreamsReader:
 
     def _switch(self, subscription: Subscription, switch: Callable[[list[TopicPartition]], object]) -> None:
         if self._subscriptions.get(subscription.topic) is subscription:
-            with contextlib.suppress(KafkaException):  # the partition may have failed meanwhile
+            with suppress(KafkaException):  # the partition may have failed meanwhile
                 switch([TopicPartition(subscription.topic, 0)])
 
     def _run(self) -> None:

@@ -14,12 +14,10 @@ from confluent_kafka import Consumer
 
 from embassy.model.errors import TransientError
 from embassy.runtime.config import KafkaCluster
-from embassy.wire.kafka_reader import Fetched, bounds_of, new_consumer, read_from
+from embassy.wire.kafka_reader import QUESTION_WAIT_MS, Fetched, bounds_of, new_consumer, read_from
 
 _CLIENTS = 4
 _WAIT_SECONDS = 120.0
-_FETCH_WAIT_MS = 10
-"""How long a broker may keep a fetch at a topic's end: whoever borrows the client next waits for its answer."""
 
 
 class ReaderPool:
@@ -81,7 +79,7 @@ class ReaderPool:
             self._made += 1
             number = self._made
         return new_consumer(
-            self._cluster, f"{self._client}-{number}", None, eof=True, fetch_wait_ms=_FETCH_WAIT_MS
+            self._cluster, f"{self._client}-{number}", None, eof=True, fetch_wait_ms=QUESTION_WAIT_MS
         )
 
     def _give_back(self, consumer: Consumer) -> None:

@@ -60,7 +60,9 @@ def test_each_roles_configuration_is_valid_and_names_only_what_the_role_may_know
     assert bridge.keys.identity is bridge.keys.recipient is None
     assert bridge.kafka.home is not None
     assert bridge.kafka.foreign is not None
-    assert producer.keys.recipients == (role_configs.public(role_configs.recipient(lab.layout, "embassy-1")),)
+    assert producer.keys.recipients == tuple(
+        role_configs.public(role_configs.recipient(lab.layout, site)) for site in ("home", "embassy-1")
+    )
     for dsn, role in (
         (producer.streams["ledger"].source.dsn, "embassy_producer"),
         (consumer.streams["ledger"].replica.dsn, "embassy_consumer"),

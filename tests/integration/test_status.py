@@ -283,7 +283,7 @@ def test_events_tell_which_records_count(pipeline: Pipeline) -> None:
     inspected = _run(path, "events", "inspect", "0", "--json")
     assert inspected.returncode == 0, inspected.stderr
     key = json.loads(inspected.stdout)
-    assert (key["kind"], key["counts"], len(key["recipients"])) == ("KEY", True, 1)
+    assert (key["kind"], key["counts"], len(key["recipients"])) == ("KEY", True, 2)
     with pipeline.source(databases.ADMIN) as connection:
         row = connection.execute("SELECT system_identifier FROM pg_control_system()").fetchone()
     assert row == (key["system_identifier"],)
