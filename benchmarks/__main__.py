@@ -27,7 +27,7 @@ _QUIET_SECONDS = 60.0
 @click.command()
 @click.option("--rounds", type=click.IntRange(1), help="Default 3, or 1 with --quick.")
 @click.option("--quick", is_flag=True, help="Small sizes: shows that it works, not how fast.")
-@click.option("--share", type=click.FloatRange(0.01, 1), default=1.0, help="Of the rows and transactions.")
+@click.option("--share", type=click.FloatRange(0.01, 100), default=1.0, help="Of the rows and transactions.")
 @click.option("--workload", "workloads", multiple=True, type=click.Choice(ALL_WORKLOADS), help="Default w1 to w4.")
 @click.option(
     "--json", "json_file", type=click.Path(path_type=Path), envvar="BENCH_JSON", help="Where results go."
