@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from importlib import metadata
 
 from consumers.stream_consumer import StreamConsumer
+from embassy.cli.recipient_holder import recipient_holder
 from embassy.cli.service import CLOCK
 from embassy.model.errors import EmbassyError, TransientError
 from embassy.pg.lost_session import TriedAgain
@@ -17,11 +18,8 @@ from embassy.runtime.metrics import Metrics
 from embassy.runtime.stop import Stop
 from embassy.wire.enrolment import Enrolment
 from embassy.wire.kafka_reader import StreamsReader
-from embassy.wire.key_client import KeydKeys
 from embassy.wire.opening import Opener
 from embassy.wire.reader_pool import ReaderPool
-from embassy.wire.recipient_keys import HeldKeys, RecipientKeys, load_recipients
-from embassy.wire.selftest import selftest
 from embassy.wire.verifying import RecordVerifier
 from failover.drain import Applying
 
@@ -40,16 +38,10 @@ class Consumers:
         """
         self._settings = settings
         self._cluster = cluster
-        self._recipient: RecipientKeys | None = None
+        self._recipient = recipient_holder(settings)
         self._reader: StreamsReader | None = None
         self._readers = ReaderPool(cluster, f"promote-{settings.site}-resume")
         self._lock = threading.Lock()
-        if settings.keys.recipient is not None:
-            selftest()
-            self._recipient = HeldKeys(load_recipients(settings.keys.recipient_files))
-        elif settings.keyd is not None:
-            selftest()
-            self._recipient = KeydKeys(settings.keyd.socket)
         self._metrics = Metrics(version=metadata.version("data-embassy"), component="promote", site=settings.site)
 
     def close(self) -> None:

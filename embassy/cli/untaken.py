@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import psycopg
 
 from consumers.home_topic import HomeTopic
+from embassy.cli.recipient_holder import recipient_holder
 from embassy.model.errors import IntegrityError
 from embassy.model.lsn import Lsn
 from embassy.model.source_transaction import SourceTransaction
@@ -20,9 +21,6 @@ from embassy.pg.unshipped import peek, slot_place
 from embassy.runtime.config import KafkaCluster, Settings
 from embassy.wire.enrolment import load_enrolment
 from embassy.wire.kafka_reader import TopicReader
-from embassy.wire.key_client import KeydKeys
-from embassy.wire.recipient_keys import HeldKeys, RecipientKeys, load_recipients
-from embassy.wire.selftest import selftest
 from producers.slot_transactions import transactions
 
 
@@ -50,13 +48,7 @@ class HomeTopics:
         """
         self._settings = settings
         self._cluster = cluster
-        self._keys: RecipientKeys | None = None
-        if settings.keys.recipient is not None:
-            selftest()
-            self._keys = HeldKeys(load_recipients(settings.keys.recipient_files))
-        elif settings.keyd is not None:
-            selftest()
-            self._keys = KeydKeys(settings.keyd.socket)
+        self._keys = recipient_holder(settings)
 
     def transactions(
         self, stream: str, topic: str, enrolment: Path | None, after: Lsn, upto: Lsn
