@@ -11,8 +11,6 @@ counted together.
 from __future__ import annotations
 
 import math
-import sys
-from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
@@ -116,9 +114,7 @@ class Admission:
         return self._walk(batch, first)
 
     def _walk(self, batch: Batch, first: int) -> Violation | None:
-        order = array("H", batch.order)
-        if sys.byteorder == "big":
-            order.byteswap()
+        order = batch.in_order()
         start, earlier = 0, _Counts.none()
         for index, transaction in enumerate(batch.transactions):
             numbers = Counter(order[start : start + transaction.changes])

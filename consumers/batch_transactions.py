@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from array import array
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 
 from consumers.inbox import BatchOpened, Event
-from consumers.text_rows import copy_rows, elements
+from consumers.text_rows import segment_rows
 from embassy.model.batch import Batch, Operation, Segment
 from embassy.model.source_transaction import Change, SourceTransaction
 
@@ -37,11 +35,8 @@ def transactions(events: Iterable[Event]) -> Iterator[SourceTransaction]:
 
 def _entries(batch: Batch) -> Iterator[list[Change]]:
     """What each entry of a batch's order stands for: a change of a row, or one TRUNCATE of several tables."""
-    order = array("H", batch.order)
-    if sys.byteorder == "big":
-        order.byteswap()
     rows = [_rows(batch, segment) for segment in batch.segments]
-    for index in order:
+    for index in batch.in_order():
         segment = batch.segments[index]
         if segment.operation is Operation.TRUNCATE:
             yield [Change(batch.relations[table], Operation.TRUNCATE, None, None) for table in segment.truncated]
@@ -54,18 +49,12 @@ def _rows(batch: Batch, segment: Segment) -> Iterator[Change]:
     relation = batch.relations[segment.relation]
     present = [relation.columns[position].name for position in segment.columns]
     matched = [relation.columns[position].name for position in segment.key]
-    if segment.operation is Operation.INSERT:
-        rows = copy_rows(segment.copy_text) if present else iter([[]] * segment.rows)
-        for row in rows:
-            yield Change(relation, segment.operation, None, dict(zip(present, row, strict=True)))
-        return
-    bodies = (*segment.values, *segment.old)
-    for values in zip(*map(elements, bodies), strict=True) if bodies else iter([()] * segment.rows):
-        new = dict(zip(present, values[: len(present)], strict=True))
-        old = dict(zip(matched, values[len(present) :], strict=True))
+    deletes = segment.operation is Operation.DELETE
+    for row in segment_rows(segment):
+        new, old = row[: len(present)], row[len(present) :]
         yield Change(
             relation,
             segment.operation,
-            old if matched or segment.operation is Operation.DELETE else None,
-            new if segment.operation is Operation.UPDATE else None,
+            dict(zip(matched, old, strict=True)) if matched or deletes else None,
+            None if deletes else dict(zip(present, new, strict=True)),
         )

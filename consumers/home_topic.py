@@ -20,7 +20,7 @@ from embassy.model.lsn import Lsn
 from embassy.model.record import Head, SealedRecord
 from embassy.model.source_transaction import SourceTransaction
 from embassy.wire.enrolment import Enrolment
-from embassy.wire.head_search import FoundHead, Log, find_head, locate, read_records
+from embassy.wire.head_search import FoundHead, Log, about, find_head, locate
 from embassy.wire.kafka_reader import Fetched
 from embassy.wire.opening import Opener
 from embassy.wire.recipient_keys import RecipientKeys
@@ -60,7 +60,7 @@ class HomeTopic:
         head, offset = start.head, low
         if start.key_record is not None:
             opener.take_key(start.key_record)
-            head = _head_of(start.key_record, self._signers(start.key_record))
+            head = Head.at(start.key_record, self._signers(start.key_record))
             offset = locate(_Clipped(self._log, low, start.next_offset), head, self._signers)
         follower = Follower(
             head, topic=self._log.topic, signers=self._signers, clock=time.monotonic, hold_seconds=math.inf
@@ -81,7 +81,12 @@ class HomeTopic:
     def _begin(self, low: int, high: int, after: Lsn) -> FoundHead:
         """A head at or before a position; its data key begins the reading."""
         genesis = self._enrolment.genesis()
-        stop = _behind(self._log, self._enrolment.epoch, after, low, high)
+        epoch = self._enrolment.epoch
+
+        def beyond(record: SealedRecord) -> bool:
+            return record.header.epoch > epoch or record.header.resume_lsn > after
+
+        stop = about(self._log, beyond, low, high)
         while stop > low:
             found = find_head(_Clipped(self._log, low, stop), self._signers, genesis)
             if found is not None and found.head.resume_lsn <= after:
@@ -126,20 +131,3 @@ def _until(events: Iterator[Event], upto: Lsn) -> Iterator[Event]:
         yield event
         if event.head.resume_lsn >= upto:
             return
-
-
-def _head_of(key_record: SealedRecord, generation: int) -> Head:
-    header = key_record.header
-    return Head(key_record.hash, header.sequence, header.epoch, header.incarnation, header.resume_lsn, generation)
-
-
-def _behind(log: Log, epoch: int, after: Lsn, low: int, high: int) -> int:
-    """About where the first record stands that goes beyond a position; records of a later epoch count as such."""
-    while low < high:
-        middle = (low + high) // 2
-        probe = next(read_records(log, middle, high), None)
-        if probe is None or probe[1].header.epoch > epoch or probe[1].header.resume_lsn > after:
-            high = middle
-        else:
-            low = probe[0] + 1
-    return low

@@ -6,16 +6,14 @@ columns and constraints, never a value.
 
 from __future__ import annotations
 
-import sys
-from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from consumers.ddl import commands
 from consumers.ddl_executor import DdlExecutor
 from consumers.sql_builder import truncate
 from consumers.targets import Targets
-from consumers.text_rows import copy_rows, elements
+from consumers.text_rows import Row, segment_rows
 from consumers.unfinished import Lacking
 from embassy.model.batch import Batch, Operation, Segment
 from embassy.model.errors import IntegrityError
@@ -32,8 +30,6 @@ _ROLLBACK_TO = Query("ROLLBACK TO SAVEPOINT embassy_truncate")
 _RELEASE = Query("RELEASE SAVEPOINT embassy_truncate")
 _PLAN_ONCE = Call(Query("SET LOCAL plan_cache_mode = force_generic_plan"))
 _PLAN_EACH = Call(Query("SET LOCAL plan_cache_mode = force_custom_plan"))
-
-_Row = list[bytes | None]
 
 
 class _Due(NamedTuple):
@@ -77,9 +73,7 @@ class Replay:
         self._batch = batch
         self._pulse = pulse
         self._unfinished = unfinished or {}
-        self._order = array("H", batch.order)
-        if sys.byteorder == "big":
-            self._order.byteswap()
+        self._order = batch.in_order()
         self._changes = changes if changes is not None else range(len(self._order))
 
     def run(self) -> None:
@@ -90,7 +84,7 @@ class Replay:
             TransientError: the session ended.
         """
         batch = self._batch
-        rows = [_rows(segment) for segment in batch.segments]
+        rows = [segment_rows(segment) for segment in batch.segments]
         ddl = [iter(commands(batch.relations[segment.relation], segment)) for segment in batch.segments]
         due = [_Due(_PLAN_ONCE, 0)]
         size = 0
@@ -154,7 +148,7 @@ class Replay:
         moves = segment.operation is Operation.UPDATE and bool(segment.key) and by_key
         return moves and len(segment.columns) == len(relation.columns)
 
-    def _with_the_way_cleared(self, relation: Relation, segment: Segment, row: _Row, ordinal: int) -> list[_Due]:
+    def _with_the_way_cleared(self, relation: Relation, segment: Segment, row: Row, ordinal: int) -> list[_Due]:
         """A change of a table that is being copied: its row may have yet to come, and one in its way is wrong.
 
         It comes behind what removes the row that has its key, and those that have a unique value of its row. The latter
@@ -173,7 +167,7 @@ class Replay:
         calls.append(Call(self._targets.row_query(relation, segment), row))
         return [_Due(call, ordinal) for call in calls]
 
-    def _deletion(self, relation: Relation, key: _Row) -> Call:
+    def _deletion(self, relation: Relation, key: Row) -> Call:
         shape = Segment(0, Operation.DELETE, 1, False, 1, (), relation.key, b"", (), ())  # noqa: FBT003 - a tuple
         return Call(self._targets.row_query(relation, shape), key)
 
@@ -219,12 +213,3 @@ class Replay:
             hint="the replica differs from what the source had: repair or resync the table, then start the consumer "
             "again; nothing of this transaction is in the replica",
         )
-
-
-def _rows(segment: Segment) -> Iterator[_Row]:
-    """The parameters of each row's statement."""
-    if not (segment.columns or segment.key):
-        return iter([[] for _ in range(segment.rows)])
-    if segment.operation is Operation.INSERT:
-        return copy_rows(segment.copy_text)
-    return map(list, zip(*map(elements, (*segment.values, *segment.old)), strict=True))

@@ -6,6 +6,8 @@ import re
 import struct
 from collections.abc import Iterator
 
+from embassy.model.batch import Operation, Segment
+
 INT8_OID = 20
 TEXT_OID = 25
 TEXT_ARRAY_OID = 1009
@@ -15,6 +17,19 @@ _LENGTH = struct.Struct(">i")
 _NULL_ELEMENT = b"\xff\xff\xff\xff"
 _ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
 _ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"f": b"\f", b"v": b"\v"}
+
+
+Row = list[bytes | None]
+"""The values of one row."""
+
+
+def segment_rows(segment: Segment) -> Iterator[Row]:
+    """Each row of a segment: the values of its columns, then of its key."""
+    if not (segment.columns or segment.key):
+        return iter([[] for _ in range(segment.rows)])
+    if segment.operation is Operation.INSERT:
+        return copy_rows(segment.copy_text)
+    return map(list, zip(*map(elements, (*segment.values, *segment.old)), strict=True))
 
 
 def text_array(body: bytes, rows: int) -> bytes:

@@ -5,8 +5,6 @@ Pure. Old keys and new ones count: a row that moved is touched at both.
 
 from __future__ import annotations
 
-import sys
-from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -76,9 +74,7 @@ def _in_order(batch: Batch, cursors: Mapping[int, Iterator[list[Key] | None]], a
     """What transactions touched, by what the changes of some segments did."""
     if not cursors:
         return
-    order = array("H", batch.order)
-    if sys.byteorder == "big":
-        order.byteswap()
+    order = batch.in_order()
     at = 0
     for transaction in batch.transactions:
         keys: list[Key] = []

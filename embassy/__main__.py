@@ -11,9 +11,8 @@ import signal
 
 def main() -> None:
     """The console script; does not return."""
-    unhandled = (
-        signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    )  # else whoever started this ignores it
+    # Else whoever started this has it ignored.
+    unhandled = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if unhandled:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from embassy.cli.main import main as command  # noqa: PLC0415 - this is what takes the time

@@ -100,7 +100,7 @@ def _bundles(options: Options, settings: Settings, report: Report, output: Path)
             covered += 1
             source = options.need(stream.source, f"streams.{name}.source")
             after = Lsn.parse(str(entry["last_lsn"]))
-            untaken = Untaken(stream.stream, stream.topic, stream.enrolment, after, topics)
+            untaken = Untaken(stream, stream.enrolment, after, topics)
             yield make_bundle(
                 name, source.dsn, untaken, slot=stream.slot, publication=source.publication, output=output
             )

@@ -120,7 +120,7 @@ def run(
 def _lacking(entry: Mapping[str, Any]) -> str:
     """What the file of what never shipped does not have; empty if it is whole, or if there is none."""
     bundle = entry.get("bundle")
-    return "" if bundle is None else f" ({bundle['file']})" * (not bundle["complete"]) + lacking(bundle)
+    return "" if bundle is None or bundle["complete"] else f" ({bundle['file']}){lacking(bundle)}"
 
 
 class _Lines:
@@ -165,7 +165,7 @@ def _work(options: Options, settings: Settings, order: _Order, lines: _Lines) ->
         covered += 1
         dsn = options.need(stream.replica, f"streams.{name}.replica").dsn
         after = Lsn.parse(str(entry["last_lsn"]))
-        untaken = Untaken(stream.stream, stream.topic, stream.superseded, after, topics)
+        untaken = Untaken(stream, stream.superseded, after, topics)
         wish = HomeWish(
             name=name,
             stream=bytes.fromhex(stream.stream),

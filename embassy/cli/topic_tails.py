@@ -11,15 +11,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Self
 
-from embassy.model.errors import IntegrityError
 from embassy.model.observation import Absent, TailSeen, TopicSeen
-from embassy.model.record import SealedRecord
 from embassy.model.stretch import Stretch
 from embassy.runtime.config import KafkaCluster
 from embassy.wire.enrolment import Enrolment
 from embassy.wire.kafka_ends import Range, TopicEnds
 from embassy.wire.kafka_reader import Fetched
-from embassy.wire.record_codec import decode_record
+from embassy.wire.record_codec import record_or_none
 from embassy.wire.verifying import RecordVerifier
 
 _WINDOWS = (8, 64, 256)
@@ -88,7 +86,7 @@ class TopicTails:
         since = {}
         for topic, fetched in self._ends.read(ranges).items():
             for entry in fetched:
-                record = _decoded(entry)
+                record = record_or_none(entry.value)
                 if record is not None and record.header.sequence <= ends[topic][1].sequence + 1:
                     since[topic] = entry.timestamp_ms / 1000
         return since
@@ -113,17 +111,10 @@ class TopicTails:
 def _tail(fetched: list[Fetched], enrolment: Enrolment) -> TailSeen | None:
     stretch = Stretch(RecordVerifier(enrolment), enrolment.genesis())
     for entry in fetched:
-        stretch.take(entry.offset, entry.timestamp_ms, len(entry.value), _decoded(entry))
+        stretch.take(entry.offset, entry.timestamp_ms, len(entry.value), record_or_none(entry.value))
     newest = stretch.newest()
     if newest is None:
         return None
     head = newest.head
     appended_at = newest.timestamp_ms / 1000
     return TailSeen(newest.offset, head.sequence, head.epoch, head.resume_lsn, appended_at, newest.proven)
-
-
-def _decoded(fetched: Fetched) -> SealedRecord | None:
-    try:
-        return decode_record(fetched.value)
-    except IntegrityError:
-        return None

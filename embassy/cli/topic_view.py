@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Self
 
-from embassy.model.errors import IntegrityError
 from embassy.model.record import SealedRecord
 from embassy.model.stretch import Entry, Stretch
 from embassy.model.wording import iso
 from embassy.runtime.config import KafkaCluster
 from embassy.wire.enrolment import Enrolment
 from embassy.wire.kafka_reader import Fetched, TopicReader
-from embassy.wire.record_codec import decode_record
+from embassy.wire.record_codec import record_or_none
 from embassy.wire.verifying import RecordVerifier
 
 _LOOKBACKS = (64, 512, 4096)
@@ -112,7 +111,7 @@ class TopicView:
         stop = min(high, offset + 1 + _INSPECT_AHEAD)
         entry = next(entry for entry in self._proving(low, offset, stop) if entry.offset == offset)
         fetched = next(self._reader.read(offset, offset + 1))
-        return self._event(entry), _decoded(fetched)
+        return self._event(entry), record_or_none(fetched.value)
 
     def _proving(self, low: int, first: int, high: int) -> list[Entry]:
         """The entries from a bit before ``first`` on, of a stretch that proves its chain if that can be had."""
@@ -133,15 +132,8 @@ class TopicView:
             yield self._event(self._take(fetched))
 
     def _take(self, fetched: Fetched) -> Entry:
-        record = _decoded(fetched)
+        record = record_or_none(fetched.value)
         return self._stretch.take(fetched.offset, fetched.timestamp_ms, len(fetched.value), record)
 
     def _event(self, entry: Entry) -> Event:
         return Event(self.registry, self.topic, entry, self._stretch.counts(entry))
-
-
-def _decoded(fetched: Fetched) -> SealedRecord | None:
-    try:
-        return decode_record(fetched.value)
-    except IntegrityError:
-        return None

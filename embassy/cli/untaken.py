@@ -18,7 +18,7 @@ from embassy.model.errors import IntegrityError
 from embassy.model.lsn import Lsn
 from embassy.model.source_transaction import SourceTransaction
 from embassy.pg.unshipped import peek, slot_place
-from embassy.runtime.config import KafkaCluster, Settings
+from embassy.runtime.config import KafkaCluster, Settings, Stream
 from embassy.wire.enrolment import load_enrolment
 from embassy.wire.kafka_reader import TopicReader
 from producers.slot_transactions import transactions
@@ -51,13 +51,12 @@ class HomeTopics:
         self._keys = recipient_holder(settings)
 
     def transactions(
-        self, stream: str, topic: str, enrolment: Path | None, after: Lsn, upto: Lsn
+        self, stream: Stream, enrolment: Path | None, after: Lsn, upto: Lsn
     ) -> Iterator[SourceTransaction]:
         """All that was committed between two positions, as `HomeTopic.transactions` has it.
 
         Args:
             stream: which.
-            topic: its topic.
             enrolment: by which home wrote.
             after: a transaction that ends here is the last one left out.
             upto: one that ends here is the last one taken.
@@ -72,20 +71,19 @@ class HomeTopics:
                 "cluster, and the enrolment of the epoch that ended (streams.NAME.superseded) have to be there"
             )
         keys = self._settings.keys
-        known = load_enrolment(enrolment, operators=keys.operators, threshold=keys.threshold, stream=stream)
-        with TopicReader(self._cluster, topic, "failback") as log:
+        known = load_enrolment(enrolment, operators=keys.operators, threshold=keys.threshold, stream=stream.stream)
+        with TopicReader(self._cluster, stream.topic, "failback") as log:
             yield from HomeTopic(log, known, self._keys).transactions(after, upto)
 
 
 class Untaken:
     """What one database committed and the embassy does not have; reads everything anew each time it is asked."""
 
-    def __init__(self, stream: str, topic: str, enrolment: Path | None, after: Lsn, topics: HomeTopics) -> None:
+    def __init__(self, stream: Stream, enrolment: Path | None, after: Lsn, topics: HomeTopics) -> None:
         """Note where it is.
 
         Args:
             stream: which.
-            topic: its topic.
             enrolment: by which home wrote it.
             after: the embassy has everything up to here.
             topics: reads home's.
@@ -94,7 +92,6 @@ class Untaken:
         self.gap: Gap | None = None
         """Once everything was read: what was not to be had."""
         self._stream = stream
-        self._topic = topic
         self._enrolment = enrolment
         self._topics = topics
 
@@ -122,9 +119,7 @@ class Untaken:
     def _confirmed(self, confirmed: Lsn) -> Iterator[SourceTransaction]:
         told = self.after
         try:
-            for transaction in self._topics.transactions(
-                self._stream, self._topic, self._enrolment, self.after, confirmed
-            ):
+            for transaction in self._topics.transactions(self._stream, self._enrolment, self.after, confirmed):
                 yield transaction
                 told = transaction.end_lsn
         except IntegrityError as error:

@@ -31,6 +31,8 @@ these segments.
 
 from __future__ import annotations
 
+import sys
+from array import array
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -136,3 +138,10 @@ class Batch(NamedTuple):
     chunk: Chunk | None = None
     """Rows of a table that is copied. A batch that has them holds no changes; a table that can only be copied whole comes
     in parts, as if it were one transaction."""
+
+    def in_order(self) -> array[int]:
+        """``order`` as numbers."""
+        numbers = array("H", self.order)
+        if sys.byteorder == "big":
+            numbers.byteswap()
+        return numbers

@@ -73,6 +73,12 @@ class Head(NamedTuple):
         """The head before any record: the operators' signed enrolment stands for record 0."""
         return cls(enrolment_hash, 0, epoch, bytes(ID_BYTES), start_lsn)
 
+    @classmethod
+    def at(cls, record: SealedRecord, generation: int) -> Head:
+        """The head once a record has counted that a producer of this generation signed."""
+        header = record.header
+        return cls(record.hash, header.sequence, header.epoch, header.incarnation, header.resume_lsn, generation)
+
     def link(self, header: Header, record_hash: bytes, generation: int) -> Head | None:
         """The new head if the record counts, else None.
 

@@ -150,7 +150,7 @@ class Stretch:
 
     def _begin(self, record: SealedRecord, generation: int, offset: int, timestamp_ms: int) -> Chain:
         header = record.header
-        head = Head(record.hash, header.sequence, header.epoch, header.incarnation, header.resume_lsn, generation)
+        head = Head.at(record, generation)
         is_key = header.kind is RecordKind.KEY
         chain = Chain(head, header.sequence, offset, timestamp_ms, _ends_in_key=is_key)
         self._ends[record.hash] = chain

@@ -15,7 +15,7 @@ from embassy.model.chain import Signers
 from embassy.model.errors import IntegrityError
 from embassy.model.record import Head, RecordKind, SealedRecord
 from embassy.wire.kafka_reader import Fetched
-from embassy.wire.record_codec import decode_record
+from embassy.wire.record_codec import decode_record, record_or_none
 
 _FIRST_WINDOW = 256
 _WINDOW_GROWTH = 2
@@ -105,7 +105,7 @@ def locate(log: Log, head: Head, verified: Callable[[SealedRecord], int], hint: 
         found = _scan(log, head, verified, hint - 1, hint)
         if found is not None:
             return found
-    near = _by_sequence(log, head.sequence, low, high)
+    near = about(log, lambda record: record.header.sequence >= head.sequence, low, high)
     found = _scan(log, head, verified, max(low, near - _SLACK), min(high, near + _SLACK))
     if found is None:
         found = _scan(log, head, verified, low, high)
@@ -126,10 +126,24 @@ def with_generation(head: Head, key_record: bytes, verified: Callable[[SealedRec
 def read_records(log: Log, start: int, stop: int) -> Iterator[tuple[int, SealedRecord]]:
     """The well-formed records of a range; what is not even a record is passed over, as it cannot count."""
     for fetched in log.read(start, stop):
-        try:
-            yield fetched.offset, decode_record(fetched.value)
-        except IntegrityError:
-            continue
+        record = record_or_none(fetched.value)
+        if record is not None:
+            yield fetched.offset, record
+
+
+def about(log: Log, beyond: Callable[[SealedRecord], bool], low: int, high: int) -> int:
+    """About where the first record stands, at low ≤ offset < high, that is beyond something; ``high`` if none is.
+
+    Exact where all behind that record is beyond too, as without strays and copies.
+    """
+    while low < high:
+        middle = (low + high) // 2
+        probe = next(read_records(log, middle, high), None)
+        if probe is None or beyond(probe[1]):
+            high = middle
+        else:
+            low = probe[0] + 1
+    return low
 
 
 def skeletons(log: Log, start: int, stop: int) -> Iterator[tuple[int, SealedRecord]]:
@@ -167,9 +181,9 @@ def _from_proven_key(seen: list[_Seen]) -> FoundHead | None:
     if anchor < 0:
         return None
     offset, record, generation = seen[anchor]
-    header = record.header
-    head = Head(record.hash, header.sequence, header.epoch, header.incarnation, header.resume_lsn, generation)
-    return _walk(seen[anchor + 1 :], FoundHead(head, offset + 1, record)).unless_outrun(seen)
+    return _walk(seen[anchor + 1 :], FoundHead(Head.at(record, generation), offset + 1, record)).unless_outrun(
+        seen
+    )
 
 
 def _rank(entry: _Seen) -> tuple[int, int]:
@@ -239,15 +253,3 @@ def _scan(log: Log, head: Head, verified: Callable[[SealedRecord], int], start: 
         if record.header.previous == head.hash and verified(record):
             return offset
     return None
-
-
-def _by_sequence(log: Log, sequence: int, low: int, high: int) -> int:
-    """About where a sequence number stands; exact where no stray records are around."""
-    while low < high:
-        middle = (low + high) // 2
-        probe = next(read_records(log, middle, high), None)
-        if probe is None or probe[1].header.sequence >= sequence:
-            high = middle
-        else:
-            low = probe[0] + 1
-    return low

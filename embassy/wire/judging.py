@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from embassy.model.chain import Follower, Standing
-from embassy.model.errors import IntegrityError
 from embassy.model.record import RecordKind, SealedRecord
 from embassy.wire.kafka_reader import Fetched
-from embassy.wire.record_codec import decode_record
+from embassy.wire.record_codec import record_or_none
 
 _RUN_BYTES = 1 << 20
 """How many bytes of values are proven at once, about: each is there twice meanwhile."""
@@ -85,17 +84,10 @@ def _runs(fetched: Iterable[Fetched]) -> Iterator[list[_Read]]:
     run: list[_Read] = []
     run_bytes = 0
     for one in fetched:
-        run.append(_Read(one, _record(one.value)))
+        run.append(_Read(one, record_or_none(one.value)))
         run_bytes += len(one.value)
         if run_bytes >= _RUN_BYTES:
             yield run
             run, run_bytes = [], 0
     if run:
         yield run
-
-
-def _record(value: bytes) -> SealedRecord | None:
-    try:
-        return decode_record(value)
-    except IntegrityError:
-        return None

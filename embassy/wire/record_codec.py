@@ -82,6 +82,14 @@ def encode_record(header_bytes: bytes, body: bytes, signature: bytes) -> bytes:
     )
 
 
+def record_or_none(value: bytes) -> SealedRecord | None:
+    """As `decode_record`; None if it is no record."""
+    try:
+        return decode_record(value)
+    except IntegrityError:
+        return None
+
+
 def decode_record(value: bytes) -> SealedRecord:
     """Read a Kafka value.
 
