@@ -10,7 +10,7 @@ WORKERS ?= 2
 # Modules are compiled once, not by each of the many processes that a test run and the demo start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup check test test-matrix unit integration faults demo drill bench bench-peers bench-stages bench-idle bench-bridge bench-snapshot bench-pgbench bench-flat lock clean
+.PHONY: setup check alerts test test-matrix unit integration faults demo drill bench bench-peers bench-stages bench-idle bench-bridge bench-snapshot bench-pgbench bench-flat lock clean
 
 setup: $(STAMP)
 
@@ -25,6 +25,12 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The alert rules and their cases, by Prometheus itself; promtool is in Debian's package prometheus.
+PROMTOOL ?= promtool
+alerts:
+	$(PROMTOOL) check config deploy/prometheus/prometheus.yml
+	$(PROMTOOL) test rules deploy/prometheus/alerts_test.yml
 
 test: setup
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal

@@ -133,7 +133,9 @@ def test_every_alert_is_tried_both_ways() -> None:
     content = yaml.safe_load((_PROMETHEUS / "alerts_test.yml").read_text(encoding="utf-8"))
     cases = [case for test in content["tests"] for case in test["alert_rule_test"]]
     fires = {case["alertname"] for case in cases if case.get("exp_alerts")}
+    quiet = {case["alertname"] for case in cases if not case.get("exp_alerts")}
     assert fires == set(_alerts())
+    assert quiet == set(_alerts()) - {"EmbassyWatchdog"}
     for case in cases:
         for expected in case.get("exp_alerts", ()):
             annotations = _alerts()[case["alertname"]]["annotations"]
