@@ -280,15 +280,13 @@ class StreamConsumer:
         while not CONSUMER_LEASE.try_take(session.connection, self._enrolment.stream):
             if not told:
                 told = True
-                self._log.info("waiting: another consumer applies this stream", holder=self._holder(session))
+                holder = CONSUMER_LEASE.in_whose_hands(session.connection, self._enrolment.stream)
+                self._log.info("waiting: another consumer applies this stream", holder=holder)
             pulse()
             self._authority(session.connection)
             if stop.wait(_LEASE_POLL_SECONDS):
                 return False
         return True
-
-    def _holder(self, session: ApplySession) -> str:
-        return CONSUMER_LEASE.holder(session.connection, self._enrolment.stream) or "nobody any more"
 
     def _progress(self, session: ApplySession) -> Progress:
         progress = progress_store.read(session.connection, self._enrolment.stream)

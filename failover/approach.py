@@ -85,7 +85,7 @@ class Approach:
             if not CONSUMER_LEASE.take_over(connection, self._replica.stream, _SEAL_SECONDS):
                 raise StepError(
                     f"the consumer's lease did not come within {_SEAL_SECONDS:g} s: "
-                    f"{CONSUMER_LEASE.holder(connection, self._replica.stream) or 'nobody any more'} has it",
+                    f"{CONSUMER_LEASE.in_whose_hands(connection, self._replica.stream)} has it",
                     place=self.name,
                     hint="stop the consumer, then run the plan again",
                 )

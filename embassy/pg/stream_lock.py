@@ -51,6 +51,10 @@ class StreamLock:
         row = connection.execute(_HOLDER, self._halves(stream)).fetchone()
         return "" if row is None else f"{row[0]} at {row[1]}, process {row[2]} of the replica's server"
 
+    def in_whose_hands(self, connection: psycopg.Connection[Any], stream: bytes) -> str:
+        """The same where it could not be had: whoever had it then may have gone since."""
+        return self.holder(connection, stream) or "nobody any more"
+
     def _halves(self, stream: bytes) -> tuple[int, int]:
         """As pg_locks shows it."""
         key = self._key(stream)
