@@ -19,11 +19,11 @@ from embassy.pg.stream_lock import CONSUMER_LEASE
 from failover.drain import Reach
 from failover.promotion import Mode, Step
 from failover.replica import Replica
+from failover.sealing import seal
 from failover.waiting import Waiting
 from failover.wish import Ports, Wish
 
 _SEAL_SECONDS = 20.0
-_SEAL_ATTEMPTS = 5
 _FENCE_POLL_SECONDS = 0.05
 CLOCK_ERROR_SECONDS = 1.0
 """How far the clocks of two sites are trusted to agree."""
@@ -80,29 +80,17 @@ class Approach:
 
     def seal(self) -> Mapping[str, Any]:
         """Keep every consumer out, and look once more whether something has come meanwhile."""
-        wish, connection = self._wish, self._replica.connection
-        for _ in range(_SEAL_ATTEMPTS):
-            if not CONSUMER_LEASE.take_over(connection, self._replica.stream, _SEAL_SECONDS):
-                raise StepError(
-                    f"the consumer's lease did not come within {_SEAL_SECONDS:g} s: "
-                    f"{CONSUMER_LEASE.in_whose_hands(connection, self._replica.stream)} has it",
-                    place=self.name,
-                    hint="stop the consumer, then run the plan again",
-                )
-            progress = self._replica.progress()
-            left = self._reach.left(progress)
-            if left.level or wish.waivers.undrained:
-                break
-            CONSUMER_LEASE.release(connection, self._replica.stream)
-            self._reach.drain()
-        else:
-            raise StepError(
-                "records keep coming while the replica is sealed",
-                place=self.name,
-                hint="home still ships: cut the bridge, then run the plan again",
-            )
+        progress, left = seal(
+            self.name,
+            _ConsumerLease(self._replica, self.name),
+            self._reach,
+            self._replica.progress,
+            accept_undrained=self._wish.waivers.undrained,
+            may_leave_behind=self._wish.terms.mode is Mode.DISASTER,
+            clock=self._ports.clock,
+        )
         self._sealed = progress
-        sealed_at = promotion_store.local_now(connection)
+        sealed_at = promotion_store.local_now(self._replica.connection)
         bound = self._loss_bound(progress, sealed_at.timestamp())
         return {
             "sequence": progress.head.sequence,
@@ -115,7 +103,8 @@ class Approach:
             "transactions_incomplete": left.transactions_open,
             "record_missing": left.missing,
             "words": f"at record {progress.head.sequence}, {progress.head.resume_lsn}; "
-            + (f"at most {bound:.1f} s of home's commits are lost" if bound else "nothing is lost"),
+            + (f"at most {bound:.1f} s of home's commits are lost" if bound else "nothing is lost")
+            + ("" if left.level else f"; {left.records} records of the log are left behind"),
         }
 
     def verify(self) -> Mapping[str, Any]:
@@ -177,6 +166,27 @@ class Approach:
                 tell=lambda words: self._ports.tell(Step.DRAIN, words),
             )
         return self._reached
+
+
+class _ConsumerLease:
+    """The consumer's lease of a replica, for the session that promotes it."""
+
+    def __init__(self, replica: Replica, name: str) -> None:
+        self._replica = replica
+        self._name = name
+
+    def take(self) -> None:
+        connection, stream = self._replica.connection, self._replica.stream
+        if not CONSUMER_LEASE.take_over(connection, stream, _SEAL_SECONDS):
+            raise StepError(
+                f"the consumer's lease did not come within {_SEAL_SECONDS:g} s: "
+                f"{CONSUMER_LEASE.in_whose_hands(connection, stream)} has it",
+                place=self._name,
+                hint="stop the consumer, then run the plan again",
+            )
+
+    def release(self) -> None:
+        CONSUMER_LEASE.release(self._replica.connection, self._replica.stream)
 
 
 def _instant(seconds: float) -> str:

@@ -21,6 +21,10 @@ from embassy.wire.head_search import Log, locate, skeletons, with_generation
 from failover.waiting import Waiting
 
 _POLL_SECONDS = 0.02
+PATIENCE_SECONDS = 2.0
+"""Longer than a record is under way between two sites."""
+_NEARER_SECONDS = 1.0
+"""By so much must what is applied come nearer to the present meanwhile, for what still arrives to be a backlog."""
 _READ_AT_ONCE = 1000
 
 
@@ -112,6 +116,15 @@ class Drained(NamedTuple):
     words: str
 
 
+class _Line(NamedTuple):
+    """How far the log reached at one moment."""
+
+    resume_lsn: Lsn
+    age: float
+    """Of the newest commit applied then, in seconds; from an arbitrary beginning, for comparison only."""
+    drawn_at: float
+
+
 class Reach:
     """One stream's log and its replica."""
 
@@ -143,6 +156,10 @@ class Reach:
     def drain(self) -> Drained:
         """Wait until the replica has every whole transaction that reached the log.
 
+        From a home that is not lost records may come without end: then all that had arrived when this began is there in
+        the end. They are told by time from what was under way, which comes within `PATIENCE_SECONDS`, and from a backlog
+        that is still carried: what is applied of that comes nearer and nearer to the present.
+
         Raises:
             RefusedError: it cannot get there, and the plan does not accept that.
             TransientError: the cluster is unreachable.
@@ -151,12 +168,19 @@ class Reach:
         end = LogEnd(self._log, self._head_of(first), first.next_offset, self._signers)
         moved_at = self._clock()
         waiting = Waiting(self._clock, self._tell)
+        line: _Line | None = None
         with self._applying() as applying:
             while True:
                 arrived = end.look()
                 progress = self._progress()
                 if progress.head.resume_lsn >= arrived.resume_lsn:
                     return self._reached(first, progress, arrived)
+                now = self._clock()
+                age = now - progress.committed_at / 1e6
+                if line is None or age < line.age - _NEARER_SECONDS:
+                    line = _Line(arrived.resume_lsn, age, now)
+                elif progress.head.resume_lsn >= line.resume_lsn and now > line.drawn_at + PATIENCE_SECONDS:
+                    return self._reached(first, progress, arrived, endless=True)
                 if progress.head.sequence != before.head.sequence:
                     before, moved_at = progress, self._clock()
                 failure = applying.failure()
@@ -182,13 +206,12 @@ class Reach:
     def _head_of(self, progress: Progress) -> Head:
         return with_generation(progress.head, progress.key_record, self._signers)
 
-    def _reached(self, first: Progress, progress: Progress, arrived: Arrived) -> Drained:
+    def _reached(self, first: Progress, progress: Progress, arrived: Arrived, *, endless: bool = False) -> Drained:
         if arrived.missing is not None:
             return self._stuck(first, progress, f"record {arrived.missing} is missing, and later ones are there")
         records = progress.head.sequence - first.head.sequence
-        return Drained(
-            records, f"all {records} records that were left are applied" if records else "nothing was left"
-        )
+        words = f"all {records} records that were left are applied" if records else "nothing was left"
+        return Drained(records, words + ("; more keeps coming" if endless else ""))
 
     def _stuck(self, first: Progress, progress: Progress, why: str) -> Drained:
         if not self._accept_undrained:
