@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.console import Console
@@ -14,23 +12,24 @@ from rich.console import Console
 from embassy.cli.auditing import Audited, audited
 from embassy.cli.key_prompts import ask, confirm
 from embassy.cli.options import Options, pass_options
+from embassy.cli.promote_approving import Approval
 from embassy.cli.promote_planning import Intention, make_plan
+from embassy.cli.promote_reports import proof_of_abort, report_json, write_report
 from embassy.cli.promote_running import PlanRun, read_plan
 from embassy.cli.promote_screen import StepLines, show_plan, show_report, show_terms
 from embassy.cli.promote_status import abort_plan, states
 from embassy.cli.stream_options import stream_options
 from embassy.cli.together import Failure
-from embassy.model.errors import RefusedError, StaleError
+from embassy.model.errors import StaleError
 from embassy.runtime import logs
 from embassy.runtime.audit_log import JSON
 from embassy.runtime.exit_codes import ExitCode, exit_code, worst
 from embassy.runtime.failpoints import PROMOTION_AFTER_ABORTED, failpoint
 from embassy.wire.enrolment import load_roster
-from embassy.wire.given_approvals import GivenApprovals, is_majority
 from embassy.wire.keyring import load_identity, load_operator
 from embassy.wire.promotion_plan import Plan, Waivers
 from embassy.wire.promotion_report import ReportFile
-from embassy.wire.secret_file import replace, write_new
+from embassy.wire.secret_file import write_new
 from failover.promotion import Mode
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -175,7 +174,6 @@ def approve(
     accept writes. No network and no database is needed.
     """
     settings = options.settings()
-    roster = load_roster(options.need(settings.keys.operators, "keys.operators"), settings.keys.threshold)
     found = read_plan(options, settings, path)
     show_terms(_console(stderr=True), found.plan, found.persons)
     if not yes:
@@ -184,22 +182,11 @@ def approve(
     if site_lost:
         details["sites_declared_lost"] = list(site_lost)
     with audited(options, "promote.approve", details) as under_way:
-        operator = load_operator(key, ask(key))
-        under_way.note(person=operator.half.person, key=operator.half.id.hex())
-        if operator.public not in roster:
-            raise RefusedError(
-                f"the key of {operator.half.person} is not one of keys.operators: it approves nothing here",
-                place=str(key),
-                hint="use the key that the roster lists",
-            )
         kept = given or key.with_suffix(".approvals.json")
-        before = GivenApprovals.read(kept)
-        proofs = [ReportFile.read(proof).proven(roster, settings.keys.threshold, proof) for proof in given_up]
-        before.refuse_second_embassy(found.plan, given_up=proofs, lost=site_lost, place=kept)
-        signed = found.file.signed(operator)
-        before.with_plan(found.plan).write(kept)  # first: what was not noted must not be signed
-        replace(path, signed.render())
-    if not is_majority(roster, settings.keys.threshold):
+        approval = Approval(options, settings, load_operator(key, ask(key)), key)
+        under_way.note(person=approval.person, key=approval.key_id)
+        approval.sign(found, path, kept, given_up=given_up, lost=site_lost)
+    if not approval.is_majority:
         click.echo(
             f"warning: {settings.keys.threshold} persons approve, and that is no majority of the roster: others could "
             "approve another embassy's plan at the same time. Tell each other.",
@@ -254,10 +241,10 @@ def run(options: Options, path: Path, confirm: str, *, output: Path | None) -> E
             found, failures = work.finish()
         report = ReportFile.made(approved.file, found, identity)
         target = output or path.with_suffix(".report.json")
-        _write_report(target, report)
+        write_report(target, report)
         under_way.note(promoted=[str(entry["name"]) for entry in found], report=str(target))
         if options.as_json:
-            click.echo(json.dumps(_report_json(approved.persons, plan_, found), indent=2))
+            click.echo(json.dumps(report_json(approved.persons, plan_, found), indent=2))
         else:
             show_report(_console(), found, approved.persons)
             click.echo(
@@ -307,12 +294,7 @@ def abort(options: Options, path: Path, *, reason: str) -> ExitCode:
         failpoint(PROMOTION_AFTER_ABORTED)
         proof = path.with_suffix(".aborted.json")
         identity = load_identity(options.identity_file(settings))
-        given_up = [
-            {"name": p.name, "stream": p.stream.hex(), "aborted": True}
-            for p in approved.plan.streams
-            if p.name in aborted
-        ]
-        _write_report(proof, ReportFile.made(approved.file, given_up, identity))
+        write_report(proof, proof_of_abort(approved, aborted, identity))
         under_way.note(aborted=aborted, proof=str(proof))
     click.echo(f"given up: {', '.join(aborted)}. If home was fenced for it: embassy home release {proof}")
     return ExitCode.OK
@@ -329,28 +311,9 @@ def report(options: Options, path: Path, *, as_json: bool) -> None:
     roster = load_roster(options.need(settings.keys.operators, "keys.operators"), threshold)
     proven = ReportFile.read(path).proven(roster, threshold, path)
     if as_json or options.as_json:
-        click.echo(json.dumps(_report_json(proven.persons, proven.plan, list(proven.streams)), indent=2))
+        click.echo(json.dumps(report_json(proven.persons, proven.plan, list(proven.streams)), indent=2))
     else:
         show_report(_console(), proven.streams, proven.persons)
-
-
-def _report_json(persons: frozenset[str], plan_: Plan, streams: Sequence[Any]) -> dict[str, Any]:
-    return {
-        "schema": "embassy.promotion-report/1",
-        "mode": plan_.mode,
-        "site": plan_.site,
-        "nonce": plan_.nonce.hex(),
-        "approvers": sorted(persons),
-        "streams": list(streams),
-    }
-
-
-def _write_report(target: Path, report_: ReportFile) -> None:
-    """A run that goes on has written it before, perhaps without all streams."""
-    if target.exists():
-        replace(target, report_.render())
-    else:
-        write_new(target, report_.render(), mode=0o644)
 
 
 def _must_confirm(names: list[str], confirm: str) -> None:
