@@ -3,12 +3,6 @@
 The replica is the truth about progress. What a lost session leaves open, the lost answer to a COMMIT included, the
 next start finds decided in the progress row, once it has the lease: the server gives that only when the old session is
 over.
-
-*A topic that does not hold the place.* If it holds nothing, or ends before what the replica already has, it was emptied
-or recreated, or its brokers lost records. The chain would keep the replica right whatever is carried there next, but
-someone must look: the stream halts at once. Once a bridge has carried again what home still holds, up to the replica's
-place, the next start finds it and goes on; records from before are passed over. If the topic holds newer records only,
-they are held until one links, and the hold's end halts the stream.
 """
 
 from __future__ import annotations
@@ -28,12 +22,13 @@ from consumers.applier import SETTINGS, Applier
 from consumers.follow import Clocks, Ended, Following
 from consumers.gate import Gate
 from consumers.inbox import Inbox, Opener, resume
+from consumers.place import place_in
 from consumers.replica_writer import ReplicaWriter
 from consumers.seldom import Seldom
 from consumers.verifier import Verifier
 from embassy.model.chain import Follower, Signers
 from embassy.model.control import Control, Freeze, Point
-from embassy.model.errors import IntegrityError, RefusedError, TransientError
+from embassy.model.errors import RefusedError, TransientError
 from embassy.model.wording import iso
 from embassy.pg import control_store, progress_store
 from embassy.pg import reign as reigns
@@ -47,14 +42,12 @@ from embassy.runtime.config import ConsumerTuning, Protection, Replica
 from embassy.runtime.stop import Stop
 from embassy.runtime.supervised_stream import Finished
 from embassy.wire.enrolment import Enrolment
-from embassy.wire.head_search import Log, locate, read_records
 from embassy.wire.kafka_reader import StreamsReader
 from embassy.wire.reader_pool import ReaderPool
 
 _LEASE_POLL_SECONDS = 0.5
 _FROZEN_POLL_SECONDS = 0.5
 _AUTHORITY_SECONDS = 10.0
-_TAIL_RECORDS = 2_000
 _ROLLBACK = Call(Query("ROLLBACK"))
 
 
@@ -302,41 +295,3 @@ class StreamConsumer:
     def _replayed(self, reason: str) -> None:
         self._gauges.replayed(reason)
         self._log.info("a batch is applied change by change", reason=reason)
-
-
-def place_in(log: Log, progress: Progress, signers: Signers) -> int:
-    """The offset from which the topic continues the replica.
-
-    Raises:
-        IntegrityError: the topic holds nothing, or ends before what the replica has.
-    """
-    head = progress.head
-    low, high = log.bounds()
-    offset = locate(log, head, signers, progress.next_offset)
-    if head.sequence == 0 or offset > low:
-        return offset
-    if low == high:
-        if high == progress.next_offset:
-            return offset  # read to its end, and then retention passed
-        raise _behind(log, progress, "holds no record")
-    newest = max(
-        (
-            record.header.sequence
-            for _, record in read_records(log, max(low, high - _TAIL_RECORDS), high)
-            if signers(record)
-        ),
-        default=0,
-    )
-    if newest <= head.sequence:
-        raise _behind(log, progress, f"ends at record {newest}")
-    return offset
-
-
-def _behind(log: Log, progress: Progress, what: str) -> IntegrityError:
-    return IntegrityError(
-        f"the topic {what}, and the replica has applied up to record {progress.head.sequence}: it was emptied or "
-        "recreated, or its brokers lost records",
-        place=log.topic,
-        hint="restart the bridge: it carries again what home still holds; once it has passed that record, start this "
-        "consumer. If home no longer holds what follows, resync the stream",
-    )
