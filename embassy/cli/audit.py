@@ -15,7 +15,8 @@ from rich.text import Text
 from embassy.cli.auditing import audit_log
 from embassy.cli.options import Options, pass_options
 from embassy.model.errors import ConfigurationError, IntegrityError
-from embassy.runtime.audit_log import AuditEntry, Verdict, read_entries, verify
+from embassy.runtime.audit_chain import Verdict, read_entries, verify
+from embassy.runtime.audit_line import AuditEntry
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 _AGO = re.compile(r"(\d{1,6})([smhd])")

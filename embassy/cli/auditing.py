@@ -13,7 +13,8 @@ import click
 
 from embassy.cli.options import Options
 from embassy.model.errors import EmbassyError, RefusedError
-from embassy.runtime.audit_log import JSON, AuditLog
+from embassy.runtime.audit_line import JSON
+from embassy.runtime.audit_log import AuditLog
 from embassy.runtime.exit_codes import ExitCode
 
 VARIABLE = "EMBASSY_AUDIT__FILE"

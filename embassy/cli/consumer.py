@@ -17,7 +17,8 @@ from embassy.model.control import Freeze, Point
 from embassy.model.errors import EmbassyError
 from embassy.pg.lost_session import TriedAgain
 from embassy.runtime import metrics as catalogue
-from embassy.runtime.audit_log import JSON, AuditLog
+from embassy.runtime.audit_line import JSON
+from embassy.runtime.audit_log import AuditLog
 from embassy.runtime.config import Stream
 from embassy.runtime.exit_codes import ExitCode
 from embassy.runtime.gauges import ConsumerGauges

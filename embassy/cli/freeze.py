@@ -18,7 +18,7 @@ from embassy.cli.stream_options import stream_options
 from embassy.model.control import Point
 from embassy.model.errors import RefusedError
 from embassy.pg import control_store
-from embassy.runtime.audit_log import JSON
+from embassy.runtime.audit_line import JSON
 from embassy.runtime.config import Stream
 from embassy.wire.approval import Order
 from embassy.wire.enrolment import load_roster

@@ -11,7 +11,7 @@ from embassy.cli.auditing import audited
 from embassy.cli.key_prompts import ask, new_passphrase
 from embassy.cli.options import Options, pass_options
 from embassy.model.errors import ConfigurationError
-from embassy.runtime.audit_log import JSON
+from embassy.runtime.audit_line import JSON
 from embassy.wire.escrow import (
     CUSTODIANS_MOST,
     load_escrow,

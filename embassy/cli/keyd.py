@@ -15,7 +15,7 @@ import structlog
 from embassy.cli.auditing import audit_log
 from embassy.cli.options import Options, pass_options
 from embassy.model.errors import ConfigurationError, EmbassyError
-from embassy.runtime.audit_log import JSON
+from embassy.runtime.audit_line import JSON
 from embassy.runtime.config import Keyd
 from embassy.runtime.exit_codes import ExitCode
 from embassy.runtime.hardening import lock_memory, without_core_dumps

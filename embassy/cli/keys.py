@@ -29,7 +29,7 @@ from embassy.cli.key_states import in_topics
 from embassy.cli.options import Options, pass_options
 from embassy.model.errors import ConfigurationError
 from embassy.model.lsn import Lsn
-from embassy.runtime.audit_log import JSON
+from embassy.runtime.audit_line import JSON
 from embassy.runtime.exit_codes import ExitCode
 from embassy.wire.enrolment import EnrolmentFile, stream_id
 from embassy.wire.key_document import KeyKind

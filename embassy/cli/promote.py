@@ -22,7 +22,7 @@ from embassy.cli.stream_options import stream_options
 from embassy.cli.together import Failure
 from embassy.model.errors import StaleError
 from embassy.runtime import logs
-from embassy.runtime.audit_log import JSON
+from embassy.runtime.audit_line import JSON
 from embassy.runtime.exit_codes import ExitCode, exit_code, worst
 from embassy.runtime.failpoints import PROMOTION_AFTER_ABORTED, failpoint
 from embassy.wire.enrolment import load_roster

@@ -23,7 +23,7 @@ from embassy.pg.connection import place_of
 from embassy.pg.replica_setup import ReplicaWish, replica_steps
 from embassy.pg.setup_errors import explained
 from embassy.pg.source_setup import SourceWish, source_steps
-from embassy.runtime.audit_log import JSON
+from embassy.runtime.audit_line import JSON
 from embassy.runtime.config import Settings, Stream
 from embassy.runtime.exit_codes import ExitCode, exit_code, worst
 from embassy.wire.enrolment import load_enrolment

@@ -23,10 +23,12 @@ import structlog
 from embassy.cli.options import Options
 from embassy.model.errors import EmbassyError
 from embassy.runtime import metrics as catalogue
-from embassy.runtime.audit_log import JSON, AuditLog
+from embassy.runtime.audit_line import JSON
+from embassy.runtime.audit_log import AuditLog
+from embassy.runtime.cluster_link import ClusterLink
 from embassy.runtime.config import Settings, Stream
 from embassy.runtime.exit_codes import ExitCode
-from embassy.runtime.gauges import ClusterLink, LifecycleGauges
+from embassy.runtime.gauges import LifecycleGauges
 from embassy.runtime.health import Answers, HealthServer, Listen
 from embassy.runtime.lifecycle import Supervisor
 from embassy.runtime.metrics import Metric, Metrics

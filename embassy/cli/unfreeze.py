@@ -23,7 +23,7 @@ from embassy.model.errors import ApprovalError, RefusedError, StaleError
 from embassy.model.lsn import Lsn
 from embassy.model.wording import iso
 from embassy.pg import control_store
-from embassy.runtime.audit_log import JSON
+from embassy.runtime.audit_line import JSON
 from embassy.wire.approval import Order
 from embassy.wire.enrolment import load_roster
 from embassy.wire.key_document import damaged

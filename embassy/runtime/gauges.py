@@ -5,21 +5,18 @@ The adapters are called once a batch or once a turn, never for a row, and hold t
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Protocol
-
-import structlog
 
 from embassy.model.batch import Batch
 from embassy.model.chain import Standing
 from embassy.model.lsn import Lsn
 from embassy.model.record import Head
 from embassy.runtime import metrics as catalogue
-from embassy.runtime.health import Check
-from embassy.runtime.metrics import Counter, Metric, Metrics
+from embassy.runtime.cluster_link import ClusterLink
+from embassy.runtime.metrics import Counter, Metrics
 
 FAMILIES = ("transient", "integrity", "configuration", "refused", "bug")
 _MICROSECONDS = 1_000_000
@@ -68,53 +65,6 @@ class Passage:
                 self._delay.observe(max(0.0, self._wall() - at_seconds))
             self.newest_seconds = at_seconds
         self.resume_lsn = resume_lsn
-
-
-class ClusterLink:
-    """Whether a Kafka cluster answers; tells the log when that changes, and only then."""
-
-    def __init__(self, metrics: Metrics, metric: Metric, *, component: str, site: str) -> None:
-        self._site = site
-        self._gauge = metrics.gauge(metric, site=site)
-        self._log = structlog.get_logger(component=component, site=site)
-        self._up: bool | None = None
-        self._lock = threading.Lock()
-
-    def up(self) -> None:
-        """A record came, or an acknowledgement."""
-        if self._up:
-            return
-        with self._lock:
-            was, self._up = self._up, True
-            self._gauge.set(1)
-        if was is False:
-            self._log.info("the cluster answers again")
-
-    def down(self) -> None:
-        """No broker can be reached."""
-        if self._up is False:
-            return
-        with self._lock:
-            self._up = False
-            self._gauge.set(0)
-        self._log.warning(
-            "no broker of the cluster can be reached; waiting, nothing is given up",
-            hint="are the brokers up and reachable, and their certificates valid?",
-        )
-
-    def ready(self) -> Check:
-        """Whether the cluster answers; one not heard from yet has the benefit of the doubt."""
-        words = {None: "not heard from yet", True: "answers", False: "no broker can be reached"}
-        return Check(f"kafka at {self._site}", self._up is not False, words[self._up])
-
-    def heard(self, up: bool) -> None:  # noqa: FBT001 - the clients' callback
-        """For a client that reads: records came, or all brokers are down."""
-        self.up() if up else self.down()
-
-    def refused(self, up: bool) -> None:  # noqa: FBT001 - the clients' callback
-        """For a client that only writes: it reports errors, and acknowledgements prove the contrary."""
-        if not up:
-            self.down()
 
 
 class ProducerGauges:

@@ -16,7 +16,7 @@ from typing import Any
 from deploy.lab import role_configs
 from embassy.cli.key_standing import KeyStanding, key_standing
 from embassy.runtime import config
-from embassy.runtime.audit_log import read_entries
+from embassy.runtime.audit_chain import read_entries
 from embassy.wire.keyring import load_operator
 from embassy.wire.roster import RosterFile
 from tests.harness.meanwhile import meanwhile

@@ -15,7 +15,7 @@ from typing import Any
 
 from deploy.lab import role_configs
 from deploy.lab.roles import program
-from embassy.runtime.audit_log import read_entries, verify
+from embassy.runtime.audit_chain import read_entries, verify
 from tests.harness.pipeline import MakePipeline, Pipeline, RoleProcess, poll_until
 
 _SCHEMA = "CREATE TABLE public.deed (id bigint PRIMARY KEY, owner text NOT NULL);"

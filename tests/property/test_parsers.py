@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from embassy.model.errors import ConfigurationError, IntegrityError, RefusedError
 from embassy.model.lsn import Lsn
-from embassy.runtime.audit_log import AuditLog, read_entries
+from embassy.runtime.audit_chain import read_entries
+from embassy.runtime.audit_log import AuditLog
 from embassy.wire.enrolment import EnrolmentFile
 from embassy.wire.escrow import load_escrow, load_share, split
 from embassy.wire.key_document import KeyKind, parse_key, render_key

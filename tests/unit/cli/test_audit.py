@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from embassy.cli.auditing import VARIABLE
-from embassy.runtime.audit_log import AuditLog, read_entries
+from embassy.runtime.audit_chain import read_entries
+from embassy.runtime.audit_log import AuditLog
 from embassy.wire.keyring import generate_identity, generate_operator
 from tests.harness.command import embassy
 

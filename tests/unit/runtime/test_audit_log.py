@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embassy.model.errors import ConfigurationError, IntegrityError
-from embassy.runtime.audit_log import TORN, AuditLog, read_entries, verify
+from embassy.runtime.audit_chain import read_entries, verify
+from embassy.runtime.audit_line import TORN
+from embassy.runtime.audit_log import AuditLog
 
 
 def _log(path: Path) -> AuditLog:

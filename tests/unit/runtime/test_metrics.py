@@ -8,9 +8,9 @@ from embassy.model.lsn import Lsn
 from embassy.model.record import Head
 from embassy.pg.slots import SlotState
 from embassy.runtime import metrics as catalogue
+from embassy.runtime.cluster_link import ClusterLink
 from embassy.runtime.gauges import (
     BridgeGauges,
-    ClusterLink,
     ConsumerGauges,
     LifecycleGauges,
     ProducerGauges,
