@@ -24,7 +24,8 @@ _SAVEPOINT = Query("SAVEPOINT embassy_chunk")
 _RELEASE = Query("RELEASE SAVEPOINT embassy_chunk")
 _ROLLBACK_TO = Call(Query("ROLLBACK TO SAVEPOINT embassy_chunk"))
 _TAKEN = ("23505", "23P01")
-_CHECK_VIOLATION = "23514"
+_BROKEN = ("23514", "23502")
+"""A check, or NOT NULL."""
 _STAGE = "pg_temp.embassy_chunk"
 
 
@@ -130,8 +131,8 @@ class ChunkWriter:
 
 
 def _unproven_after(session: ApplySession, failure: StatementFailed, destination: Target) -> Unproven | None:
-    """The checks that rows of before may break, if it was one that failed; the transaction is usable again then."""
-    if failure.sqlstate != _CHECK_VIOLATION:
+    """The constraints that rows of before may break, if it was one that failed; the transaction is usable again then."""
+    if failure.sqlstate not in _BROKEN:
         return None
     session.run([_ROLLBACK_TO])
     found = unproven_checks(session, destination.name)

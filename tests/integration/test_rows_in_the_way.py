@@ -181,6 +181,61 @@ def test_a_copy_that_is_asked_for_between_two_transactions_is_noticed(pair: Make
         two.apply(two.batches())
 
 
+def _is_as_it_was(two: TwoDatabases) -> None:
+    """What was added NOT VALID is there, is asked about new rows, and has its comment, as at the source."""
+    query = """
+        SELECT conname, contype, convalidated, coninhcount, conislocal, obj_description(oid, 'pg_constraint')
+        FROM pg_constraint WHERE connamespace = 's'::regnamespace ORDER BY 1, 4, 5"""
+    assert two.replica.execute(query).fetchall() == two.source.execute(query).fetchall()
+    query = "SELECT relname, relchecks FROM pg_class WHERE relnamespace = 's'::regnamespace ORDER BY 1"
+    assert two.replica.execute(query).fetchall() == two.source.execute(query).fetchall()
+    query = """
+        SELECT attrelid::regclass::text, attname, attnotnull FROM pg_attribute
+        WHERE attrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 's'::regnamespace) ORDER BY 1, 2"""
+    assert two.replica.execute(query).fetchall() == two.source.execute(query).fetchall()
+
+
+def test_rows_that_what_is_inherited_or_of_a_domain_does_not_speak_of_are_copied(pair: MakePair) -> None:
+    two = pair(
+        """CREATE SCHEMA s; CREATE DOMAIN s.code AS text CHECK (length(VALUE) < 9); CREATE DOMAIN s.short AS s.code;
+        CREATE TYPE s.pair AS (one s.code, other s.short[]);
+        CREATE TABLE s.whole (id int PRIMARY KEY, b int, t s.code, u s.short, p s.pair, r text) PARTITION BY RANGE (id);
+        CREATE TABLE s.part PARTITION OF s.whole DEFAULT;
+        CREATE TABLE s.parent (id int, b int); CREATE TABLE s.child (PRIMARY KEY (id)) INHERITS (s.parent)"""
+    )
+    replica_schema.ensure(two.replica)
+    two.source.execute(
+        "INSERT INTO s.part SELECT n, n, 'old', 'old', '(old,\"{old,new}\")' FROM generate_series(1, 9) n"
+    )
+    two.source.execute("INSERT INTO s.child SELECT n, n FROM generate_series(1, 9) n")
+    two.both(
+        """ALTER DOMAIN s.code ADD CONSTRAINT fresh CHECK (VALUE <> 'old') NOT VALID;
+        COMMENT ON CONSTRAINT fresh ON DOMAIN s.code IS 'since the reform';
+        ALTER TABLE s.whole ADD CONSTRAINT few CHECK (b < 5) NOT VALID, ADD CONSTRAINT positive CHECK (b > 0);
+        COMMENT ON CONSTRAINT few ON s.part IS 'since the reform';
+        ALTER TABLE s.parent ADD CONSTRAINT few CHECK (b < 5) NOT VALID"""
+    )
+    if two.replica.info.server_version >= 180000:
+        two.both("ALTER TABLE s.whole ADD CONSTRAINT told NOT NULL r NOT VALID")
+    for _ in range(2):
+        for name in ("part", "child"):
+            copy(two, name, Range())
+        two.compare()
+        two.replica.execute("SET session_replication_role = replica")
+        two.replica.execute("DELETE FROM s.part WHERE id < 9; DELETE FROM s.child WHERE id < 9")
+    two.replica.execute("SET session_replication_role = origin")
+    _is_as_it_was(two)
+    for row in ("(10, 9, 'new', 'new', NULL, '')", "(10, 1, 'new', 'old', NULL, '')"):
+        with pytest.raises(psycopg.errors.CheckViolation):
+            two.replica.execute(f"INSERT INTO s.whole VALUES {row}".encode())
+    two.source.execute(
+        "ALTER TABLE s.whole DROP CONSTRAINT positive; UPDATE s.whole SET b = -1, t = 'new', u = 'new',"
+        " p = NULL, r = '' WHERE id = 2"
+    )
+    with pytest.raises(IntegrityError, match="positive"):
+        copy(two, "part", Range())
+
+
 def test_rows_that_a_constraint_does_not_speak_of_are_copied(pair: MakePair) -> None:
     two = pair("CREATE SCHEMA s; CREATE TABLE s.old (id int PRIMARY KEY, b int, t text UNIQUE)")
     replica_schema.ensure(two.replica)
@@ -195,6 +250,7 @@ def test_rows_that_a_constraint_does_not_speak_of_are_copied(pair: MakePair) -> 
         two.replica.execute("UPDATE s.old SET id = 99, t = '5', b = 3")  # in the way of another row
     query = "SELECT conname, convalidated FROM pg_constraint WHERE contype = 'c' AND conrelid = 's.old'::regclass"
     assert set(two.replica.execute(query).fetchall()) == {("few", False), ("positive", True)}
+    _is_as_it_was(two)
     two.source.execute("ALTER TABLE s.old DROP CONSTRAINT positive; UPDATE s.old SET b = -1 WHERE id = 2")
     with pytest.raises(IntegrityError, match="positive"):
         copy(two, "old", Range())
