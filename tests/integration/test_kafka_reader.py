@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
+from pathlib import Path
 
 import pytest
 from confluent_kafka import KafkaError
@@ -95,6 +96,36 @@ def test_many_streams_read_their_topics_with_few_clients(
         assert pool.log(topics[0]).bounds() == (0, len(_VALUES))
     finally:
         pool.close()
+
+
+def test_a_client_that_nobody_borrows_is_closed_whether_its_broker_lives_or_not(
+    lab: Lab, cluster: KafkaCluster, make_topic: MakeTopic
+) -> None:
+    topic = make_topic("home")
+    append_values(lab.client_config("home", "admin"), topic, _VALUES[:10])
+    before = _client_threads()
+    with closing(ReaderPool(cluster, "test-pool", most=2, idle_seconds=0.3)) as pool:
+        first, second = pool.log(topic).read(0, 10), pool.log(topic).read(0, 10)
+        assert (next(first).value, next(second).value) == (_VALUES[0], _VALUES[0])
+        assert len(_client_threads() - before) > 2
+        second.close()
+        poll_until(lambda: len(_client_threads() - before) < 8, "the client that was given back is closed", 10)
+        assert [fetched.value for fetched in first] == _VALUES[1:10], "the one that is borrowed is not"
+        poll_until(lambda: not _client_threads() - before, "the other one is closed too", 10)
+        assert pool.log(topic).bounds() == (0, 10), "whoever looks then gets a new one"
+        lab.home.kafka.kill9()
+        poll_until(lambda: not _client_threads() - before, "one that has lost its broker is closed", 10)
+    lab.home.kafka.start()
+
+
+def _client_threads() -> set[str]:
+    """The threads that the Kafka library runs in this process."""
+    found = set()
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # it may end just then
+            if (task / "comm").read_text(encoding="ascii").startswith("rdk:"):
+                found.add(task.name)
+    return found
 
 
 def _values(log: Log) -> list[bytes]:
