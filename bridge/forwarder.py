@@ -27,7 +27,7 @@ from embassy.wire.kafka_reader import Fetched, StreamsReader, Subscription
 from embassy.wire.kafka_writer import Appender, KafkaWriter
 from embassy.wire.reader_pool import ReaderPool
 
-_WAIT_SECONDS = 2.0
+_WAIT_SECONDS = 3.0
 _DRAIN_SECONDS = 3.0
 
 

@@ -17,7 +17,7 @@ from embassy.pg.progress_store import ControlMoved
 from embassy.runtime.stop import Stop
 from embassy.wire.kafka_reader import Subscription
 
-_WAIT_SECONDS = 2.0
+_WAIT_SECONDS = 3.0
 _DELAY_STEP_SECONDS = 0.5
 _LOOK_SECONDS = 1.0
 _IDLE_LOOK_SECONDS = 5.0
@@ -103,7 +103,8 @@ class Following:
                 pulse()
                 if stop.is_set():
                     break
-            writer.commit()
+            if writer.commit():
+                self._looked_at = self._clocks.monotonic()  # nothing is committed under another version
             self._look(_IDLE_LOOK_SECONDS)
             if not writer.parts_open:
                 self._authority(self._connection)

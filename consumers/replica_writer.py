@@ -116,15 +116,16 @@ class ReplicaWriter:
         else:
             self._take_batch(event, done)
 
-    def commit(self) -> None:
-        """Commit what is whole, if anything is; a transaction that is not whole stays open.
+    def commit(self) -> bool:
+        """Commit what is whole, if anything is, and tell; a transaction that is not whole stays open.
 
         Raises:
             IntegrityError, ControlMoved, TransientError: as for `take`.
         """
         if self.parts_open or self._next is self.progress:
-            return
+            return False
         self._commit()
+        return True
 
     def stop(self, event: BatchOpened, some: range, word: Callable[[psycopg.Connection[Any]], None]) -> None:
         """Commit what is whole and only some transactions of the next batch, and a word about it, as one; take no more.

@@ -107,9 +107,9 @@ class Copier:
             self._renew(connection, before, after)
             self._look(connection)
 
-    def look(self, connection: psycopg.Connection[Any]) -> None:
-        """Set the clerk to work if a copy is wanted; called with somebody else's session, again and again."""
-        if not self._at_work and table_copies.unfinished(connection):
+    def noticed(self, *, wanted: bool) -> None:
+        """Set the clerk to work if a copy is wanted; told again and again, by any one thread."""
+        if wanted and not self._at_work:
             self._desk.notes.put(None)
 
     def __enter__(self) -> Self:

@@ -37,25 +37,18 @@ class Stages(NamedTuple):
 class Rotations:
     """Notices when an operator asks for a fresh data key."""
 
-    def __init__(self, stream: bytes, asked: Callable[[], None]) -> None:
-        self._stream = stream
+    def __init__(self, asked: Callable[[], None]) -> None:
         self._asked = asked
         self._seen: datetime | None = None
-        self._possible = False
 
-    def begin(self, connection: psycopg.Connection[Any]) -> None:
+    def begin(self, requested_at: datetime | None) -> None:
         """Take what was asked so far as done: a key is about to begin anyway."""
-        self._possible = source_schema.rotations_possible(connection)
-        self._seen = source_schema.rotation_requested_at(connection, self._stream) if self._possible else None
+        self._seen = requested_at
 
-    def look(self, connection: psycopg.Connection[Any]) -> None:
-        """Tell if it was asked for since."""
-        self._possible = self._possible or source_schema.rotations_possible(connection)
-        if not self._possible:
-            return
-        found = source_schema.rotation_requested_at(connection, self._stream)
-        if found != self._seen:
-            self._seen = found
+    def noticed(self, requested_at: datetime | None) -> None:
+        """Tell if it was asked for since; ``requested_at`` is of the last time, None: never."""
+        if requested_at != self._seen:
+            self._seen = requested_at
             self._asked()
 
 
@@ -149,6 +142,7 @@ class Heartbeat:
 
     def _beat_until_done(self) -> None:
         with connect(self._dsn, application_name="embassy-heartbeat", autocommit=True) as connection:
+            source_schema.commit_without_disk(connection)
             while True:
                 beat(connection, self._stages())
                 self._failing = False

@@ -106,12 +106,12 @@ class LargeObjectSweep:
         self._wanted.set()
         self._thread.join(timeout=_JOIN_SECONDS)
 
-    def notice(self, connection: psycopg.Connection[Any]) -> None:
-        """Ask, on somebody's session at the source, whether it is time for a look; from any one thread."""
+    def noticed(self, changes: int) -> None:
+        """Have a look taken if it is time; told again and again what statistics count, by any one thread."""
         if self._wanted.is_set():
             return
-        self._changes = large_objects.changes(connection)
-        if self._cadence.is_due(self._clock(), self._changes):
+        self._changes = changes
+        if self._cadence.is_due(self._clock(), changes):
             self._wanted.set()
 
     def _run(self) -> None:

@@ -18,6 +18,7 @@ from embassy.pg import ddl_capture, source_fence, source_schema
 from embassy.pg import reign as reigns
 from embassy.pg.backlog_session import BacklogSession
 from embassy.pg.connection import connect
+from embassy.pg.orders import OrdersLook
 from embassy.pg.reign import Reign
 from embassy.pg.replication_session import ReplicationSession, SourceIdentity
 from embassy.pg.slots import SlotState, slot_state
@@ -118,7 +119,8 @@ class StreamProducer:
         self._patience = Patience(tuning.backlog_bytes)
         self._reign = Reign(0, raised=False, written=0, began_at=None)
         self._rotate = threading.Event()
-        self._rotations = Rotations(setup.enrolment.stream, self.rotate)
+        self._rotations = Rotations(self.rotate)
+        self._orders = OrdersLook(setup.enrolment.stream)
         self._log = structlog.get_logger(component="producer", stream=setup.name)
 
     def rotate(self) -> None:
@@ -182,6 +184,13 @@ class StreamProducer:
 
     def _heartbeat(self, loop: Tail, copies: Copier, sweep: LargeObjectSweep) -> Heartbeat:
         tuning, slot = self._tuning, self._setup.slot
+
+        def orders(session: psycopg.Connection[Any]) -> None:
+            found = self._orders(session)
+            self._rotations.noticed(found.rotation_requested_at)
+            copies.noticed(wanted=found.copies)
+            sweep.noticed(found.large_object_changes)
+
         slowest = tuning.slowest_beat_seconds(self._setup.rpo_seconds)
         return Heartbeat(
             self.name,
@@ -191,9 +200,7 @@ class StreamProducer:
             stages=lambda: loop.stages,
             carried=loop.has_carried,
             chores=(
-                Chore(0, self._rotations.look),
-                Chore(0, copies.look),
-                Chore(0, sweep.notice),
+                Chore(0, orders),
                 Chore(_SEQUENCES_SECONDS, source_schema.sample_sequences, _SEQUENCES_IDLE_SECONDS),
                 Chore(
                     _SLOT_SECONDS, lambda session: self._slot_gauge(slot_state(session, slot)), _SLOT_IDLE_SECONDS
@@ -246,7 +253,7 @@ class StreamProducer:
         source = session.identity()
         with connect(setup.source.dsn, application_name="embassy-producer-start", autocommit=True) as connection:
             self._must_reign(connection)
-            self._rotations.begin(connection)
+            self._rotations.begin(self._orders(connection).rotation_requested_at)
             state = slot_state(connection, setup.slot)
             genesis_at = self._begun_at(connection)
             fenced = source_fence.superseded_by(connection, setup.enrolment.stream, setup.enrolment.epoch)

@@ -39,7 +39,7 @@ from producers.slot_reader import LATE_SECONDS, SMALL_TRANSACTIONS, SlotReader
 _BEGIN, _COMMIT, _RELATION, _TYPE = b"BCRY"
 _RECEIVE_MESSAGES = 20_000
 _RECEIVE_BYTES = 8 << 20
-_WAIT_SECONDS = 2.0
+_WAIT_SECONDS = 3.0
 _TICK_SECONDS = 0.0002
 _DRAIN_SECONDS = 3.0
 
@@ -114,6 +114,7 @@ class Tail:
         self._open_bytes = 0
         self._part = 0
         self._newest_at = 0
+        self._beaten = False  # the newest transaction was a beat
         self._small = 0
         self._ripe_at = 0.0
         self._rotate_at = 0.0
@@ -220,7 +221,8 @@ class Tail:
             self._copies.delivered(begin.xid, messages)
         self._resume_lsn = commit.end_lsn
         self._captured_at = begin.committed_at
-        if not self._carried and (len(messages) > 1 or self._part or not self._is_beat(messages)):
+        self._beaten = not self._part and len(messages) <= 1 and self._is_beat(messages)
+        if not self._carried and not self._beaten:
             self._carried = True
             self._rouse()
         if self._part == 0:
@@ -328,8 +330,8 @@ class Tail:
 
     @property
     def _level(self) -> bool:
-        """Whether the source has sent everything that it had a moment ago."""
-        return self._begin is None and self._reader.keepalive.wal_end >= self._resume_lsn
+        """Whether the source has sent everything that it had a moment ago, or a beat, which is worth no company."""
+        return self._begin is None and (self._beaten or self._reader.keepalive.wal_end >= self._resume_lsn)
 
     def _age_seconds(self) -> float:
         """How long the newest transaction had been committed when it came, by the source's clock."""

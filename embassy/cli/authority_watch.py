@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import psycopg
 
 from embassy.model.errors import EmbassyError
-from embassy.pg import promotion_store, reign
 from embassy.pg.connection import connect
+from embassy.pg.reign import StandingLook
 from embassy.runtime import metrics as catalogue
 from embassy.runtime.metrics import Metrics
 
@@ -70,13 +70,14 @@ def at_replica(metrics: Metrics, *, site: str, name: str, stream: bytes) -> Look
     writable = metrics.late_gauge(catalogue.WRITABLE, registry=name, site=site)
     step = metrics.late_gauge(catalogue.OPERATION_STEP_START, registry=name, operation=_PROMOTION)
 
+    standing = StandingLook(stream)
+
     def look(connection: psycopg.Connection[Any]) -> None:
-        standing = promotion_store.standing(connection, stream)
-        shut = standing is not None and not reign.writable(connection, stream)
-        if standing is not None:
-            epoch.set(standing.epoch)
-            writable.set(standing.promoted and not shut)
-            step.set(standing.step_begun_at)
+        found = standing(connection)
+        if found.journal is not None:
+            epoch.set(found.journal.epoch)
+            writable.set(found.journal.promoted and found.writable)
+            step.set(found.journal.step_begun_at)
 
     return look
 
@@ -84,8 +85,9 @@ def at_replica(metrics: Metrics, *, site: str, name: str, stream: bytes) -> Look
 def at_source(metrics: Metrics, *, site: str, name: str, stream: bytes) -> Look:
     """Whether a source may be written to: it is not shut, and no replica."""
     writable = metrics.late_gauge(catalogue.WRITABLE, registry=name, site=site)
+    standing = StandingLook(stream)
 
     def look(connection: psycopg.Connection[Any]) -> None:
-        writable.set(reign.writable(connection, stream))
+        writable.set(standing(connection).writable)
 
     return look

@@ -32,12 +32,13 @@ SELECT (SELECT bool_and(pg_catalog.has_table_privilege(p.proowner, 'pg_catalog.p
         FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
         WHERE n.nspname = 'embassy' AND p.proname IN ('look_for_large_objects', 'carry_large_objects')),
        pg_catalog.has_table_privilege('pg_catalog.pg_largeobject', 'SELECT')"""
-_CHANGES = """
+CHANGES = """
 SELECT sum(pg_catalog.pg_stat_get_tuples_inserted(oid) + pg_catalog.pg_stat_get_tuples_updated(oid)
            + pg_catalog.pg_stat_get_tuples_deleted(oid))::bigint
 FROM pg_catalog.pg_class
 WHERE oid IN ('pg_catalog.pg_largeobject'::regclass, 'pg_catalog.pg_largeobject_metadata'::regclass,
               'pg_catalog.pg_description'::regclass, pg_catalog.to_regclass('embassy.large_object_wish'))"""
+"""How much has been written to them, or asked for, since statistics began: a hint, which may be late or lost."""
 
 
 class LargeObjectState(NamedTuple):
@@ -65,12 +66,6 @@ def count(connection: psycopg.Connection[Any]) -> int:
     """How many there are."""
     row = connection.execute("SELECT count(*) FROM pg_catalog.pg_largeobject_metadata").fetchone()
     return int(row[0]) if row else 0
-
-
-def changes(connection: psycopg.Connection[Any]) -> int:
-    """How much has been written to them, or asked for, since statistics began: a hint, which may be late or lost."""
-    row = connection.execute(_CHANGES).fetchone()
-    return int(row[0]) if row and row[0] is not None else 0
 
 
 def look(connection: psycopg.Connection[Any], stream: bytes) -> int:

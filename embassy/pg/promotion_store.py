@@ -181,32 +181,6 @@ def home_fenced_at(connection: psycopg.Connection[Any], nonce: bytes) -> datetim
     return None if row is None else row[0]
 
 
-class Standing(NamedTuple):
-    """What the journal says of a replica, for those who watch."""
-
-    epoch: int
-    promoted: bool
-    step_begun_at: float
-    """Since when the newest step of a plan under way has not ended, seconds since 1970 UTC; 0: nothing is under way."""
-
-
-def standing(connection: psycopg.Connection[Any], stream: bytes) -> Standing | None:
-    """Look at a replica; None if it has no journal or does not know the stream."""
-    if not has_table(connection, "embassy.promotion_plan"):
-        return None
-    row = connection.execute(
-        """SELECT g.epoch,
-                  EXISTS (SELECT FROM embassy.promotion_plan p
-                          WHERE p.stream = g.stream AND p.to_epoch = g.epoch AND p.outcome = 'promoted'),
-                  coalesce((SELECT extract(epoch FROM max(s.intent_at))::float8
-                            FROM embassy.promotion_plan p JOIN embassy.promotion s USING (nonce)
-                            WHERE p.stream = g.stream AND p.outcome IS NULL), 0)
-           FROM embassy.progress g WHERE g.stream = %s""",
-        (stream,),
-    ).fetchone()
-    return None if row is None else Standing(*row)
-
-
 def abort(
     connection: psycopg.Connection[Any],
     *,

@@ -7,18 +7,44 @@ written without a row there.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import psycopg
 
-from embassy.pg import source_fence
-from embassy.pg.presence import tables_there
+from embassy.pg.presence import Look, Part
 
-_PROMOTED = """
-SELECT EXISTS (
-    SELECT FROM embassy.promotion_plan p JOIN embassy.promotion s ON s.nonce = p.nonce
-    WHERE p.stream = %s AND p.to_epoch = %s AND s.step = 'epoch' AND s.done_at IS NOT NULL)"""
+_PROGRESS, _PLAN, _STEP = "embassy.progress", "embassy.promotion_plan", "embassy.promotion"
+_FOLLOWS = "(SELECT epoch FROM embassy.progress WHERE stream = %(stream)s)"
+_REIGN = (
+    Part(_FOLLOWS, (_PROGRESS,)),
+    Part(
+        f"""EXISTS (SELECT FROM embassy.promotion_plan p JOIN embassy.promotion s ON s.nonce = p.nonce
+                    WHERE p.stream = %(stream)s AND p.to_epoch = {_FOLLOWS} AND s.step = 'epoch'
+                      AND s.done_at IS NOT NULL)""",
+        (_PROGRESS, _PLAN, _STEP),
+    ),
+    Part("(SELECT max(epoch) FROM embassy.reign WHERE stream = %(stream)s)", ("embassy.reign",)),
+    Part(
+        "(SELECT began_at FROM embassy.reign WHERE stream = %(stream)s ORDER BY epoch DESC LIMIT 1)",
+        ("embassy.reign",),
+    ),
+)
+_FENCED = Part("(SELECT max(to_epoch) FROM embassy.fence WHERE stream = %(stream)s)", ("embassy.fence",))
+_JOURNAL = (
+    Part(
+        f"""EXISTS (SELECT FROM embassy.promotion_plan p
+                    WHERE p.stream = %(stream)s AND p.to_epoch = {_FOLLOWS} AND p.outcome = 'promoted')""",
+        (_PROGRESS, _PLAN),
+    ),
+    Part(
+        """coalesce((SELECT extract(epoch FROM max(s.intent_at))::float8
+                     FROM embassy.promotion_plan p JOIN embassy.promotion s USING (nonce)
+                     WHERE p.stream = %(stream)s AND p.outcome IS NULL), 0)""",
+        (_PLAN, _STEP),
+    ),
+)
 
 
 class Reign(NamedTuple):
@@ -44,28 +70,54 @@ class Reign(NamedTuple):
         return max(self.written, self.follows if self.raised else 0)
 
 
+class Standing(NamedTuple):
+    """What a database says of its part in a stream, for those who watch."""
+
+    writable: bool
+    """Whether the registry's application may write here: not a replica, and not shut for a higher epoch."""
+    journal: Journal | None
+    """None: the database has no journal of promotions, or does not know the stream."""
+
+
+class Journal(NamedTuple):
+    """What a replica's journal says."""
+
+    epoch: int
+    promoted: bool
+    step_begun_at: float
+    """Since when the newest step of a plan under way has not ended, seconds since 1970 UTC; 0: nothing is under way."""
+
+
+class StandingLook:
+    """Looks at one stream in a database, of whichever side and version, again and again and in one exchange each time."""
+
+    def __init__(self, stream: bytes) -> None:
+        self._stream = stream
+        self._look = Look(*_REIGN, _FENCED, *_JOURNAL)
+
+    def __call__(self, connection: psycopg.Connection[Any]) -> Standing:
+        """Look, with a connection in autocommit mode."""
+        *of_reign, fenced, promoted, step_begun_at = self._look(connection, {"stream": self._stream})
+        found = _reign(of_reign)
+        writable = not found.is_replica and (fenced or 0) <= found.epoch
+        known = promoted is not None and found.follows
+        return Standing(writable, Journal(found.follows, promoted, step_begun_at or 0.0) if known else None)
+
+
 def reign(connection: psycopg.Connection[Any], stream: bytes) -> Reign:
     """Look at a database, of whichever side and version."""
-    follows, raised, written, began_at = 0, False, 0, None
-    there = tables_there(connection, "embassy.progress", "embassy.promotion", "embassy.reign")
-    if "embassy.progress" in there:
-        row = connection.execute("SELECT epoch FROM embassy.progress WHERE stream = %s", (stream,)).fetchone()
-        follows = 0 if row is None else int(row[0])
-        if follows and "embassy.promotion" in there:
-            raised = connection.execute(_PROMOTED, (stream, follows)).fetchone() == (True,)
-    if "embassy.reign" in there:
-        row = connection.execute(
-            "SELECT epoch, began_at FROM embassy.reign WHERE stream = %s ORDER BY epoch DESC LIMIT 1", (stream,)
-        ).fetchone()
-        if row is not None:
-            written, began_at = int(row[0]), row[1]
-    return Reign(follows, raised, written, began_at)
+    return _reign(Look(*_REIGN)(connection, {"stream": stream}))
 
 
 def writable(connection: psycopg.Connection[Any], stream: bytes) -> bool:
     """Whether the registry's application may write here: not a replica, and not shut for a higher epoch."""
-    found = reign(connection, stream)
-    return not found.is_replica and source_fence.superseded_by(connection, stream, found.epoch) is None
+    return StandingLook(stream)(connection).writable
+
+
+def _reign(values: Sequence[Any]) -> Reign:
+    """Of what `_REIGN` has looked at."""
+    follows, raised, written, began_at = values
+    return Reign(follows or 0, bool(raised), written or 0, began_at)
 
 
 def note(connection: psycopg.Connection[Any], stream: bytes, epoch: int, slot: str) -> None:

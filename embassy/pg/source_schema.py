@@ -37,6 +37,8 @@ _SAID = (
 )
 """What a source says of itself, and which large objects it has looked at: a new replica gets them all. ``stream`` and
 ``fence`` name beginnings and plans, which never repeat, and stay."""
+_WAL_WRITER_DELAY_MOST_MS = 500
+"""The default is 200 ms. A commit that waits for nothing is on disk after three times as much at most."""
 _GRANTS = """
 GRANT USAGE ON SCHEMA embassy TO {role};
 GRANT SELECT ON ALL TABLES IN SCHEMA embassy TO {role};
@@ -145,19 +147,6 @@ def request_rotation(connection: psycopg.Connection[Any], stream: bytes) -> date
     return requested
 
 
-def rotations_possible(connection: psycopg.Connection[Any]) -> bool:
-    """Whether a fresh data key can be asked for: not where the schema is of an older version."""
-    return has_table(connection, "embassy.rotation_request")
-
-
-def rotation_requested_at(connection: psycopg.Connection[Any], stream: bytes) -> datetime | None:
-    """When a fresh data key was last asked for, where that is possible; None if never."""
-    row = connection.execute(
-        "SELECT requested_at FROM embassy.rotation_request WHERE stream = %s", (stream,)
-    ).fetchone()
-    return None if row is None else row[0]
-
-
 def beat(
     connection: psycopg.Connection[Any], captured: datetime | None = None, published: datetime | None = None
 ) -> datetime:
@@ -172,6 +161,19 @@ def beat(
     assert row is not None, "the function returns the time it wrote"
     beaten: datetime = row[0]
     return beaten
+
+
+def commit_without_disk(connection: psycopg.Connection[Any]) -> None:
+    """Let the session's commits return before they are on disk, where the server brings them there soon enough by itself.
+
+    For what may be lost with the server's last moments, because it is said again: beats, and samples of what can be
+    looked at. A walsender sends no commit before it is on disk. docs/adr/0019-a-beat-does-not-wait-for-homes-disk.md
+    """
+    connection.execute(
+        """SELECT pg_catalog.set_config('synchronous_commit', 'off', false) FROM pg_catalog.pg_settings
+           WHERE name = 'wal_writer_delay' AND setting::integer <= %s""",
+        (_WAL_WRITER_DELAY_MOST_MS,),
+    )
 
 
 def sample_sequences(connection: psycopg.Connection[Any]) -> None:

@@ -15,7 +15,7 @@ MOVED = "its key changed while its table was copied"
 LACKS_KEY = "reason LIKE 'waits for a key%' AND reason NOT LIKE '%begun anew%'"
 """Of a copy in ``embassy.table_copy``, on either side: home keeps the table out of the stream until it has a key."""
 
-_UNFINISHED = """
+UNFINISHED = """
 SELECT c.copy, c.schema_name, c.table_name, c.from_key, c.to_key, coalesce(p.ahead_key, p.sure_key), c.rows_copied,
        c.bytes_copied, c.reason, t.relation::bigint, t.walk, t.round, pg_catalog.to_jsonb(t) -> 'keys'
 FROM embassy.table_copy c JOIN embassy.copied_table t ON t.copy = c.copy
@@ -105,7 +105,7 @@ def unfinished(connection: psycopg.Connection[Any]) -> list[WantedCopy]:
             tuple(tuple(key) for key in keys or ()),
         )
         for copy, schema, name, from_key, to_key, at, rows, size, reason, oid, walked, begun, keys in (
-            connection.execute(_UNFINISHED)
+            connection.execute(UNFINISHED)
         )
     ]
 

@@ -1,0 +1,116 @@
+"""What is looked at again and again takes one exchange, whichever tables are there meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from deploy.lab import databases
+from deploy.lab.lab import Lab
+from embassy.pg import promotion_store, replica_schema, source_schema
+from embassy.pg.connection import connect
+from embassy.pg.orders import Orders, OrdersLook
+from embassy.pg.presence import Look, Part
+from embassy.pg.reign import Journal, Standing, StandingLook
+from tests.harness.lab import MakeDatabase
+
+_STREAM, _NONCE = b"s" * 16, b"n" * 16
+_FENCE = """INSERT INTO embassy.fence (nonce, stream, to_epoch, fenced_at, fenced_by, reason, promoted)
+            VALUES (%s, %s, 2, now(), 'riga', 'a test', false)"""
+_PROGRESS = """INSERT INTO embassy.progress
+               (stream, epoch, sequence, hash, incarnation, resume_lsn, key_record, next_offset)
+               VALUES (%s, %s, 5, '', '', '0/0', '', 0)"""
+
+
+@pytest.fixture
+def database(lab: Lab, make_database: MakeDatabase) -> Iterator[psycopg.Connection[Any]]:
+    dsn = lab.home.postgres.dsn(databases.ADMIN, make_database("home"))
+    with connect(dsn, application_name="embassy-test", autocommit=True) as connection:
+        yield connection
+
+
+def test_a_table_that_comes_is_asked_and_one_that_goes_is_not(database: psycopg.Connection[Any]) -> None:
+    look = Look(Part("%(one)s::int + 1"), Part("(SELECT max(id) FROM public.t)", ("public.t",)))
+    assert look(database, {"one": 1}) == (2, None)
+    for round_ in range(8):  # the statement is prepared meanwhile
+        database.execute("CREATE TABLE public.t AS SELECT 7 AS id")
+        assert [look(database, {"one": round_}) for _ in range(8)] == [(round_ + 1, 7)] * 8
+        database.execute("DROP TABLE public.t")
+        assert look(database, {"one": 1}) == (2, None)
+
+
+def test_a_source_may_be_written_to_until_it_is_shut(database: psycopg.Connection[Any]) -> None:
+    standing = StandingLook(_STREAM)
+    assert standing(database) == Standing(writable=True, journal=None)
+    source_schema.ensure(database, producer_role=databases.OWNER)
+    assert standing(database) == Standing(writable=True, journal=None)
+    database.execute(_FENCE, (_NONCE, b"another stream.."))
+    assert standing(database).writable
+    database.execute("UPDATE embassy.fence SET stream = %s", (_STREAM,))
+    assert standing(database) == Standing(writable=False, journal=None)
+
+
+def test_a_replica_may_be_written_to_once_it_is_promoted(database: psycopg.Connection[Any]) -> None:
+    standing = StandingLook(_STREAM)
+    replica_schema.ensure(database)
+    assert standing(database) == Standing(writable=True, journal=None), "it does not know the stream"
+    database.execute(_PROGRESS, (_STREAM, 1))
+    assert standing(database) == Standing(writable=False, journal=Journal(1, promoted=False, step_begun_at=0.0))
+    promotion_store.begin(database, nonce=_NONCE, stream=_STREAM, epochs=(1, 2), document="{}")
+    promotion_store.intend(database, _NONCE, "epoch", again=False)
+    begun = database.execute("SELECT extract(epoch FROM intent_at)::float8 FROM embassy.promotion").fetchone()
+    assert begun is not None
+    assert standing(database) == Standing(
+        writable=False, journal=Journal(1, promoted=False, step_begun_at=begun[0])
+    )
+    database.execute("UPDATE embassy.progress SET epoch = 2")
+    promotion_store.note_done(database, _NONCE, "epoch", {})
+    assert standing(database) == Standing(
+        writable=True, journal=Journal(2, promoted=False, step_begun_at=begun[0])
+    )
+    promotion_store.end(database, _NONCE, "promoted")
+    assert standing(database) == Standing(writable=True, journal=Journal(2, promoted=True, step_begun_at=0.0))
+
+
+def test_orders_at_home_are_seen(database: psycopg.Connection[Any]) -> None:
+    look = OrdersLook(_STREAM)
+    assert look(database) == Orders(None, copies=False, large_object_changes=look(database).large_object_changes)
+    source_schema.ensure(database, producer_role=databases.OWNER)
+    assert look(database)[:2] == (None, False)
+    asked = source_schema.request_rotation(database, _STREAM)
+    assert look(database)[:2] == (asked, False)
+    database.execute("CREATE TABLE public.t (id int PRIMARY KEY)")
+    database.execute("SELECT embassy.request_copy('public', 't', NULL, NULL, 'a test')")
+    assert look(database)[:2] == (asked, True)
+
+
+def test_commits_wait_for_the_disk_where_the_server_would_be_slow_to_write(
+    lab: Lab, database: psycopg.Connection[Any]
+) -> None:
+    def mode() -> str:
+        with connect(
+            lab.home.postgres.dsn(databases.ADMIN, database.info.dbname),
+            application_name="embassy-test",
+            autocommit=True,
+        ) as session:
+            source_schema.commit_without_disk(session)
+            return str((session.execute("SHOW synchronous_commit").fetchone() or ("",))[0])
+
+    assert mode() == "off"
+    database.execute("ALTER SYSTEM SET wal_writer_delay = '10s'")
+    try:
+        database.execute("SELECT pg_reload_conf()")
+        with connect(
+            lab.home.postgres.dsn(databases.ADMIN, database.info.dbname),
+            application_name="embassy-test",
+            autocommit=True,
+        ) as session:
+            while session.execute("SHOW wal_writer_delay").fetchone() != ("10s",):
+                session.execute("SELECT pg_sleep(0.01)")
+        assert mode() == "local"
+    finally:
+        database.execute("ALTER SYSTEM RESET wal_writer_delay")
+        database.execute("SELECT pg_reload_conf()")
