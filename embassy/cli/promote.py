@@ -211,6 +211,9 @@ def run(options: Options, path: Path, confirm: str, *, output: Path | None) -> E
     -r runs the plan for some. Killed at any moment, the same command goes on. All ends in a signed report, the proof by
     which a home that returns learns that it was superseded: copy it there.
 
+    A home that is not lost and ships on does not hold a disaster's run up: what had arrived is in, what comes later is
+    left behind and told.
+
     Reads kafka.foreign, keys.identity, keys.recipient (to apply the rest where no consumer runs), keys.operators,
     promotion and streams.NAME.replica.
     """

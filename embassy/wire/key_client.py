@@ -87,5 +87,5 @@ class KeydKeys:
         return TransientError(
             f"keyd does not answer: {error}",
             place=str(self._path),
-            hint="is embassy keyd running, and does keyd.users name this user? Nothing is lost: the stream waits",
+            hint="does embassy keyd run, and does keyd.users name this user? Nothing is lost: the stream waits",
         )
