@@ -27,7 +27,9 @@ from embassy.wire.kafka_reader import Fetched, StreamsReader, Subscription
 from embassy.wire.kafka_writer import Appender, KafkaWriter
 from embassy.wire.reader_pool import ReaderPool
 
-_WAIT_SECONDS = 3.0
+_WAIT_SECONDS = 6.0
+"""Longer than it takes an idle heart to beat: an idle loop turns for beats only."""
+_ACK_WAIT_SECONDS = 2.0
 _DRAIN_SECONDS = 3.0
 
 
@@ -163,7 +165,7 @@ class _Carriage:
         self._gauges.carried(records, value_bytes)
 
     def _await_acks(self) -> None:
-        select.select([self._appender.wake_fd], [], [], _WAIT_SECONDS)
+        select.select([self._appender.wake_fd], [], [], _ACK_WAIT_SECONDS)
         self._pulse()
         self._take_acks()
 

@@ -17,7 +17,8 @@ from embassy.pg.progress_store import ControlMoved
 from embassy.runtime.stop import Stop
 from embassy.wire.kafka_reader import Subscription
 
-_WAIT_SECONDS = 3.0
+_WAIT_SECONDS = 6.0
+"""Longer than it takes an idle heart to beat: an idle loop turns for beats only."""
 _DELAY_STEP_SECONDS = 0.5
 _LOOK_SECONDS = 1.0
 _IDLE_LOOK_SECONDS = 5.0

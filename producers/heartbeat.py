@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Self
 
@@ -50,6 +51,29 @@ class Rotations:
         if requested_at != self._seen:
             self._seen = requested_at
             self._asked()
+
+
+class Turns:
+    """Lets few hearts of a process be at work at a time: they wake together, and a hundred would be in each other's way.
+
+    A source that does not answer keeps the others for a moment only: who has waited for long works without a turn.
+    """
+
+    MOST = 4
+    WAIT_SECONDS = 0.5
+
+    def __init__(self) -> None:
+        self._free = threading.Semaphore(self.MOST)
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Wait for a turn, and have it."""
+        mine = self._free.acquire(timeout=self.WAIT_SECONDS)
+        try:
+            yield
+        finally:
+            if mine:
+                self._free.release()
 
 
 class Chore(NamedTuple):
@@ -93,6 +117,7 @@ class Heartbeat:
         stages: Callable[[], Stages],
         carried: Callable[[], bool],
         chores: Sequence[Chore],
+        turns: Turns,
     ) -> None:
         """Take what the heart needs.
 
@@ -104,12 +129,14 @@ class Heartbeat:
             stages: how far the producer is.
             carried: whether the registry has committed anything since the last call.
             chores: what else is done on the session, after a beat.
+            turns: of the process's hearts.
         """
         self._dsn = dsn
         self._slot = slot
         self._pace = pace
         self._stages = stages
         self._carried = carried
+        self._turns = turns
         self._chores = [(chore, _Due(chore)) for chore in chores]
         self._done = False
         self._stirred = threading.Event()
@@ -144,16 +171,20 @@ class Heartbeat:
         with connect(self._dsn, application_name="embassy-heartbeat", autocommit=True) as connection:
             source_schema.commit_without_disk(connection)
             while True:
-                beat(connection, self._stages())
-                self._failing = False
-                now = time.monotonic()
-                carried = self._carried()
-                self._pace.beaten(now, carried=carried)
-                for chore, due in self._chores:
-                    if due.take(now, carried=carried):
-                        chore.run(connection)
+                with self._turns.taken():
+                    self._work(connection)
                 if not self._rest():
                     return
+
+    def _work(self, connection: psycopg.Connection[Any]) -> None:
+        beat(connection, self._stages())
+        self._failing = False
+        now = time.monotonic()
+        carried = self._carried()
+        self._pace.beaten(now, carried=carried)
+        for chore, due in self._chores:
+            if due.take(now, carried=carried):
+                chore.run(connection)
 
     def _rest(self) -> bool:
         """Wait until the next beat is due; False if there will be none."""

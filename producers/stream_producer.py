@@ -38,7 +38,7 @@ from producers.continuity import check_continuity
 from producers.copier import Copier, CopyTuning
 from producers.copy_desk import CopyDesk, Renewed
 from producers.copy_lane import CopyLane
-from producers.heartbeat import Chore, Heartbeat, Rotations, beat
+from producers.heartbeat import Chore, Heartbeat, Rotations, Turns, beat
 from producers.incarnation import Standing
 from producers.large_objects import LargeObjectSweep
 from producers.pace import Pace
@@ -91,6 +91,7 @@ class StreamProducer:
         gauges: Gauges,
         slot_gauge: Callable[[SlotState], None],
         authority: Callable[[psycopg.Connection[Any]], None],
+        turns: Turns,
         clock: Callable[[], float],
     ) -> None:
         """Take what the stream needs; nothing is connected to yet.
@@ -104,6 +105,7 @@ class StreamProducer:
             gauges: told how it goes.
             slot_gauge: told of the slot.
             authority: looks, with a session at the source, who may write there.
+            turns: of the process's hearts.
             clock: monotonic.
         """
         self.name = setup.name
@@ -115,6 +117,7 @@ class StreamProducer:
         self._gauges = gauges
         self._slot_gauge = slot_gauge
         self._authority = authority
+        self._turns = turns
         self._clock = clock
         self._patience = Patience(tuning.backlog_bytes)
         self._reign = Reign(0, raised=False, written=0, began_at=None)
@@ -199,6 +202,7 @@ class StreamProducer:
             pace=Pace(tuning.heartbeat_seconds, slowest),
             stages=lambda: loop.stages,
             carried=loop.has_carried,
+            turns=self._turns,
             chores=(
                 Chore(0, orders),
                 Chore(_SEQUENCES_SECONDS, source_schema.sample_sequences, _SEQUENCES_IDLE_SECONDS),

@@ -39,7 +39,8 @@ from producers.slot_reader import LATE_SECONDS, SMALL_TRANSACTIONS, SlotReader
 _BEGIN, _COMMIT, _RELATION, _TYPE = b"BCRY"
 _RECEIVE_MESSAGES = 20_000
 _RECEIVE_BYTES = 8 << 20
-_WAIT_SECONDS = 3.0
+_WAIT_SECONDS = 6.0
+"""Longer than it takes an idle heart to beat: an idle loop turns for beats only."""
 _TICK_SECONDS = 0.0002
 _DRAIN_SECONDS = 3.0
 

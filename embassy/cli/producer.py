@@ -26,6 +26,7 @@ from embassy.wire.reader_pool import ReaderPool
 from embassy.wire.sealing import Sealer
 from embassy.wire.selftest import selftest
 from embassy.wire.supersession import refuse_if_superseded
+from producers.heartbeat import Turns
 from producers.slot_watch import SlotWatch, Watched
 from producers.stream_producer import StreamProducer, StreamSetup
 
@@ -84,6 +85,7 @@ class _Fleet:
         need(settings.keys.recipients, "keys.recipients")
         self._keys = self._load_keys()
         self._running: dict[str, _Running] = {}
+        self._turns = Turns()
         service.reloaded_by(self._reload)
         self._link = service.link(catalogue.KAFKA_CONNECTED, "home")
         self._writer = KafkaWriter(self._cluster, f"producer-{settings.site}", self._link.refused)
@@ -167,6 +169,7 @@ class _Fleet:
             gauges=gauges,
             slot_gauge=gauges.slot,
             authority=self.authorities[name].look,
+            turns=self._turns,
             clock=CLOCK,
         )
         self._running[name] = _Running(sealer, loop)

@@ -13,6 +13,13 @@ from psycopg.errors import LockNotAvailable
 from embassy.pg.presence import has_table
 
 _TRIGGERS = 5
+_IF_THERE = """
+DO $$BEGIN
+    IF pg_catalog.to_regprocedure('{}') IS NOT NULL THEN
+        PERFORM {};
+    END IF;
+END$$"""
+"""A function is called, in one exchange, unless the schema is of a version that has none."""
 
 
 def is_captured(connection: psycopg.Connection[Any], publication: str) -> bool:
@@ -49,12 +56,8 @@ def sample_owners(connection: psycopg.Connection[Any]) -> None:
 
     If somebody has one of those objects just then, nothing is told: the next time will do.
     """
-    row = connection.execute(
-        "SELECT pg_catalog.to_regprocedure('embassy.sample_owners(oid[])') IS NOT NULL"
-    ).fetchone()
-    if row == (True,):
-        with suppress(LockNotAvailable):
-            connection.execute("SELECT embassy.sample_owners()")
+    with suppress(LockNotAvailable):
+        connection.execute(_IF_THERE.format("embassy.sample_owners(oid[])", "embassy.sample_owners()").encode())
 
 
 def let_go(connection: psycopg.Connection[Any], *, dry: bool = False) -> int:
@@ -73,8 +76,4 @@ def let_go(connection: psycopg.Connection[Any], *, dry: bool = False) -> int:
 
 def clear_rows(connection: psycopg.Connection[Any]) -> None:
     """Let go of rows that were copied for the stream, which has them; those of open transactions stay."""
-    row = connection.execute(
-        "SELECT pg_catalog.to_regprocedure('embassy.clear_ddl_rows()') IS NOT NULL"
-    ).fetchone()
-    if row == (True,):
-        connection.execute("SELECT embassy.clear_ddl_rows()")
+    connection.execute(_IF_THERE.format("embassy.clear_ddl_rows()", "embassy.clear_ddl_rows()").encode())

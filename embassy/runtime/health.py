@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -92,7 +93,7 @@ class HealthServer:
             ) from error
         self.address = Listen(listen.host, self._server.server_port)
         self._address_file = address_file
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="health", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="health", daemon=True)
         try:
             self._write_address()
         except OSError as error:
@@ -100,16 +101,23 @@ class HealthServer:
             raise ConfigurationError(
                 f"cannot write the address: {error.strerror}", place=str(address_file)
             ) from error
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._thread.start()
 
     def close(self) -> None:
         """Stop serving; the file with the address goes too."""
-        self._server.shutdown()
-        self._server.server_close()
+        os.eventfd_write(self._wake_fd, 1)
         self._thread.join()
+        os.close(self._wake_fd)
+        self._server.server_close()
         if self._address_file is not None:
             with contextlib.suppress(OSError):
                 self._address_file.unlink()
+
+    def _serve(self) -> None:
+        """As ``serve_forever``, which would wake again and again to see whether it is to stop."""
+        while self._wake_fd not in select.select([self._server.fileno(), self._wake_fd], [], [])[0]:
+            self._server.handle_request()
 
     def _write_address(self) -> None:
         if self._address_file is not None:
@@ -120,6 +128,7 @@ class HealthServer:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    timeout = 0  # a client that was there when select returned may be gone
 
     def __init__(self, listen: Listen, answers: Answers) -> None:
         if ":" in listen.host:

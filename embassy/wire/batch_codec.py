@@ -86,7 +86,7 @@ class BatchEncoder:
         Raises:
             ValueError: a number does not fit.
         """
-        parts = [_WRITTEN_PREFIX, _by_library("relations", [_relation_fields(r) for r in batch.relations])]
+        parts = [_WRITTEN_PREFIX, _relations(batch.relations)]
         if batch.segments:
             parts.append(_long(len(batch.segments)))
             for segment in batch.segments:
@@ -148,6 +148,12 @@ def _long(number: int) -> bytes:
 def _longs(numbers: tuple[int, ...]) -> bytes:
     """An array of numbers. Those of a stream's segments are few: the columns and keys of its tables."""
     return b"".join([_long(len(numbers)), *map(_long, numbers), _END]) if numbers else _END
+
+
+@lru_cache(maxsize=256)
+def _relations(relations: tuple[Relation, ...]) -> bytes:
+    """A stream's batches are of the same few tables again and again."""
+    return _by_library("relations", [_relation_fields(relation) for relation in relations])
 
 
 def _by_library(field: str, datum: list[dict[str, Any]] | dict[str, Any]) -> bytes:

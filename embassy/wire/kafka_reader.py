@@ -7,6 +7,7 @@ proves that nothing is missing.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -19,9 +20,12 @@ from embassy.runtime.config import KafkaCluster
 from embassy.wire.kafka_client import as_embassy_error, client_config
 
 _METADATA_SECONDS = 10.0
-_POLL_SECONDS = 0.05
+_POLL_SECONDS, _SETTLED_POLL_SECONDS = 0.05, 0.25
+"""How long streams that want something of the client wait for it at most."""
+_SETTLED_SECONDS = 5.0
+"""After which, while no stream wants anything and none is full, the longer one does."""
 _TAKE = 200
-_FETCH_WAIT_MS = 250
+_FETCH_WAIT_MS = 500
 """A record is fetched as soon as it is there. What waits for an answer is only a partition that is added or goes on."""
 QUESTION_WAIT_MS = 10
 """How long a broker may keep a fetch at a topic's end for a client that is asked now this, now that: the next question
@@ -267,6 +271,8 @@ class StreamsReader:
         self._consumer = new_consumer(cluster, client, self._on_error, eof=False)
         self._subscriptions: dict[str, Subscription] = {}
         self._wishes: deque[Callable[[], None]] = deque()
+        self._full: set[Subscription] = set()
+        """Those that are paused, and will want to go on."""
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"{client}-fetch", daemon=True)
         self._thread.start()
@@ -297,7 +303,9 @@ class StreamsReader:
         self._consumer.close()
 
     def _unassign(self, topic: str) -> None:
-        if self._subscriptions.pop(topic, None) is not None:
+        former = self._subscriptions.pop(topic, None)
+        if former is not None:
+            self._full.discard(former)
             partition = [TopicPartition(topic, 0)]
             with suppress(KafkaException):
                 # librdkafka keeps a pause across assignments: the next subscription would never get a record
@@ -306,9 +314,14 @@ class StreamsReader:
                 self._consumer.incremental_unassign(partition)
 
     def _wish_resumed(self, subscription: Subscription) -> None:
-        self._wishes.append(lambda: self._switch(subscription, self._consumer.resume))
+        def resume() -> None:
+            self._full.discard(subscription)
+            self._switch(subscription, self._consumer.resume)
+
+        self._wishes.append(resume)
 
     def _pause(self, subscription: Subscription) -> None:
+        self._full.add(subscription)
         self._switch(subscription, self._consumer.pause)
 
     def _switch(self, subscription: Subscription, switch: Callable[[list[TopicPartition]], object]) -> None:
@@ -317,10 +330,14 @@ class StreamsReader:
                 switch([TopicPartition(subscription.topic, 0)])
 
     def _run(self) -> None:
+        stirred_at = time.monotonic()
         while not self._closed.is_set():
+            if self._wishes or self._full:
+                stirred_at = time.monotonic()
             while self._wishes:
                 self._wishes.popleft()()
-            first = self._consumer.poll(_POLL_SECONDS)
+            settled = time.monotonic() - stirred_at > _SETTLED_SECONDS
+            first = self._consumer.poll(_SETTLED_POLL_SECONDS if settled else _POLL_SECONDS)
             if first is None:
                 continue
             self._hand_out([first, *self._consumer.consume(_TAKE, 0)])

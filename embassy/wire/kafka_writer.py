@@ -78,6 +78,7 @@ class Appender:
         self._failure: EmbassyError | None = None
         self._open = True
         self._told = False  # the loop was woken, and has not looked since
+        self._rung = False  # the descriptor may be readable
         self._lock = threading.Lock()
 
     @property
@@ -107,8 +108,10 @@ class Appender:
             EmbassyError: a record was refused for good.
         """
         self._told = False  # first: whatever comes from here on wakes again
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self.wake_fd)
+        if self._rung:  # most turns have another reason
+            self._rung = False
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self.wake_fd)
         taken = []
         while self._acked:
             ack = self._acked.popleft()
@@ -151,6 +154,7 @@ class Appender:
         with self._lock:
             if self._open:
                 os.eventfd_write(self.wake_fd, 1)
+                self._rung = True  # behind it: a loop that looks in between turns once more
         if self._woken is not None:
             self._woken()
 
