@@ -78,7 +78,7 @@ class Appender:
         self._failure: EmbassyError | None = None
         self._open = True
         self._told = False  # the loop was woken, and has not looked since
-        self._rung = False  # the descriptor may be readable
+        self._rung = False  # the descriptor is readable, or about to be
         self._lock = threading.Lock()
 
     @property
@@ -109,8 +109,8 @@ class Appender:
         """
         self._told = False  # first: whatever comes from here on wakes again
         if self._rung:  # most turns have another reason
-            self._rung = False
-            with contextlib.suppress(BlockingIOError):
+            with self._lock, contextlib.suppress(BlockingIOError):
+                self._rung = False
                 os.eventfd_read(self.wake_fd)
         taken = []
         while self._acked:
@@ -153,8 +153,8 @@ class Appender:
         """Make the descriptor readable, so that the loop turns; from any thread."""
         with self._lock:
             if self._open:
+                self._rung = True
                 os.eventfd_write(self.wake_fd, 1)
-                self._rung = True  # behind it: a loop that looks in between turns once more
         if self._woken is not None:
             self._woken()
 
