@@ -26,6 +26,7 @@ from embassy.runtime.failpoints import failpoint
 LATE_SECONDS, SMALL_TRANSACTIONS = 2.0, 256
 """So many transactions one after another that came so late are the sign that many more may wait."""
 _STRETCH_BYTES = 256 << 20
+_FIRST_SHARE = 8
 _AGAIN_BYTES_MOST = 1 << 30
 _ASK_SECONDS, _REFUSED_SECONDS = 10.0, 600.0
 _STUCK_SECONDS = 60.0
@@ -49,14 +50,18 @@ def pays(log: Stretch, reached: Lsn, least_bytes: int) -> bool:
 
 
 def next_end(kept_from: Lsn, reached: Lsn, end: Lsn) -> Lsn:
-    """Up to where to ask next: each query decodes again from where the log is kept, so never for less than that.
+    """Up to where to ask next.
+
+    The server decodes all that is asked for before it sends any, and whoever comes behind it waits: the first stretch is
+    a small share of what there is. Each query decodes again from where the log is kept, so never for less than that.
 
     Args:
         kept_from: where decoding begins.
         reached: what has been read.
         end: what is to be read.
     """
-    return min(end, Lsn(reached + max(_STRETCH_BYTES, reached - kept_from)))
+    share = min(_STRETCH_BYTES, (end - reached) // _FIRST_SHARE + 1)
+    return min(end, Lsn(reached + max(share, reached - kept_from)))
 
 
 class Patience:
@@ -192,7 +197,9 @@ class SlotReader:
             with passing("backlog"):
                 log = backlog.stretch()
                 if worth := pays(log, resume_lsn, self._patience.least_bytes):
+                    server = backlog.server()
                     backlog.begin(resume_lsn)
+                    backlog.ask(next_end(log.kept_from, resume_lsn, log.end))  # decoded while the slot is taken again
         except EmbassyError as error:
             self._refused(error)
             worth = False
@@ -200,7 +207,7 @@ class SlotReader:
             backlog.close()
             self._backlog = None
             return False
-        self._take_again(log.end, source, backlog.server())
+        self._take_again(log.end, source, server)
         self._end = log.end
         self._drained_at = now
         self._log.info(

@@ -90,7 +90,7 @@ def test_kill_9_while_a_backlog_is_read_by_query(name: str, make_pipeline: MakeP
         )
     business(pipeline, 1)
     time.sleep(LATE_SECONDS)
-    victim = pipeline.start("producer", failpoint=f"{name}:2")  # the first stretch was taken, and shipped in part
+    victim = pipeline.start("producer", failpoint=f"{name}:2")  # stretches were taken, and shipped in part
     poll_until(lambda: not pipeline.alive(victim), f"the producer reaches {name}")
     assert victim.exit_code() == -9, victim.tail()
     roles.append(pipeline.start("producer"))
