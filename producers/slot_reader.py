@@ -199,7 +199,9 @@ class SlotReader:
                 if worth := pays(log, resume_lsn, self._patience.least_bytes):
                     server = backlog.server()
                     backlog.begin(resume_lsn)
-                    backlog.ask(next_end(log.kept_from, resume_lsn, log.end))  # decoded while the slot is taken again
+                    backlog.ask(
+                        next_end(log.kept_from, resume_lsn, log.end)
+                    )  # decoded while the slot is taken again
         except EmbassyError as error:
             self._refused(error)
             worth = False

@@ -75,6 +75,8 @@ class StreamSetup(NamedTuple):
     """Which of the enrolment's producers signed a record, from 1; 0 is none."""
     rpo_seconds: float
     """How old the replica may become: an idle heart is not slower than that allows."""
+    decoding_bytes: int
+    """Memory that the source may decode a large transaction in; see `producers.decoding_memory`."""
 
 
 class StreamProducer:
@@ -242,7 +244,9 @@ class StreamProducer:
         }
         return SlotReader(
             self.name,
-            open_session=partial(ReplicationSession, self._setup.source.dsn, **of_slot),
+            open_session=partial(
+                ReplicationSession, self._setup.source.dsn, **of_slot, decoding_bytes=self._setup.decoding_bytes
+            ),
             open_backlog=partial(BacklogSession, self._setup.source.dsn, **of_slot),
             patience=self._patience,
             clock=self._clock,

@@ -26,6 +26,7 @@ from embassy.wire.reader_pool import ReaderPool
 from embassy.wire.sealing import Sealer
 from embassy.wire.selftest import selftest
 from embassy.wire.supersession import refuse_if_superseded
+from producers import decoding_memory
 from producers.heartbeat import Turns
 from producers.slot_watch import SlotWatch, Watched
 from producers.stream_producer import StreamProducer, StreamSetup
@@ -92,6 +93,7 @@ class _Fleet:
         service.closing.callback(self._writer.close, CLOSE_SECONDS)
         self._readers = ReaderPool(self._cluster, f"producer-{settings.site}-head")
         service.closing.callback(self._readers.close)
+        self._sources = [stream.source.dsn for stream in service.streams.values() if stream.source is not None]
         self.slots: list[Watched] = []
         self.authorities: dict[str, Authority] = {}
 
@@ -161,7 +163,16 @@ class _Fleet:
         signers = self._service.verifier(name, enrolment)
         sealer = Sealer(self._identity_for(enrolment), enrolment, self._keys.recipients)
         loop = StreamProducer(
-            StreamSetup(name, stream.topic, stream.slot, source, enrolment, signers, stream.rpo_seconds),
+            StreamSetup(
+                name,
+                stream.topic,
+                stream.slot,
+                source,
+                enrolment,
+                signers,
+                stream.rpo_seconds,
+                decoding_memory.share(source.dsn, self._sources, self._service.settings.producer.decoding_bytes),
+            ),
             sealer=sealer,
             readers=self._readers,
             writer=self._writer,

@@ -31,6 +31,11 @@ _SENT_AT = slice(17, 25)
 _FIRST_STREAMED_ORIGIN_VERSION = 160_000
 _HELD_POLL_SECONDS = 0.01
 
+_DECODING_MEMORY = (
+    "SELECT pg_catalog.set_config(name, '{0}kB', false) FROM pg_catalog.pg_settings"
+    " WHERE name = 'logical_decoding_work_mem' AND setting::int < {0}"
+)
+
 SERVER = "SELECT pg_catalog.pg_postmaster_start_time()::text"
 """Tells one server from another, and from itself after a restart."""
 
@@ -52,11 +57,26 @@ class Keepalive(NamedTuple):
 class ReplicationSession:
     """One session on one logical slot; holding it is the producer's lease on the stream."""
 
-    def __init__(self, dsn: str, *, slot: str, publication: str, application_name: str) -> None:
+    def __init__(
+        self, dsn: str, *, slot: str, publication: str, application_name: str, decoding_bytes: int = 0
+    ) -> None:
+        """Connect.
+
+        Args:
+            dsn: of the source.
+            slot: to be taken by `start`.
+            publication: what to send.
+            application_name: shown in pg_stat_activity.
+            decoding_bytes: memory that the server may keep a large transaction in, if it is set to less.
+
+        Raises:
+            TransientError, ConfigurationError: as `connect`.
+        """
         self._slot = slot
         self._publication = publication
         self._connection = connect(dsn, application_name=application_name, autocommit=True, replication="database")
         self._pgconn = self._connection.pgconn
+        self._pgconn.exec_(_DECODING_MEMORY.format(decoding_bytes >> 10).encode())
         self.keepalive = Keepalive(Lsn(0), reply_requested=False)
         self.sent_at = 0
         """When the server sent the last message, by its own clock: microseconds since 1970 UTC."""

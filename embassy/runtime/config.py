@@ -191,6 +191,9 @@ class ProducerTuning(_Section):
     """Sealed bytes after which a new incarnation begins: a successor reads about as much to find where to go on."""
     backlog_bytes: int = Field(default=16 * MIB, ge=1)
     """Log behind a producer that is late with small transactions, from which on it reads its slot by query."""
+    decoding_bytes: int = Field(default=512 * MIB, ge=0)
+    """Memory that the streams on one source server may ask it for together, 256 MiB each at most, to decode large
+    transactions in; a server whose logical_decoding_work_mem is more keeps its own."""
     heartbeat_seconds: float = Field(default=1, gt=0)
     """Between two beats of a stream's heart, while its registry commits."""
     idle_heartbeat_seconds: float = Field(default=5, gt=0)

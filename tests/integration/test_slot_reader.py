@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
+from typing import Any
 
 import psycopg
 import pytest
@@ -46,13 +47,22 @@ def _slot(database: str) -> str:
 
 
 def _reader(
-    lab: Lab, database: str, *, patience: Patience | None = None, clock: Callable[[], float] = time.monotonic
+    lab: Lab,
+    database: str,
+    *,
+    patience: Patience | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    decoding_bytes: int = 0,
 ) -> SlotReader:
-    of_slot = {"slot": _slot(database), "publication": "embassy", "application_name": "embassy-test"}
+    of_slot: dict[str, Any] = {
+        "slot": _slot(database),
+        "publication": "embassy",
+        "application_name": "embassy-test",
+    }
     dsn = lab.home.postgres.dsn(PRODUCER, database)
     return SlotReader(
         "registry",
-        open_session=partial(ReplicationSession, dsn, **of_slot),
+        open_session=partial(ReplicationSession, dsn, **of_slot, decoding_bytes=decoding_bytes),
         open_backlog=partial(BacklogSession, dsn, **of_slot),
         patience=patience or Patience(1),
         clock=clock,
@@ -135,6 +145,27 @@ def test_a_backlog_by_query_is_what_a_walsender_would_have_sent(
     begins = [decode_begin(message).final_lsn for message in found if message[:1] == b"B"]
     assert begins == sorted(set(begins))
     assert len(begins) == 2 * _TRANSACTIONS + 3
+
+
+@pytest.mark.parametrize(("asked", "spills"), [(0, True), (64 << 20, False)])
+def test_a_large_transaction_is_decoded_in_the_memory_that_is_asked_for(
+    lab: Lab, database: str, source: psycopg.Connection[object], asked: int, *, spills: bool
+) -> None:
+    source.execute(f"ALTER DATABASE {database} SET logical_decoding_work_mem = '64kB'".encode())
+
+    def spilled() -> object:
+        row = source.execute(
+            "SELECT total_txns > 0, spill_count > 0 FROM pg_stat_replication_slots WHERE slot_name = %s",
+            (_slot(database),),
+        ).fetchone()
+        assert isinstance(row, tuple)
+        return row
+
+    with closing(_reader(lab, database, decoding_bytes=asked)) as reader:
+        _begin(reader, source, database)
+        source.execute("INSERT INTO public.entry SELECT i, 'one of many' FROM generate_series(1, 5000) AS i")
+        _received(reader, _end(source))
+    poll_until(lambda: spilled() == (True, spills), "the server has told of its decoding")
 
 
 def test_the_slot_is_held_while_its_backlog_is_read_by_query(
