@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Executor
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import psycopg
 
 from consumers.admission import Violation
 from consumers.gate import Gate, Passage
-from consumers.inbox import BatchOpened, Inbox, KeyTaken
+from consumers.inbox import BatchOpened, Event, Inbox, KeyTaken
+from consumers.one_ahead import one_ahead
 from consumers.replica_writer import ReplicaWriter
 from embassy.model.control import Cut, Point
+from embassy.model.errors import EmbassyError
 from embassy.pg import control_store
 from embassy.pg.progress_store import ControlMoved
 from embassy.runtime.stop import Stop
-from embassy.wire.kafka_reader import Subscription
+from embassy.wire.kafka_reader import Fetched, Subscription
 
 _WAIT_SECONDS = 6.0
 """Longer than it takes an idle heart to beat: an idle loop turns for beats only."""
 _DELAY_STEP_SECONDS = 0.5
 _LOOK_SECONDS = 1.0
 _IDLE_LOOK_SECONDS = 5.0
+_MUCH_BYTES = 128 << 10
+"""So much at once is a backlog: what is behind it is opened while the replica takes what came before. For less, two
+threads that wait for each other take longer than one."""
 
 PROTECTION = "protection"
 STOP_AT = "stop-at"
@@ -34,6 +41,12 @@ class Ended(NamedTuple):
     at: Violation | Point
     frozen: bool
     """Whether `embassy.control` says so."""
+
+
+class _Arrived(NamedTuple):
+    event: Event | EmbassyError
+    first: bool
+    """Whether what came before it may be committed: the first of those that were fetched together, and a failure."""
 
 
 class Clocks(NamedTuple):
@@ -59,6 +72,7 @@ class Following:
         clocks: Clocks,
         freezes: bool,
         authority: Callable[[psycopg.Connection[Any]], None],
+        ahead: Executor,
     ) -> None:
         """Take what belongs together.
 
@@ -73,6 +87,7 @@ class Following:
             clocks: time.
             freezes: whether the point at which the gate ends was said in the control row, and so freezes the stream.
             authority: given the session where it is at rest.
+            ahead: opens what comes next while the replica is busy.
         """
         self._connection = connection
         self._stream = stream
@@ -84,6 +99,7 @@ class Following:
         self._clocks = clocks
         self._freezes = freezes
         self._authority = authority
+        self._ahead = ahead
         self._looked_at = clocks.monotonic()
 
     def run(self, stop: Stop, pulse: Callable[[], None]) -> Ended | None:
@@ -94,22 +110,47 @@ class Following:
             IntegrityError: a record is missing, cannot be opened or cannot be applied.
             TransientError: the session ended.
         """
-        writer = self._writer
         while not stop.is_set():
             pulse()
-            for event in self._inbox.receive(self._subscription.take(_WAIT_SECONDS)):
-                ended = self._take(event, stop, pulse)
-                if ended is not None:
-                    return ended
-                pulse()
-                if stop.is_set():
-                    break
-            if writer.commit():
-                self._looked_at = self._clocks.monotonic()  # nothing is committed under another version
-            self._look(_IDLE_LOOK_SECONDS)
-            if not writer.parts_open:
-                self._authority(self._connection)
+            fetched = self._subscription.take(_WAIT_SECONDS)
+            arriving = self._arriving(fetched)
+            with closing(one_ahead(self._ahead, arriving) if _much(fetched) else arriving) as events:
+                for event, first in events:
+                    if first:
+                        self._rest()
+                    if isinstance(event, EmbassyError):
+                        raise event
+                    ended = self._take(event, stop, pulse)
+                    if ended is not None:
+                        return ended
+                    pulse()
+                    if stop.is_set():
+                        break
+            self._rest()
         return None
+
+    def _arriving(self, fetched: Sequence[Fetched]) -> Generator[_Arrived]:
+        """Open what was fetched, and then what has come meanwhile, for as long as that is much.
+
+        Nothing comes behind a failure, and what came before it is committed: the replica may never get more.
+        """
+        try:
+            while fetched:
+                first = True
+                for event in self._inbox.receive(fetched):
+                    yield _Arrived(event, first)
+                    first = False
+                fetched = self._subscription.take(0) if _much(fetched) else ()
+        except EmbassyError as failure:
+            yield _Arrived(failure, first=True)
+
+    def _rest(self) -> None:
+        """Commit what is whole, and look at what is looked at between two fetches."""
+        if self._writer.commit():
+            self._looked_at = self._clocks.monotonic()  # nothing is committed under another version
+        self._look(_IDLE_LOOK_SECONDS)
+        if not self._writer.parts_open:
+            self._authority(self._connection)
 
     def _take(self, event: KeyTaken | BatchOpened, stop: Stop, pulse: Callable[[], None]) -> Ended | None:
         writer = self._writer
@@ -166,3 +207,7 @@ class Following:
 
         self._writer.stop(event, range(passage.done, passage.upto), word)
         return Ended(end, freezes)
+
+
+def _much(fetched: Sequence[Fetched]) -> bool:
+    return sum(len(one.value) for one in fetched) >= _MUCH_BYTES

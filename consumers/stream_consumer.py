@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol
@@ -78,6 +79,7 @@ class StreamConsumer:
         tuning: ConsumerTuning,
         gauges: Gauges,
         clock: Callable[[], float],
+        ahead: Executor,
         wall: Callable[[], float] = time.time,
         protection: Protection | None = None,
         until: Point | None = None,
@@ -98,6 +100,7 @@ class StreamConsumer:
             tuning: limits.
             gauges: told how it goes.
             clock: monotonic.
+            ahead: opens what comes next while the replica is busy; streams may share it.
             wall: seconds since 1970 UTC, which an apply delay is measured by.
             protection: what freezes the stream.
             until: where this run ends.
@@ -115,6 +118,7 @@ class StreamConsumer:
         self._tuning = tuning
         self._gauges = gauges
         self._clock = clock
+        self._ahead = ahead
         self._wall = wall
         self._protection = protection or Protection()
         self._until = until
@@ -219,6 +223,7 @@ class StreamConsumer:
                     clocks=Clocks(self._clock, self._wall),
                     freezes=self._until is None,
                     authority=self._authority,
+                    ahead=self._ahead,
                 ).run(stop, pulse)
         finally:
             self._reader.unsubscribe(self._topic)

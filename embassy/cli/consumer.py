@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import click
 import structlog
 
+from consumers import one_ahead
 from consumers.stream_consumer import StreamConsumer
 from embassy.cli.authority_watch import Authority, AuthorityWatch, at_replica
 from embassy.cli.options import Options, pass_options
@@ -87,6 +89,8 @@ class _Fleet:
         service.closing.callback(self._reader.close)
         self._readers = ReaderPool(self._cluster, f"consumer-{settings.site}-resume")
         service.closing.callback(self._readers.close)
+        self._ahead = ThreadPoolExecutor(one_ahead.THREADS, thread_name_prefix="ahead")
+        service.closing.callback(self._ahead.shutdown)
         self.authorities: dict[str, Authority] = {}
 
     def _holder(self) -> RecipientKeys:
@@ -143,6 +147,7 @@ class _Fleet:
             tuning=self._service.settings.consumer,
             gauges=gauges,
             clock=CLOCK,
+            ahead=self._ahead,
             protection=stream.protection,
             until=self._stop_at,
             froze=partial(self._record, name),

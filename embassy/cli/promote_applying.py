@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from importlib import metadata
 
+from consumers import one_ahead
 from consumers.stream_consumer import StreamConsumer
 from embassy.cli.recipient_holder import recipient_holder
 from embassy.cli.service import CLOCK
@@ -41,11 +43,13 @@ class Consumers:
         self._recipient = recipient_holder(settings)
         self._reader: StreamsReader | None = None
         self._readers = ReaderPool(cluster, f"promote-{settings.site}-resume")
+        self._ahead = ThreadPoolExecutor(one_ahead.THREADS, thread_name_prefix="ahead")
         self._lock = threading.Lock()
         self._metrics = Metrics(version=metadata.version("data-embassy"), component="promote", site=settings.site)
 
     def close(self) -> None:
         """End the clients."""
+        self._ahead.shutdown(wait=False)
         self._readers.close()
         if self._reader is not None:
             self._reader.close()
@@ -72,6 +76,7 @@ class Consumers:
                 tuning=self._settings.consumer,
                 gauges=ConsumerGauges(self._metrics, name),
                 clock=CLOCK,
+                ahead=self._ahead,
                 protection=stream.protection,
             )
             running = _Running(TriedAgain(loop, f"streams.{name}.replica"), name)

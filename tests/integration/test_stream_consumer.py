@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,6 +153,7 @@ class Stream:
         reader = StreamsReader(self.cluster(), f"test-{self.topic}")
         readers = ReaderPool(self.cluster(), f"test-{self.topic}-resume")
         gauges = Recorded()
+        ahead = ThreadPoolExecutor(1)
         consumer = StreamConsumer(
             "test",
             topic=self.topic,
@@ -164,6 +166,7 @@ class Stream:
             tuning=ConsumerTuning.model_validate(tuning),
             gauges=gauges,
             clock=time.monotonic,
+            ahead=ahead,
             wall=wall,
             protection=protection,
             until=until,
@@ -183,6 +186,7 @@ class Stream:
         finally:
             stop.set()
             running.thread.join(30)
+            ahead.shutdown()
             reader.close()
             readers.close()
         assert not running.thread.is_alive()
@@ -244,6 +248,34 @@ def test_what_is_carried_is_applied_and_a_restart_goes_on(stream: Stream) -> Non
     with stream.consumer() as running:
         stream.level(running)
         assert running.gauges.transactions == 1
+
+
+def test_a_backlog_is_opened_ahead_and_a_stop_amid_it_loses_nothing(stream: Stream) -> None:
+    stream.key()
+    for first in range(1, 9000, 300):
+        stream.batches(insert(stream, first, first + 299))
+    stream.carry_new()
+    with stream.consumer() as running:
+        poll_until(lambda: running.gauges.transactions > 0, "something is committed")
+    before = running.gauges.transactions
+    with stream.consumer() as running:
+        stream.level(running)
+        assert before + running.gauges.transactions == 30, "each once"
+        assert (running.errors, running.gauges.others, running.gauges.replays) == ([], [], [])
+
+
+def test_what_is_whole_is_kept_if_a_record_behind_it_cannot_be_taken(stream: Stream) -> None:
+    stream.key()
+    stream.batches(insert(stream, 1, 10))
+    good = stream.head
+    stream.batches(insert(stream, 11, 1200)[1:])
+    stream.carry()
+    for _ in range(2):
+        halted(stream, "part 1 of a transaction came where part 0 is due")
+        found = progress_store.read(stream.two.replica, stream.enrolment.stream)
+        assert found is not None
+        assert found.head == good
+        assert stream.two.replica.execute("SELECT count(*) FROM s.t").fetchone() == (10,)
 
 
 def test_copies_are_passed_over_and_an_open_transaction_comes_again(stream: Stream) -> None:
