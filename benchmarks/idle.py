@@ -112,12 +112,13 @@ def _busy(lab: Lab, fleet: Fleet, names: list[str], transactions: int) -> dict[s
         while len(level) < len(names):
             for name in names:
                 if name not in level:
-                    (counts[name],) = sessions[name].execute("SELECT count(*) FROM public.entry").fetchone() or (
-                        0,
-                    )
-                    if counts[name] >= transactions:
-                        level[name] = time.monotonic() - begun
-                        at_first = at_first or dict(counts)
+                    row = sessions[name].execute("SELECT count(*) FROM public.entry").fetchone()
+                    assert row is not None, "a count has one row"
+                    (counts[name],) = row
+            for name in names:
+                if name not in level and counts[name] >= transactions:
+                    level[name] = time.monotonic() - begun
+                    at_first = at_first or dict(counts)
             if time.monotonic() - begun > _LEVEL_SECONDS:
                 raise TransientError(f"only {len(level)} of {len(names)} streams became level")
             time.sleep(_SAMPLE_SECONDS)
