@@ -27,6 +27,7 @@ LATE_SECONDS, SMALL_TRANSACTIONS = 2.0, 256
 """So many transactions one after another that came so late are the sign that many more may wait."""
 _STRETCH_BYTES = 256 << 20
 _FIRST_SHARE = 8
+"""Of what is to be read: the first rows come after so small a part of all decoding."""
 _AGAIN_BYTES_MOST = 1 << 30
 _ASK_SECONDS, _REFUSED_SECONDS = 10.0, 600.0
 _STUCK_SECONDS = 60.0
@@ -199,9 +200,8 @@ class SlotReader:
                 if worth := pays(log, resume_lsn, self._patience.least_bytes):
                     server = backlog.server()
                     backlog.begin(resume_lsn)
-                    backlog.ask(
-                        next_end(log.kept_from, resume_lsn, log.end)
-                    )  # decoded while the slot is taken again
+                    # asked for now, so that it is decoded while the slot is taken again
+                    backlog.ask(next_end(log.kept_from, resume_lsn, log.end))
         except EmbassyError as error:
             self._refused(error)
             worth = False
