@@ -38,3 +38,13 @@ def test_a_slot_that_does_not_move_along_costs_no_more_than_twice_the_log(size: 
         reached = next_end(Lsn(0), reached, Lsn(size))
         decoded += reached
     assert decoded <= 3 * size
+
+
+@given(size=st.integers(1, 1 << 36))
+def test_the_first_stretch_is_a_small_share_and_the_next_ones_are_few(size: int) -> None:
+    """Nothing of a stretch is sent before all of it is decoded."""
+    assert next_end(Lsn(0), Lsn(0), Lsn(size)) <= min(size // 8, 256 * _MIB) + 1
+    reached, stretches = Lsn(0), 0
+    while reached < size:
+        reached, stretches = next_end(Lsn(0), reached, Lsn(size)), stretches + 1
+    assert stretches <= 13
