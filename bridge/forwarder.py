@@ -19,7 +19,7 @@ from embassy.model.chain import Follower, Signers, Standing
 from embassy.model.record import Head
 from embassy.runtime import failpoints
 from embassy.runtime.failpoints import failpoint
-from embassy.runtime.stop import Stop
+from embassy.runtime.stop import IDLE_WAIT_SECONDS, Stop
 from embassy.wire.enrolment import Enrolment
 from embassy.wire.head_search import find_head, locate
 from embassy.wire.judging import Judge
@@ -27,8 +27,6 @@ from embassy.wire.kafka_reader import Fetched, StreamsReader, Subscription
 from embassy.wire.kafka_writer import Appender, KafkaWriter
 from embassy.wire.reader_pool import ReaderPool
 
-_WAIT_SECONDS = 6.0
-"""Longer than it takes an idle heart to beat: an idle loop turns for beats only."""
 _ACK_WAIT_SECONDS = 2.0
 _DRAIN_SECONDS = 3.0
 
@@ -141,7 +139,7 @@ class _Carriage:
     def run(self, subscription: Subscription, stop: Stop, clock: Callable[[], float]) -> None:
         while not stop.is_set():
             self._pulse()
-            fetched = subscription.take(_WAIT_SECONDS)
+            fetched = subscription.take(IDLE_WAIT_SECONDS)
             if fetched:
                 self._carry(fetched)
             self._take_acks()

@@ -18,11 +18,9 @@ from embassy.model.control import Cut, Point
 from embassy.model.errors import EmbassyError
 from embassy.pg import control_store
 from embassy.pg.progress_store import ControlMoved
-from embassy.runtime.stop import Stop
+from embassy.runtime.stop import IDLE_WAIT_SECONDS, Stop
 from embassy.wire.kafka_reader import Fetched, Subscription
 
-_WAIT_SECONDS = 6.0
-"""Longer than it takes an idle heart to beat: an idle loop turns for beats only."""
 _DELAY_STEP_SECONDS = 0.5
 _LOOK_SECONDS = 1.0
 _IDLE_LOOK_SECONDS = 5.0
@@ -112,7 +110,7 @@ class Following:
         """
         while not stop.is_set():
             pulse()
-            fetched = self._subscription.take(_WAIT_SECONDS)
+            fetched = self._subscription.take(IDLE_WAIT_SECONDS)
             arriving = self._arriving(fetched)
             with closing(one_ahead(self._ahead, arriving) if _much(fetched) else arriving) as events:
                 for event, first in events:

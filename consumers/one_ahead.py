@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import TypeVar
 
-THREADS = 2
-"""For all streams of a process. More would wait for each other: most of what they do holds the interpreter."""
+_THREADS = 2
+"""More would wait for each other: most of what they do holds the interpreter."""
 
 _T = TypeVar("_T")
+
+
+def new_executor() -> Executor:
+    """The threads for all streams of a process."""
+    return ThreadPoolExecutor(_THREADS, thread_name_prefix="ahead")
 
 
 def one_ahead(executor: Executor, made: Iterator[_T]) -> Generator[_T]:

@@ -22,7 +22,7 @@ from embassy.pg.replication_session import SourceIdentity
 from embassy.runtime import failpoints
 from embassy.runtime.config import ProducerTuning
 from embassy.runtime.failpoints import failpoint
-from embassy.runtime.stop import Stop
+from embassy.runtime.stop import IDLE_WAIT_SECONDS, Stop
 from embassy.wire.batch_codec import BatchEncoder
 from embassy.wire.head_search import Log
 from embassy.wire.kafka_writer import Appender
@@ -39,8 +39,6 @@ from producers.slot_reader import LATE_SECONDS, SMALL_TRANSACTIONS, SlotReader
 _BEGIN, _COMMIT, _RELATION, _TYPE = b"BCRY"
 _RECEIVE_MESSAGES = 20_000
 _RECEIVE_BYTES = 8 << 20
-_WAIT_SECONDS = 6.0
-"""Longer than it takes an idle heart to beat: an idle loop turns for beats only."""
 _TICK_SECONDS = 0.0002
 _DRAIN_SECONDS = 3.0
 
@@ -342,7 +340,7 @@ class Tail:
         readable = [self._appender.wake_fd]
         seconds = 0.0 if self._level else patience.to_receive(self._age_seconds())
         if seconds < _TICK_SECONDS:
-            seconds = _WAIT_SECONDS
+            seconds = IDLE_WAIT_SECONDS
             if not self._confirming.crowded:
                 readable.append(self._reader.fileno)
             if self._builder.transactions and self._appender.inflight == 0:

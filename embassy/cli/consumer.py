@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -89,7 +88,7 @@ class _Fleet:
         service.closing.callback(self._reader.close)
         self._readers = ReaderPool(self._cluster, f"consumer-{settings.site}-resume")
         service.closing.callback(self._readers.close)
-        self._ahead = ThreadPoolExecutor(one_ahead.THREADS, thread_name_prefix="ahead")
+        self._ahead = one_ahead.new_executor()
         service.closing.callback(self._ahead.shutdown)
         self.authorities: dict[str, Authority] = {}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from importlib import metadata
 
@@ -43,7 +42,7 @@ class Consumers:
         self._recipient = recipient_holder(settings)
         self._reader: StreamsReader | None = None
         self._readers = ReaderPool(cluster, f"promote-{settings.site}-resume")
-        self._ahead = ThreadPoolExecutor(one_ahead.THREADS, thread_name_prefix="ahead")
+        self._ahead = one_ahead.new_executor()
         self._lock = threading.Lock()
         self._metrics = Metrics(version=metadata.version("data-embassy"), component="promote", site=settings.site)
 

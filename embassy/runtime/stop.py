@@ -6,6 +6,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+IDLE_WAIT_SECONDS = 6.0
+"""How long a stream's loop waits for something to do. Longer than it takes an idle heart to beat: an idle loop turns for
+beats only."""
+
 
 class Stop(threading.Event):
     """An event that wakes whoever waits elsewhere, so that nobody has to look again and again whether it is set."""

@@ -6,7 +6,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
+from consumers import one_ahead
 from consumers.stream_consumer import StreamConsumer
 from deploy.lab import databases, key_material, role_configs
 from deploy.lab.lab import Lab
@@ -153,7 +153,7 @@ class Stream:
         reader = StreamsReader(self.cluster(), f"test-{self.topic}")
         readers = ReaderPool(self.cluster(), f"test-{self.topic}-resume")
         gauges = Recorded()
-        ahead = ThreadPoolExecutor(1)
+        ahead = one_ahead.new_executor()
         consumer = StreamConsumer(
             "test",
             topic=self.topic,
