@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, Self
 
 import psycopg
-import structlog
 
 from embassy.model.errors import EmbassyError, TransientError
 from embassy.model.record import Head
@@ -24,6 +23,7 @@ from embassy.pg.lost_session import passing
 from embassy.pg.table_copies import WantedCopy
 from embassy.runtime import failpoints
 from embassy.runtime.failpoints import failpoint
+from embassy.runtime.logs import Logger
 from producers.copy_desk import CopyDesk, InTopic, Noted, Renewed, Unfinished
 from producers.table_reader import TableAlteredError, TableReader
 
@@ -90,7 +90,7 @@ class Copier:
         self._read: set[_Round] = set()
         self._rest_until: dict[_Table, float] = {}
         self._told: dict[_Table, str] = {}
-        self._log = structlog.get_logger(component="producer", stream=name)
+        self._log = Logger(component="producer", stream=name)
         self._thread = threading.Thread(target=self._run, name=f"{name}-clerk", daemon=True)
 
     def adopt(self, before: Head, after: Head) -> None:

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from typing import Any, Self
 
 import psycopg
-import structlog
 
 from embassy.model.errors import EmbassyError
 from embassy.pg import large_objects
 from embassy.pg.connection import connect
 from embassy.pg.lost_session import passing
+from embassy.runtime.logs import Logger
 
 _JOIN_SECONDS = 5.0
 _AGAIN_SECONDS = 0.2
@@ -94,7 +94,7 @@ class LargeObjectSweep:
         """While it is set the thread works, and nothing else has the cadence."""
         self._done = threading.Event()
         self._told = ""
-        self._log = structlog.get_logger(component="producer", stream=name)
+        self._log = Logger(component="producer", stream=name)
         self._thread = threading.Thread(target=self._run, name=f"{name}-large-objects", daemon=True)
 
     def __enter__(self) -> Self:
