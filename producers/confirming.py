@@ -20,9 +20,13 @@ from embassy.wire.kafka_writer import Appender
 from producers.copy_lane import CopyLane
 from producers.slot_reader import SlotReader
 
-_STATUS_SECONDS = 5.0
+_STATUS_SECONDS = 10.0
+"""As PostgreSQL's own receivers do; a walsender with less patience asks."""
 _ACK_WAIT_SECONDS = 0.25
 _CONFIRM_SECONDS = 0.25
+_COMPANY_SHARE = 0.25
+"""Of the delay of a confirmation: so much may lie between two, and so much longer does one wait for a turn that is made
+anyway."""
 _ASKED_AGAIN_SECONDS = 5.0
 
 
@@ -75,7 +79,7 @@ class Confirming:
         self._acknowledged: deque[tuple[float, Lsn]] = deque()
         self._acked_bytes = 0
         self._confirmed = Lsn(0)
-        self._status_due = 0.0
+        self._status_due = self._company_due = 0.0
         self._asked_first = self._asked_last = float("-inf")
 
     @property
@@ -127,6 +131,8 @@ class Confirming:
         # A server that asks for an answer is shutting down, or lost patience: it must not wait out the delay.
         trail_seconds = 0.0 if asked else self._tuning.confirm_delay_seconds
         self._copies.confirmed(now - trail_seconds)
+        if not asked and now < min(self._company_due, self._status_due):
+            return
         confirmed = self._confirmed
         while self._acknowledged and self._acknowledged[0][0] + trail_seconds <= now:
             confirmed = self._acknowledged.popleft()[1]
@@ -134,6 +140,7 @@ class Confirming:
             self._reader.confirm(confirmed)
             self._confirmed = confirmed
             self._status_due = now + _STATUS_SECONDS
+            self._company_due = now + self._tuning.confirm_delay_seconds * _COMPANY_SHARE
             failpoint(failpoints.PRODUCER_AFTER_CONFIRM)
 
     def confirm_once_more(self) -> None:
@@ -141,10 +148,14 @@ class Confirming:
         self._reader.confirm(self._confirmed)
 
     def due_seconds(self, at_most: float) -> float:
-        """In how many seconds there is something to confirm."""
+        """In how many seconds there is something to confirm, and so much of it that it is worth a turn.
+
+        Other turns confirm what is due by then: those of an idle stream that come with its beats do for all.
+        """
         if not self._acknowledged:
             return at_most
-        due = self._acknowledged[0][0] + self._tuning.confirm_delay_seconds
+        delay = self._tuning.confirm_delay_seconds
+        due = max(self._acknowledged[0][0] + delay, self._company_due) + delay * _COMPANY_SHARE
         return min(at_most, max(_CONFIRM_SECONDS, due - self._clock()))
 
     def breathe(self) -> None:

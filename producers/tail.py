@@ -107,6 +107,8 @@ class Tail:
         self._carried = False
         self._resume_lsn = standing.head.resume_lsn
         # the transaction being received
+        self._early: list[bytes] = []
+        """Received and not looked at yet."""
         self._begin: Begin | None = None
         self._skipping = False
         self._open: list[bytes] = []
@@ -170,9 +172,9 @@ class Tail:
         """Take in what has arrived; returns whether that is all."""
         if self._confirming.crowded:
             return True
-        messages: list[bytes] = []
+        messages, self._early = self._early, []
         most = 1 if self._copies.careful(self._reached) else _RECEIVE_MESSAGES
-        dry = self._reader.drain(messages.append, most, _RECEIVE_BYTES)
+        dry = len(messages) < most and self._reader.drain(messages.append, most - len(messages), _RECEIVE_BYTES)
         for message in messages:
             kind = message[0]
             if kind == _BEGIN:
@@ -205,7 +207,7 @@ class Tail:
         if self._part == 0 and self._reader.turn(self._resume_lsn, self._source):
             self._begin = None
             self._skipping = False
-            self._open, self._open_bytes = [], 0
+            self._early, self._open, self._open_bytes = [], [], 0
 
     def _commit(self, message: bytes) -> None:
         commit = decode_commit(message)
@@ -346,7 +348,24 @@ class Tail:
             if self._builder.transactions and self._appender.inflight == 0:
                 seconds = max(0.0, min(seconds, self._ripe_at - self._clock()))
             seconds = self._confirming.due_seconds(seconds)
-        select.select(readable, [], [], seconds)
+        until = self._clock() + seconds
+        source = [self._reader.fileno]
+        while select.select(readable, [], [], seconds)[0] == source and self._is_at_rest:
+            # Most often the source only tells where its log ends, since some database of its server has written to it.
+            self._reader.drain(self._early.append, 1, 1)
+            if self._early or self._reader.keepalive.reply_requested:
+                return
+            seconds = max(0.0, until - self._clock())
+
+    @property
+    def _is_at_rest(self) -> bool:
+        """Whether the loop has nothing to do but to wait for the source."""
+        return (
+            self._begin is None
+            and not self._builder.transactions
+            and not self._held
+            and not self._copies.careful(self._reached)
+        )
 
     def _rotate_if_due(self) -> None:
         """Begin a new incarnation between transactions: a fresh data key, and a near anchor for head searches."""

@@ -185,10 +185,16 @@ class ReplicationSession:
         return dry
 
     def confirm(self, flushed: Lsn) -> None:
-        """Standby status update: everything up to here is durable elsewhere and need not be sent again."""
+        """Standby status update: everything up to here is durable elsewhere and need not be sent again.
+
+        It also says what has come, as far as a keepalive has told: a walsender that hears that its receiver lacks
+        nothing does not answer with where the log ends (``WalSndWaitForWal``). Not before anything is durable: a server
+        that shuts down takes what has come for durable until it has heard of that (``WalSndDone``).
+        """
         now = time.time_ns() // 1000 - _PG_EPOCH_MICROSECONDS
+        written = max(flushed, self.keepalive.wal_end) if flushed else flushed
         try:
-            self._pgconn.put_copy_data(_STATUS.pack(b"r", flushed, flushed, flushed, now, 0))
+            self._pgconn.put_copy_data(_STATUS.pack(b"r", written, flushed, flushed, now, 0))
             while self._pgconn.flush():
                 select.select([], [self._pgconn.socket], [], 1)
         except psycopg.OperationalError as error:
