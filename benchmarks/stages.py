@@ -11,6 +11,7 @@ import gc
 import pstats
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.messages import WORKLOADS, Transaction, Workload, relations
-from consumers.text_rows import text_array
+from consumers.text_rows import copy_blocks, text_array
 from embassy.model.batch import Batch, Operation
 from embassy.model.lsn import Lsn
 from embassy.runtime.config import ProducerTuning
@@ -191,7 +192,9 @@ def _read(values: Sequence[bytes], encoded: Sequence[bytes], watch: Stopwatch) -
     with watch.stage("make parameters"):
         for batches in decoded:
             for segment in batches.segments:
-                if segment.operation in (Operation.UPDATE, Operation.DELETE) and not segment.superseded:
+                if segment.operation is Operation.INSERT:
+                    deque(copy_blocks(segment), maxlen=0)
+                elif segment.operation in (Operation.UPDATE, Operation.DELETE) and not segment.superseded:
                     for column in (*segment.values, *segment.old):
                         text_array(column, segment.rows)
     assert all(verified), "a record does not verify"

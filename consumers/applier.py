@@ -20,7 +20,7 @@ from consumers.ddl_executor import DdlExecutor
 from consumers.replay import Replay
 from consumers.sql_builder import Access, copy, truncate
 from consumers.targets import Targets
-from consumers.text_rows import copy_rows, text_array
+from consumers.text_rows import copy_blocks, segment_rows, text_array
 from consumers.unfinished import Lacking, Unfinished
 from embassy.model.batch import Batch, Operation, Segment
 from embassy.model.relation import Relation
@@ -193,14 +193,12 @@ class Applier:
         """Insert a segment's rows: a few among the statements that travel together, many by COPY."""
         if segment.rows <= _FEW_ROWS and segment.columns and not relation.is_ddl:
             query = self._targets.row_query(relation, segment)
-            for row in copy_rows(segment.copy_text):
+            for row in segment_rows(segment):
                 together.add(Call(query, row), 1)
             return
         together.send()
-        if (
-            self._session.copy(copy(self._targets.of(relation), segment.columns), segment.copy_text)
-            != segment.rows
-        ):
+        statement = copy(self._targets.of(relation), segment.columns)
+        if self._session.copy(statement, copy_blocks(segment)) != segment.rows:
             raise Surprise("row count")
         for command in commands(relation, segment):
             self._ddl.execute(command)

@@ -88,7 +88,7 @@ class ChunkWriter:
     def _filled(self, destination: Target, chunk: Chunk) -> int:
         self._session.defer(_SAVEPOINT)
         try:
-            rows = self._session.copy(copy(destination, chunk.columns), chunk.copy_text)
+            rows = self._session.copy(copy(destination, chunk.columns), [chunk.copy_text])
         except StatementFailed as failure:
             if failure.sqlstate not in _TAKEN:
                 raise
@@ -111,7 +111,7 @@ class ChunkWriter:
                 )
             ]
         )
-        session.copy(f"COPY {_STAGE} ({names}) FROM STDIN", chunk.copy_text)
+        session.copy(f"COPY {_STAGE} ({names}) FROM STDIN", [chunk.copy_text])
         given = {
             destination.columns[position].name: quoted(destination.columns[position].name)
             for position in chunk.columns

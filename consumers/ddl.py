@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from consumers.text_rows import copy_rows
+from consumers.text_rows import segment_rows
 from embassy.model.batch import Batch, Operation, Segment
 from embassy.model.relation import Relation
 from embassy.model.sql_text import (
@@ -51,7 +51,7 @@ def commands(relation: Relation, segment: Segment) -> list[Command]:
     if not relation.is_ddl or segment.operation is not Operation.INSERT:
         return []
     names = [relation.columns[position].name for position in segment.columns]
-    return [_command(dict(zip(names, row, strict=True))) for row in copy_rows(segment.copy_text)]
+    return [_command(dict(zip(names, row, strict=True))) for row in segment_rows(segment)]
 
 
 def text_of(command: Command, query: str) -> str | None:

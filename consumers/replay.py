@@ -168,7 +168,7 @@ class Replay:
         return [_Due(call, ordinal) for call in calls]
 
     def _deletion(self, relation: Relation, key: Row) -> Call:
-        shape = Segment(0, Operation.DELETE, 1, False, 1, (), relation.key, b"", (), ())  # noqa: FBT003 - a tuple
+        shape = Segment(0, Operation.DELETE, 1, False, 1, (), relation.key, (), (), ())  # noqa: FBT003 - a tuple
         return Call(self._targets.row_query(relation, shape), key)
 
     def _truncate(self, segment: Segment, ordinal: int) -> None:

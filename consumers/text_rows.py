@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
+from itertools import islice
 
 from embassy.model.batch import Operation, Segment
 
@@ -15,6 +16,8 @@ TEXT_ARRAY_OID = 1009
 _ARRAY_HEADER = struct.Struct(">iiIii")
 _LENGTH = struct.Struct(">i")
 _NULL_ELEMENT = b"\xff\xff\xff\xff"
+_ROWS_A_BLOCK = 500
+"""Enough for the server to be busy with while the next ones are joined."""
 _ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
 _ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"f": b"\f", b"v": b"\v"}
 
@@ -28,7 +31,7 @@ def segment_rows(segment: Segment) -> Iterator[Row]:
     if not (segment.columns or segment.key):
         return iter([[] for _ in range(segment.rows)])
     if segment.operation is Operation.INSERT:
-        return copy_rows(segment.copy_text)
+        return map(list, zip(*map(texts, segment.texts), strict=True))
     return map(list, zip(*map(elements, (*segment.values, *segment.old)), strict=True))
 
 
@@ -51,17 +54,23 @@ def elements(body: bytes) -> Iterator[bytes | None]:
             at += length
 
 
-def copy_rows(block: bytes) -> Iterator[list[bytes | None]]:
-    """The rows of an insert segment, one by one."""
-    start = 0
-    while (end := block.find(b"\n", start)) >= 0:
-        line = block[start:end]
-        start = end + 1
-        fields = line.split(b"\t")
-        if b"\\" in line:
-            yield [None if field == b"\\N" else _ESCAPE.sub(_unescaped, field) for field in fields]
-        else:
-            yield list(fields)
+def texts(column: bytes) -> Iterator[bytes | None]:
+    """The values of a column of an insert segment, one by one."""
+    fields = column.split(b"\n")
+    if b"\\" not in column:
+        return iter(fields)
+    return (None if field == b"\\N" else _ESCAPE.sub(_unescaped, field) for field in fields)
+
+
+def copy_blocks(segment: Segment) -> Iterator[bytes]:
+    """The rows of an insert segment as lines of COPY text, some at a time."""
+    if not segment.texts:
+        yield b"\n" * segment.rows
+        return
+    lines = map(b"\t".join, zip(*[column.split(b"\n") for column in segment.texts], strict=True))
+    while some := list(islice(lines, _ROWS_A_BLOCK)):
+        some.append(b"")
+        yield b"\n".join(some)
 
 
 def _unescaped(match: re.Match[bytes]) -> bytes:

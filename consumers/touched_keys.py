@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from consumers.text_rows import copy_rows, elements
+from consumers.text_rows import elements, segment_rows
 from embassy.model.batch import Batch, Operation, Segment
 from embassy.model.large_objects import CHANGES, OBJECTS
 from embassy.model.relation import Relation
@@ -52,9 +52,7 @@ def told_objects(batch: Batch, table: TableName) -> Iterator[Touch]:
         relation = batch.relations[segment.relation]
         if segment.operation is Operation.INSERT and (relation.schema, relation.name) == CHANGES:
             names = [relation.columns[position].name for position in segment.columns]
-            cursors[index] = (
-                _told(dict(zip(names, row, strict=True)), table) for row in copy_rows(segment.copy_text)
-            )
+            cursors[index] = (_told(dict(zip(names, row, strict=True)), table) for row in segment_rows(segment))
     yield from _in_order(batch, cursors, "large objects were sent once more")
 
 
@@ -133,10 +131,7 @@ def _keys(segment: Segment, relation: Relation, rows_of: RowsOf) -> Iterator[lis
 def _rows(segment: Segment) -> Iterator[tuple[_Values, _Values]]:
     """The new and the old values of each row, by position."""
     if segment.operation is Operation.INSERT:
-        if not segment.columns:
-            yield from [({}, {})] * segment.rows
-            return
-        for row in copy_rows(segment.copy_text):
+        for row in segment_rows(segment):
             yield dict(zip(segment.columns, row, strict=True)), {}
         return
     columns = [*map(elements, segment.values)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from consumers.text_rows import copy_rows, elements
+from consumers.text_rows import elements, texts
 from embassy.model.batch import Batch, Operation, Segment
 from embassy.model.own_tables import OWN_SCHEMA
 from embassy.model.relation import Relation
@@ -97,8 +97,8 @@ def _copies(relation: Relation, segment: Segment) -> Iterator[tuple[Name, bool]]
     places = {relation.columns[position].name: at for at, position in enumerate(segment.columns)}
     wanted = [places[name] for name in ("schema_name", "table_name", "from_key", "to_key")]
     if segment.operation is Operation.INSERT:
-        rows = [tuple(row[place] for place in wanted) for row in copy_rows(segment.copy_text)]
+        columns = [texts(segment.texts[place]) for place in wanted]
     else:
-        rows = list(zip(*(elements(segment.values[place]) for place in wanted), strict=True))
-    for schema, name, from_key, to_key in rows:
+        columns = [elements(segment.values[place]) for place in wanted]
+    for schema, name, from_key, to_key in zip(*columns, strict=True):
         yield ((schema or b"").decode(), (name or b"").decode()), from_key is None and to_key is None

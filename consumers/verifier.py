@@ -19,7 +19,7 @@ from uuid import UUID
 
 from consumers.comparison import Difference, TableTally, bag_differences, differences
 from consumers.ddl import holds_ddl
-from consumers.text_rows import copy_rows
+from consumers.text_rows import segment_rows
 from consumers.touched_keys import RowsOf, told_objects, touches
 from consumers.touched_rows import InFlight, TouchedRows
 from embassy.model.batch import Batch, Operation
@@ -149,7 +149,7 @@ class Verifier:
             if (relation.schema, relation.name) != VERIFY_MESSAGES or segment.operation is not Operation.INSERT:
                 continue
             names = [relation.columns[position].name for position in segment.columns]
-            for row in copy_rows(segment.copy_text):
+            for row in segment_rows(segment):
                 values = {name: (value or b"").decode() for name, value in zip(names, row, strict=True)}
                 try:
                     run = UUID(values["run"])

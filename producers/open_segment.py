@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from itertools import compress
 
 from embassy.model.batch import Operation, Segment
-from producers.pgoutput_decoder import NULL_ELEMENT, SHORT_NULL, ShortRow
+from producers.pgoutput_decoder import NULL_ELEMENT, SHORT_NULL
 
 _RANKS_A_WAVE = 4
+_ROWS_AT_HAND = 256
 _UPPER_HALF = b"\0\0"
 _NULL_TEXT = rb"\N"
 _BACKSLASH, _TAB, _NEWLINE, _RETURN = b"\\\t\n\r"
@@ -50,7 +51,12 @@ class OpenSegment:
         raise NotImplementedError
 
     def _segment(
-        self, rows: int, *, copy_text: bytes = b"", values: tuple[bytes, ...] = (), old: tuple[bytes, ...] = ()
+        self,
+        rows: int,
+        *,
+        texts: tuple[bytes, ...] = (),
+        values: tuple[bytes, ...] = (),
+        old: tuple[bytes, ...] = (),
     ) -> Segment:
         return Segment(
             self.relation,
@@ -60,7 +66,7 @@ class OpenSegment:
             rows,
             self.columns,
             self.key,
-            copy_text,
+            texts,
             values,
             old,
         )
@@ -82,39 +88,42 @@ class OpenTruncate(OpenSegment):
 
 
 class OpenInserts(OpenSegment):
-    """Rows to insert, as lines of COPY text."""
+    """Rows to insert, in the short form; some at a time they become texts, while the processor still has them at hand."""
 
-    __slots__ = ("_lines", "_tabs")
+    __slots__ = ("_has_nulls", "_most", "_rows", "_texts", "_values")
 
     def __init__(self, relation: int, wave: int, columns: tuple[int, ...]) -> None:
         super().__init__(relation, Operation.INSERT, wave, columns)
-        self._lines: list[bytes] = []
-        self._tabs = max(len(columns) - 1, 0)
+        self._values: list[bytes] = []
+        self._most = max(1, len(columns)) * _ROWS_AT_HAND
+        self._has_nulls = False
+        self._texts: list[list[bytes]] = [[] for _ in columns]
+        self._rows = 0
 
     def add_short(self, row: list[bytes]) -> None:
         """Add a row that has no NULL."""
-        values = [value[2:] for value in row]
-        line = b"\t".join(values)
-        # The whole line is looked over at once: four scans in C, where a look at each value costs ten times that.
-        if _BACKSLASH in line or _NEWLINE in line or _RETURN in line or line.count(_TAB) != self._tabs:
-            line = b"\t".join([_escaped(value) for value in values])
-        self._lines.append(line)
+        values = self._values
+        values += row
+        self._rows += 1
+        if len(values) >= self._most:
+            self._lay_out()
 
-    def add(self, row: ShortRow) -> None:
+    def add(self, row: list[bytes]) -> None:
         """Add a row that may have NULLs."""
-        line = b"\t".join([value[2:] if value else _NULL_TEXT for value in row])
-        if (
-            line.count(_BACKSLASH) != row.count(SHORT_NULL)
-            or _NEWLINE in line
-            or _RETURN in line
-            or line.count(_TAB) != self._tabs
-        ):
-            line = b"\t".join([_escaped(value[2:]) if value else _NULL_TEXT for value in row])
-        self._lines.append(line)
+        self._has_nulls = True
+        self.add_short(row)
 
     def finished(self) -> Segment:
         """The segment, laid out."""
-        return self._segment(len(self._lines), copy_text=b"\n".join([*self._lines, b""]))
+        if self._values:
+            self._lay_out()
+        return self._segment(self._rows, texts=tuple([b"\n".join(texts) for texts in self._texts]))
+
+    def _lay_out(self) -> None:
+        values, width = self._values, len(self.columns)
+        for column, texts in enumerate(self._texts):
+            texts.append(_text(values[column::width], has_nulls=self._has_nulls))
+        values.clear()
 
 
 class OpenDeletes(OpenSegment):
@@ -215,6 +224,17 @@ def _by_column(elements: list[bytes], width: int) -> tuple[bytes, ...]:
 def _elements(values: list[bytes]) -> list[bytes]:
     """The elements of values in the short form."""
     return [_UPPER_HALF + value if value else NULL_ELEMENT for value in values]
+
+
+def _text(values: list[bytes], *, has_nulls: bool) -> bytes:
+    """Values in the short form as texts of COPY, a newline between two."""
+    text = b"\n".join([value[2:] for value in values])
+    # All are looked over at once: four scans in C, where a look at each value costs ten times that.
+    if _BACKSLASH in text or _TAB in text or _RETURN in text or text.count(_NEWLINE) != len(values) - 1:
+        return b"\n".join([_escaped(value[2:]) if value else _NULL_TEXT for value in values])
+    if has_nulls and SHORT_NULL in values:
+        return b"\n".join([value[2:] if value else _NULL_TEXT for value in values])
+    return text
 
 
 def _escaped(value: bytes) -> bytes:

@@ -169,7 +169,7 @@ class TableChanges:
     def _insert(self, row: ShortRow) -> None:
         wave = self._batch.floor + 1 if self._image is None else self._wave(_INSERT, self._image(row))
         segment = self._inserts(wave)
-        segment.add(row)
+        segment.add([value for value in row if value is not None])
         self._order.append(segment)
 
     def _delete(self, image: Hashable, key: list[bytes]) -> None:

@@ -1,8 +1,8 @@
 """The unit of work: whole transactions in commit order, laid out the way PostgreSQL applies them fastest.
 
-Changes are grouped into segments by table, operation and the columns present. An insert segment is one COPY
-text block; update and delete segments hold, per column, the body of a binary ``text[]``. So a cost that is
-paid per call is paid per segment, and no value is ever re-encoded.
+Changes are grouped into segments by table, operation and the columns present. Insert segments hold, per column, texts
+of COPY; update and delete segments the body of a binary ``text[]``. So a cost that is paid per call is paid per segment,
+no value is ever re-encoded, and like stands beside like where it is compressed.
 
 *Elements.* A value is an int32 length, highest byte first, and that many bytes of PostgreSQL's text output; NULL is
 the length -1. So one column's values, one after another, are the body of a binary ``text[]``.
@@ -75,14 +75,14 @@ class Segment(NamedTuple):
     """Every row is overwritten by a later update of the batch: replayed only in exact order."""
     rows: int
     columns: tuple[int, ...]
-    """Positions, in the relation, of the columns that ``copy_text`` or ``values`` hold. A column that is not
+    """Positions, in the relation, of the columns that ``texts`` or ``values`` hold. A column that is not
     here was not sent (an unchanged TOASTed value) and keeps what the replica has. Empty for deletes, and for an
     update under FULL of which nothing was sent: there the row only has to exist."""
     key: tuple[int, ...]
     """Positions of the columns that ``old`` holds and rows are matched by; empty if an update is matched by
     the new values of the relation's key."""
-    copy_text: bytes
-    """INSERT: ``rows`` lines of COPY text format, each ended by a newline, in the order of ``columns``."""
+    texts: tuple[bytes, ...]
+    """INSERT: per column, ``rows`` values in COPY text format, a newline between two."""
     values: tuple[bytes, ...]
     """UPDATE: per column, ``rows`` elements."""
     old: tuple[bytes, ...]

@@ -7,7 +7,7 @@ rows costs what one over a single row costs. This is the only place of the consu
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -157,8 +157,8 @@ class ApplySession:
             raise failed
         return counts[deferred:]
 
-    def copy(self, statement: str, block: bytes) -> int:
-        """Run a COPY … FROM STDIN; returns its number of rows.
+    def copy(self, statement: str, blocks: Iterable[bytes]) -> int:
+        """Run a COPY … FROM STDIN; returns its number of rows. While the server takes a block, the next one is made.
 
         Raises:
             StatementFailed, TransientError, RefusedError: as for `run`.
@@ -170,9 +170,10 @@ class ApplySession:
             *_, last = self._wait(generators.execute(self._pgconn))
             if last.status != pq.ExecStatus.COPY_IN:
                 raise errors.error_from_result(last)
-            view = memoryview(block)
-            for start in range(0, len(block), _COPY_PIECE_BYTES):
-                self._wait(generators.copy_to(self._pgconn, view[start : start + _COPY_PIECE_BYTES]))
+            for block in blocks:
+                view = memoryview(block)
+                for start in range(0, len(block), _COPY_PIECE_BYTES):
+                    self._wait(generators.copy_to(self._pgconn, view[start : start + _COPY_PIECE_BYTES]))
             ended = self._wait(generators.copy_end(self._pgconn, None))
         except psycopg.Error as error:
             raise StatementFailed(0, self._judged(error)) from error

@@ -29,7 +29,7 @@ from embassy.model.relation import Column, Relation, ReplicaIdentity
 from embassy.wire.avro_long import encode_long
 from embassy.wire.number_columns import Numbers, pack, unpack
 
-_SHIPPED = ("batch.avsc", "batch-2.avsc", "batch-3.avsc")
+_SHIPPED = ("batch.avsc", "batch-2.avsc", "batch-3.avsc", "batch-4.avsc")
 """The schemas of every released version, oldest first; the last is written. Append only."""
 
 _MARKER = b"\xc3\x01"
@@ -66,7 +66,7 @@ _FIELD_SCHEMAS = {
 }
 
 _END = b"\0"
-"""Of an array; and the number of the first branch of a union, null."""
+"""Of an array; also no bytes, and the number of the first branch of a union, null."""
 _SECOND_BRANCH = encode_long(1)
 _BOOLEANS = (b"\0", b"\1")
 _SMALL = tuple([encode_long(number) for number in range(256)])
@@ -116,10 +116,9 @@ def _lay_out(segment: Segment, parts: list[bytes]) -> None:
         _long(segment.rows),
         _longs(segment.columns),
         _longs(segment.key),
-        _long(len(segment.copy_text)),
-        segment.copy_text,
+        _END,  # of rows one by one
     )
-    for columns in (segment.values, segment.old):
+    for columns in (segment.texts, segment.values, segment.old):
         if columns:
             parts.append(_long(len(columns)))
             for column in columns:
@@ -211,9 +210,22 @@ def _relation(fields: dict[str, Any]) -> Relation:
 
 def _segment(fields: dict[str, Any]) -> Segment:
     fields["operation"] = Operation[fields["operation"]]
-    for name in ("columns", "key", "values", "old", "truncated"):
+    lines = fields.pop("copy_text")
+    if lines:
+        if fields["texts"]:
+            raise ValueError("rows twice")
+        fields["texts"] = _texts_of(lines, len(fields["columns"]))
+    for name in ("columns", "key", "texts", "values", "old", "truncated"):
         fields[name] = tuple(fields[name])
     return Segment(**fields)
+
+
+def _texts_of(lines: bytes, width: int) -> list[bytes]:
+    """What stands in lines of COPY text, column by column; before batch-4.avsc inserted rows came like that."""
+    rows = [line.split(b"\t") for line in lines.split(b"\n")]
+    if rows.pop() != [b""]:
+        raise ValueError("the last row does not end")
+    return [b"\n".join(column) for column in zip(*rows, strict=True)] if width else []
 
 
 def _chunk(fields: dict[str, Any] | None) -> Chunk | None:
@@ -292,13 +304,13 @@ def _contradiction(segment: Segment, batch: Batch) -> str:
     operation = segment.operation
     updates, deletes = operation is Operation.UPDATE, operation is Operation.DELETE
     expected = (
-        segment.rows if operation is Operation.INSERT else 0,
+        len(segment.columns) if operation is Operation.INSERT else 0,
         len(segment.columns) if updates else 0,
         len(segment.key) if updates or deletes else 0,
         operation is Operation.TRUNCATE,
     )
     found = (
-        segment.copy_text.count(b"\n"),
+        len(segment.texts),
         len(segment.values),
         len(segment.old),
         bool(segment.truncated),
@@ -306,8 +318,10 @@ def _contradiction(segment: Segment, batch: Batch) -> str:
     bare = not (segment.key or segment.columns)
     if expected != found or (updates and bare) or (deletes and bare and width):
         return f"it does not hold what a segment of kind {operation.name} holds"
-    if any(len(column) < 4 * segment.rows for column in (*segment.values, *segment.old)):
-        return "it has fewer values than rows"
+    if any(len(column) < 4 * segment.rows for column in (*segment.values, *segment.old)) or any(
+        text.count(b"\n") != segment.rows - 1 or b"\t" in text for text in segment.texts
+    ):
+        return "it has not as many values as rows"
     return ""
 
 

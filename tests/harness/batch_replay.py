@@ -125,10 +125,9 @@ def segment_changes(batch: Batch, segment: Segment) -> Iterator[Change]:
         )
         return
     if segment.operation is Operation.INSERT:
-        lines = segment.copy_text.split(b"\n")
-        assert lines.pop() == b""
-        assert len(lines) == segment.rows
-        new = [[_unescaped(field) for field in line.split(b"\t")] for line in lines]
+        columns = [[_unescaped(field) for field in column.split(b"\n")] for column in segment.texts]
+        assert all(len(column) == segment.rows for column in columns)
+        new = [list(row) for row in zip(*columns, strict=True)] if columns else [[]] * segment.rows
     else:
         new = _rows(segment.values, segment.rows)
     old = _rows(segment.old, segment.rows)

@@ -63,7 +63,7 @@ def batch(numbered: list[tuple[int, list[Change]]], *, part: int = 0, complete: 
     rows = Counter(order)
     segments = tuple(
         Segment(
-            shape.table, shape.operation, 1, False, rows[index], (), (), b"", (), (),  # noqa: FBT003
+            shape.table, shape.operation, 1, False, rows[index], (), (), (), (), (),  # noqa: FBT003
             truncated=(shape.table,) if shape.operation is Operation.TRUNCATE else (),
         )
         for shape, index in shapes.items()

@@ -7,7 +7,8 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.text_rows import copy_rows, elements, text_array
+from consumers.text_rows import copy_blocks, elements, segment_rows, text_array
+from embassy.model.batch import Segment
 from producers.open_segment import OpenInserts
 from producers.pgoutput_decoder import SHORT_NULL
 from tests.harness.pgoutput import element
@@ -39,9 +40,36 @@ tables = st.integers(1, 4).flatmap(
 )
 
 
-@given(tables)
-def test_copy_text_is_read_as_the_producer_writes_it(rows: list[list[bytes | None]]) -> None:
+def inserted(rows: list[list[bytes | None]]) -> Segment:
     segment = OpenInserts(0, 1, tuple(range(len(rows[0]))))
     for row in rows:
         segment.add([SHORT_NULL if value is None else struct.pack(">H", len(value)) + value for value in row])
-    assert list(copy_rows(segment.finished().copy_text)) == rows
+    return segment.finished()
+
+
+@given(tables)
+def test_texts_are_read_as_the_producer_writes_them(rows: list[list[bytes | None]]) -> None:
+    assert list(segment_rows(inserted(rows))) == rows
+
+
+@given(tables)
+def test_lines_of_copy_text_hold_the_rows(rows: list[list[bytes | None]]) -> None:
+    segment = inserted(rows)
+    lines = b"".join(copy_blocks(segment))
+    assert lines.endswith(b"\n")
+    columns = zip(*[line.split(b"\t") for line in lines[:-1].split(b"\n")], strict=True)
+    assert tuple(map(b"\n".join, columns)) == segment.texts
+
+
+def test_lines_come_in_blocks_that_end_between_two() -> None:
+    rows: list[list[bytes | None]] = [[b"%d" % number, None] for number in range(1700)]
+    blocks = list(copy_blocks(inserted(rows)))
+    assert len(blocks) > 2
+    assert all(block.endswith(b"\n") for block in blocks)
+    assert b"".join(blocks) == b"".join(b"%d\t\\N\n" % number for number in range(1700))
+
+
+def test_rows_without_columns_are_empty_lines() -> None:
+    segment = inserted([[], []])
+    assert b"".join(copy_blocks(segment)) == b"\n\n"
+    assert list(segment_rows(segment)) == [[], []]

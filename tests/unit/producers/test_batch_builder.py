@@ -43,7 +43,7 @@ def elements(*values: bytes | None) -> bytes:
     return b"".join(map(element, values))
 
 
-def test_inserts_are_one_copy_text_with_its_specials_escaped() -> None:
+def test_inserts_are_one_copy_text_a_column_with_its_specials_escaped() -> None:
     batch = build(
         pgoutput.insert(1, [b"1", b"a\tb", None]),
         pgoutput.insert(1, [b"2", rb"\N", b"\n\r"]),
@@ -51,8 +51,10 @@ def test_inserts_are_one_copy_text_with_its_specials_escaped() -> None:
         pgoutput.insert(1, [b"4", b"plain", b"text"]),
     )
     segment = only(batch)
-    assert segment.copy_text == (
-        b"1\ta\\tb\t\\N\n" + b"2\t\\\\N\t\\n\\r\n" + b"3\t\t" + b"x" * 70_000 + b"\n" + b"4\tplain\ttext\n"
+    assert segment.texts == (
+        b"1\n2\n3\n4",
+        b"a\\tb\n\\\\N\n\nplain",
+        b"\\N\n\\n\\r\n" + b"x" * 70_000 + b"\ntext",
     )
     assert (segment.rows, segment.columns, segment.key, segment.wave) == (4, (0, 1, 2), (), 1)
     assert batch.relations == (ACCOUNT,)

@@ -18,7 +18,7 @@ from embassy.wire.batch_codec import BatchEncoder, decode_batch
 from embassy.wire.number_columns import pack
 from tests.harness.pgoutput import element
 
-SCHEMA: Any = json.loads((files("schemas") / "batch-3.avsc").read_text(encoding="utf-8"))
+SCHEMA: Any = json.loads((files("schemas") / "batch-4.avsc").read_text(encoding="utf-8"))
 PREFIX_BYTES = 10
 LIVE, SUPERSEDED = False, True
 
@@ -33,7 +33,7 @@ PERSON = Relation(
     ),
 )
 LOG = Relation("audit", "log", ReplicaIdentity.FULL, (Column("x", 25, "", -1, in_key=True),))
-INSERTS = Segment(0, Operation.INSERT, 1, LIVE, 2, (0, 1, 2), (), b"1\tcalm\t\\N\n2\tgrim\tx\n", (), ())
+INSERTS = Segment(0, Operation.INSERT, 1, LIVE, 2, (0, 1, 2), (), (b"1\n2", b"calm\ngrim", b"\\N\nx"), (), ())
 UPDATES = Segment(
     0,
     Operation.UPDATE,
@@ -42,12 +42,12 @@ UPDATES = Segment(
     1,
     (0, 2),
     (0,),
-    b"",
+    (),
     (element(b"7"), element(b"y" * 500)),
     (element(b"1"),),
 )
-DELETES = Segment(1, Operation.DELETE, 2, LIVE, 2, (), (0,), b"", (), (element(None) + element(b""),))
-TRUNCATE = Segment(1, Operation.TRUNCATE, 3, LIVE, 1, (), (), b"", (), (), 3, (1, 0))
+DELETES = Segment(1, Operation.DELETE, 2, LIVE, 2, (), (0,), (), (), (element(None) + element(b""),))
+TRUNCATE = Segment(1, Operation.TRUNCATE, 3, LIVE, 1, (), (), (), (), (), 3, (1, 0))
 FIRST = Transaction(
     4_294_967_295, Lsn.parse("FFFF/FFFFFF00"), Lsn.parse("FFFF/FFFFFF38"), 1_767_225_600_000_000, 4
 )
@@ -84,7 +84,9 @@ def as_datum(batch: Batch) -> dict[str, Any]:
         | {"identity": relation.identity.name, "columns": [column._asdict() for column in relation.columns]}
         for relation in batch.relations
     ]
-    datum["segments"] = [segment._asdict() | {"operation": segment.operation.name} for segment in batch.segments]
+    datum["segments"] = [
+        segment._asdict() | {"operation": segment.operation.name, "copy_text": b""} for segment in batch.segments
+    ]
     datum["transactions"] = []
     if batch.transactions:
         xid, commit_lsn, end_lsn, committed_at, changes = zip(*batch.transactions, strict=True)
@@ -94,6 +96,16 @@ def as_datum(batch: Batch) -> dict[str, Any]:
         packed = {name: pack(column)._asdict() for name, column in zip(names, columns, strict=True)}
         datum["transaction_columns"] = {"count": len(xid), **packed}
     datum["chunk"] = batch.chunk._asdict() if batch.chunk else None
+    return datum
+
+
+def of_a_schema_before(batch: Batch) -> dict[str, Any]:
+    """The same, as it was before texts and columns of transactions."""
+    datum = as_datum(batch)
+    datum["transactions"] = [transaction._asdict() for transaction in batch.transactions]
+    for segment in datum["segments"]:
+        rows = zip(*[text.split(b"\n") for text in segment.pop("texts")], strict=True)
+        segment["copy_text"] = b"".join(b"\t".join(row) + b"\n" for row in rows)
     return datum
 
 
@@ -130,6 +142,7 @@ def test_a_shipped_schema_never_changes() -> None:
         "batch.avsc": "c3010d3ebc66895243e6",
         "batch-2.avsc": "c301b92c5e3ee2a03058",
         "batch-3.avsc": "c301bce677853542fbe0",
+        "batch-4.avsc": "c3014dd14f0e081ac456",
     }
 
 
@@ -164,14 +177,49 @@ def test_every_field_of_the_schema_says_what_it_means() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "batch"), [("batch.avsc", BATCH), ("batch-2.avsc", BATCH), ("batch-2.avsc", COPIED)]
+    ("name", "batch"),
+    [
+        ("batch.avsc", BATCH),
+        ("batch-2.avsc", BATCH),
+        ("batch-2.avsc", COPIED),
+        ("batch-3.avsc", BATCH),
+        ("batch-3.avsc", COPIED),
+    ],
 )
 def test_a_batch_of_an_earlier_schema_is_read_with_it(name: str, batch: Batch) -> None:
     schema = json.loads((files("schemas") / name).read_text(encoding="utf-8"))
-    datum = as_datum(batch) | {"transactions": [transaction._asdict() for transaction in batch.transactions]}
+    datum = of_a_schema_before(batch)
+    if name == "batch-3.avsc":
+        datum["transactions"] = []
     out = BytesIO()
     fastavro.schemaless_writer(out, fastavro.parse_schema(schema, named_schemas={}), datum)
     assert decode_batch(batch_codec._prefix(schema) + out.getvalue()) == batch
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        (b"1\tcalm\t\\N\n2\tgrim\tx", "does not end"),
+        (b"1\tcalm\n2\tgrim\tx\n", "zip"),
+        (b"1\tcalm\n", "does not hold"),
+    ],
+)
+def test_rows_of_an_earlier_schema_that_do_not_add_up_are_refused(lines: bytes, why: str) -> None:
+    with pytest.raises(IntegrityError, match=why):
+        decode_batch(with_rows_one_by_one(lines, texts=()))
+
+
+def test_rows_in_both_forms_are_refused() -> None:
+    with pytest.raises(IntegrityError, match="rows twice"):
+        decode_batch(with_rows_one_by_one(b"1\tcalm\t\\N\n2\tgrim\tx\n", texts=INSERTS.texts))
+
+
+def with_rows_one_by_one(lines: bytes, texts: tuple[bytes, ...]) -> bytes:
+    datum = as_datum(BATCH)
+    datum["segments"][0] |= {"copy_text": lines, "texts": texts}
+    out = BytesIO()
+    fastavro.schemaless_writer(out, fastavro.parse_schema(SCHEMA, named_schemas={}), datum)
+    return batch_codec._prefix(SCHEMA) + out.getvalue()
 
 
 def test_a_batch_of_a_schema_that_is_not_known_yet_is_refused() -> None:
@@ -262,15 +310,18 @@ def test_a_batch_that_does_not_add_up_is_refused(batch: Batch, why: str) -> None
         (UPDATES._replace(key=(3,)), "columns that its relation does not have"),
         (INSERTS._replace(wave=0), "2 rows in wave 0"),
         (INSERTS._replace(rows=0), "0 rows in wave 1"),
-        (INSERTS._replace(copy_text=b"1\n"), "does not hold"),
+        (INSERTS._replace(texts=(b"1\n2",)), "does not hold"),
+        (INSERTS._replace(texts=(b"1", b"calm\ngrim", b"a\nb")), "not as many values as rows"),
+        (INSERTS._replace(texts=(b"1\n2\n3", b"calm\ngrim", b"a\nb")), "not as many values as rows"),
+        (INSERTS._replace(texts=(b"1\n2", b"calm\tgrim\n", b"a\nb")), "not as many values as rows"),
         (INSERTS._replace(values=(element(b"1"),)), "does not hold"),
         (UPDATES._replace(values=(element(b"1"),)), "does not hold"),
         (UPDATES._replace(old=()), "does not hold"),
         (UPDATES._replace(key=(), old=(), columns=(), values=()), "does not hold"),
         (DELETES._replace(key=(), old=()), "does not hold"),
-        (DELETES._replace(copy_text=b"\n"), "does not hold"),
+        (DELETES._replace(texts=(b"\n",)), "does not hold"),
         (TRUNCATE._replace(truncated=()), "does not hold"),
-        (DELETES._replace(old=(element(None),)), "fewer values than rows"),
+        (DELETES._replace(old=(element(None),)), "not as many values as rows"),
     ],
 )
 def test_a_segment_that_does_not_add_up_is_refused(segment: Segment, why: str) -> None:
