@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,7 @@ def _busy(lab: Lab, fleet: Fleet, names: list[str], transactions: int) -> dict[s
     fleet.start()
     counts: dict[str, int] = dict.fromkeys(names, 0)
     level: dict[str, float] = {}
+    when_all_moved: dict[str, int] = {}
     at_first: dict[str, int] = {}
     with ExitStack() as stack:
         sessions = {name: stack.enter_context(abroad.connect(ADMIN, name)) for name in names}
@@ -115,6 +116,8 @@ def _busy(lab: Lab, fleet: Fleet, names: list[str], transactions: int) -> dict[s
                     row = sessions[name].execute("SELECT count(*) FROM public.entry").fetchone()
                     assert row is not None, "a count has one row"
                     (counts[name],) = row
+            if not when_all_moved and all(counts.values()):
+                when_all_moved = dict(counts)
             for name in names:
                 if name not in level and counts[name] >= transactions:
                     level[name] = time.monotonic() - begun
@@ -123,13 +126,20 @@ def _busy(lab: Lab, fleet: Fleet, names: list[str], transactions: int) -> dict[s
                 raise TransientError(f"only {len(level)} of {len(names)} streams became level")
             time.sleep(_SAMPLE_SECONDS)
     shares = [at_first[name] / transactions for name in names]
+    together = [at_first[name] - when_all_moved.get(name, at_first[name]) for name in names]
     return {
         "transactions_each": transactions,
         "level_seconds": {name: round(seconds, 1) for name, seconds in level.items()},
         "last_to_first": round(max(level.values()) / min(level.values()), 2),
         "done_when_the_first_was": round(min(shares), 2),
-        "jain_index": round(sum(shares) ** 2 / (len(shares) * sum(share**2 for share in shares)), 3),
+        "jain_index": _jain(shares),
+        "jain_index_while_all_moved": _jain(together) if any(together) else None,
     }
+
+
+def _jain(shares: Sequence[float]) -> float:
+    """How equal shares are: 1 if they are, 1/n if one has all (Jain, Chiu and Hawe, 1984)."""
+    return round(sum(shares) ** 2 / (len(shares) * sum(share**2 for share in shares)), 3)
 
 
 @click.command()
