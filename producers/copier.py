@@ -1,8 +1,8 @@
 """Copies tables beside a stream: which copies are wanted, who reads them, and what is written down about them.
 
-The clerk, a thread that has a session of its own while there is work, asks the source for unfinished copies, lets a few
-readers work at a time, and notes at the source what the topic has acknowledged. A session that breaks is opened again; a
-copy that cannot be read is told once and tried again. Neither ends the stream.
+The clerk, a thread that is there while there is work and has a session of its own, asks the source for unfinished copies,
+lets a few readers work at a time, and notes at the source what the topic has acknowledged. A session that breaks is
+opened again; a copy that cannot be read is told once and tried again. Neither ends the stream.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ class Copier:
             beat: makes a commit that travels in the stream.
             gauges: told of progress.
         """
+        self._name = name
         self._dsn = dsn
         self._desk = desk
         self._tuning = tuning
@@ -84,14 +85,15 @@ class Copier:
         self._incarnation = b""
         self._look_at = 0.0
         self._done = threading.Event()
+        self._lock = threading.Lock()
         self._at_work = False
+        self._clerk: threading.Thread | None = None
         self._noted: InTopic | Renewed | None = None
         self._running: dict[_Table, threading.Thread] = {}
         self._read: set[_Round] = set()
         self._rest_until: dict[_Table, float] = {}
         self._told: dict[_Table, str] = {}
         self._log = Logger(component="producer", stream=name)
-        self._thread = threading.Thread(target=self._run, name=f"{name}-clerk", daemon=True)
 
     def adopt(self, before: Head, after: Head) -> None:
         """Go on in the name of the incarnation that has begun, and look what is unfinished.
@@ -110,35 +112,52 @@ class Copier:
     def noticed(self, *, wanted: bool) -> None:
         """Set the clerk to work if a copy is wanted; told again and again, by any one thread."""
         if wanted and not self._at_work:
-            self._desk.notes.put(None)
+            self._desk.tell(None)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._desk.summon = self._summon
+        if not self._desk.notes.empty():
+            self._summon()
         return self
 
     def __exit__(self, *_exc: object) -> None:
         self._done.set()
         self._desk.close()
-        self._desk.notes.put(None)
-        self._thread.join(timeout=_JOIN_SECONDS)
+        self._desk.notes.put(None)  # for a clerk that waits for the next note
+        with self._lock:
+            clerk = self._clerk
+        if clerk is not None:
+            clerk.join(timeout=_JOIN_SECONDS)
         for thread in self._running.values():
             thread.join(timeout=_JOIN_SECONDS)
 
     # ------------------------------------------------------------------ the clerk
 
+    def _summon(self) -> None:
+        with self._lock:
+            if self._at_work or self._done.is_set():
+                return
+            self._at_work = True
+            self._clerk = threading.Thread(target=self._run, name=f"{self._name}-clerk", daemon=True)
+            self._clerk.start()
+
+    def _may_go(self) -> bool:
+        """Whether nothing was told meanwhile; whatever is told from then on summons the clerk anew."""
+        with self._lock:
+            self._at_work = not self._desk.notes.empty()
+            return not self._at_work
+
     def _run(self) -> None:
         failing = False
         while not self._done.is_set():
-            if not self._at_work:
+            if self._noted is None and not self._desk.notes.empty():
                 self._noted = self._desk.notes.get()
-                self._at_work = True
             try:
                 with (
                     passing("copies"),
                     connect(self._dsn, application_name=_APPLICATION, autocommit=True) as connection,
                 ):
                     self._work(connection)
-                self._at_work = False
             except EmbassyError as error:
                 if not failing:
                     self._log.warning("copies of tables are not written down; trying again", error=str(error))
@@ -146,6 +165,8 @@ class Copier:
                 self._done.wait(_POLL_SECONDS)
             else:
                 failing = False
+                if self._may_go():
+                    return
 
     def _work(self, connection: psycopg.Connection[Any]) -> None:
         """Work until there is nothing to do; what was noted and not yet written down, a next session writes."""

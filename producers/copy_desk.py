@@ -106,7 +106,9 @@ class CopyDesk:
         self.unfinished: Unfinished = {}
         """Tables with copies that are not done; replaced whole by the readers."""
         self.notes: queue.Queue[InTopic | Renewed | None] = queue.Queue()
-        """What the topic has; for the clerk to write down. None: look whether a copy is wanted."""
+        """What was told, for the clerk to take."""
+        self.summon: Callable[[], None] = lambda: None
+        """Called when something was told, for the clerk to come if it is not there; by any thread."""
         self.ddl_oid = b""
         """Of the table whose rows are statements, as pgoutput writes it; empty if DDL is not in the stream."""
         self.failure: EmbassyError | None = None
@@ -213,6 +215,11 @@ class CopyDesk:
     def closed(self) -> bool:
         """Whether the loop has ended."""
         return self._closed.is_set()
+
+    def tell(self, note: InTopic | Renewed | None) -> None:
+        """Have the clerk write down what the topic has; None: have it look whether a copy is wanted."""
+        self.notes.put(note)
+        self.summon()
 
     # ------------------------------------------------------------------ the loop's side
 

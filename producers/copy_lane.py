@@ -125,14 +125,14 @@ class CopyLane:
         """The cluster has everything up to this append."""
         while self._unacknowledged and self._unacknowledged[0].number <= number:
             shipped = self._unacknowledged.popleft()
-            self._desk.notes.put(InTopic(Noted.ACKNOWLEDGED, shipped.offer, shipped.sequence))
+            self._desk.tell(InTopic(Noted.ACKNOWLEDGED, shipped.offer, shipped.sequence))
             self._unsure.append((self._clock(), shipped))
 
     def confirmed(self, until: float) -> None:
         """What was acknowledged by then is there for good."""
         while self._unsure and self._unsure[0][0] <= until:
             _, shipped = self._unsure.popleft()
-            self._desk.notes.put(InTopic(Noted.SURE, shipped.offer, shipped.sequence))
+            self._desk.tell(InTopic(Noted.SURE, shipped.offer, shipped.sequence))
 
     def _place(self, loop: Loop, offer: Offer, reached: Lsn) -> None:
         missing = self._desk.missing_in(offer)

@@ -2,8 +2,8 @@
 
 A look reads all of them. So statistics, which cost next to nothing and are asked on the heart's session, say when one is
 worth while; and because statistics may come late or be lost, one is taken now and then although they say nothing.
-However large the objects, looks take no more than a small share of the time. They have a thread of their own, and
-a session for as long as they last: neither the heart nor the stream waits for them.
+However large the objects, looks take no more than a small share of the time. A look has a thread and a session of its
+own for as long as it lasts: neither the heart nor the stream waits for it, and between two looks nothing is kept.
 """
 
 from __future__ import annotations
@@ -84,38 +84,39 @@ class LargeObjectSweep:
             clock: monotonic.
             carried: told, once all that a look has found is carried, how many seconds ago the look began.
         """
+        self._name = name
         self._dsn = dsn
         self._stream = stream
         self._clock = clock
         self._carried = carried
         self._cadence = Cadence()
         self._changes = 0
-        self._wanted = threading.Event()
-        """While it is set the thread works, and nothing else has the cadence."""
+        self._look: threading.Thread | None = None
+        """While it lives nothing else has the cadence."""
         self._done = threading.Event()
         self._told = ""
         self._log = Logger(component="producer", stream=name)
-        self._thread = threading.Thread(target=self._run, name=f"{name}-large-objects", daemon=True)
 
     def __enter__(self) -> Self:
-        self._thread.start()
         return self
 
     def __exit__(self, *_exc: object) -> None:
         self._done.set()
-        self._wanted.set()
-        self._thread.join(timeout=_JOIN_SECONDS)
+        if self._look is not None:
+            self._look.join(timeout=_JOIN_SECONDS)
 
     def noticed(self, changes: int) -> None:
         """Have a look taken if it is time; told again and again what statistics count, by any one thread."""
-        if self._wanted.is_set():
+        if self._done.is_set() or (self._look is not None and self._look.is_alive()):
             return
         self._changes = changes
         if self._cadence.is_due(self._clock(), changes):
-            self._wanted.set()
+            self._look = threading.Thread(target=self._run, name=f"{self._name}-large-objects", daemon=True)
+            self._look.start()
 
     def _run(self) -> None:
-        while self._wanted.wait() and not self._done.is_set():
+        """Take one look, however often that has to be tried."""
+        while not self._done.is_set():
             try:
                 with (
                     passing("large objects"),
@@ -130,9 +131,8 @@ class LargeObjectSweep:
             except EmbassyError as error:
                 self._tell("large objects wait; trying again", error=str(error))
                 self._done.wait(_FAILED_SECONDS)
-                continue
-            if not self._done.is_set():
-                self._wanted.clear()
+            else:
+                return
 
     def _sweep(self, connection: psycopg.Connection[Any]) -> None:
         """Look once, and carry all that was found, unless told to stop."""

@@ -166,7 +166,7 @@ class StreamProducer:
                     standing=standing,
                     tuning=self._tuning,
                     copies=CopyLane(desk, setup.source.dsn, self._clock),
-                    renewed=lambda before, after: desk.notes.put(Renewed(before, after)),
+                    renewed=lambda before, after: desk.tell(Renewed(before, after)),
                     gauges=self._gauges,
                     clock=self._clock,
                     pulse=pulse,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import zstandard
@@ -60,7 +61,6 @@ class Sealer:
                 a key cannot be used.
         """
         self._enrolment = enrolment
-        self._compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL)
         self._incarnation: _Incarnation | None = None
         self._sequence = 0
         self._next = self._use = self._checked(identity, enrolment, recipients)
@@ -155,9 +155,12 @@ class Sealer:
             head = sealed.head
             yield sealed
 
-    def _compressed(self, encoded: bytes, part_bytes: int) -> Iterator[tuple[bytes, bool]]:
+    @staticmethod
+    def _compressed(encoded: bytes, part_bytes: int) -> Iterator[tuple[bytes, bool]]:
         """One zstd frame, with its content's size, cut into parts; each with whether it is the last."""
-        chunker = self._compressor.chunker(size=len(encoded), chunk_size=part_bytes)
+        # A compressor keeps what it needed for the largest batch, half a megabyte or more. Making one takes 10 µs.
+        compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL)
+        chunker = compressor.chunker(size=len(encoded), chunk_size=part_bytes)
         held = b""
         for content in _drained(chunker, encoded):
             if held:
@@ -210,7 +213,9 @@ def _drained(chunker: zstandard.ZstdCompressionChunker, encoded: bytes) -> Itera
     yield from chunker.finish()  # type: ignore[no-untyped-call]
 
 
+@lru_cache(maxsize=32)
 def _public_key(recipient: PublicRecipient) -> MLKEM768X25519PublicKey:
+    """A recipient's key, once for all streams that are sealed for it: it takes seven kilobytes."""
     kem, curve = recipient.xwing[:_MLKEM_KEY_BYTES], recipient.xwing[_MLKEM_KEY_BYTES:]
     try:
         return MLKEM768X25519PublicKey(
