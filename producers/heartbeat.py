@@ -3,7 +3,7 @@
 Its age in the replica is the true lag, end to end; it also moves an idle slot along. It carries how far the producer
 had come when it was written, so that whoever reads it abroad sees each stage at home. It beats in a thread of its own,
 at the pace that `producers.pace` sets: a source that is slow to commit must not slow the stream. What else has to be
-looked at at home is looked at on the same session.
+looked at at home is looked at in the same exchange.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import psycopg
@@ -21,6 +22,7 @@ import psycopg
 from embassy.model.errors import EmbassyError
 from embassy.pg import source_schema
 from embassy.pg.connection import connect
+from embassy.pg.exchange import Answer, Errand, Exchange, Question
 from embassy.pg.lost_session import passing
 from embassy.runtime.logs import Logger
 from producers.pace import Pace
@@ -77,11 +79,11 @@ class Turns:
 
 
 class Chore(NamedTuple):
-    """Something else that is done at home now and then, on the heart's session."""
+    """Something else that is asked at home now and then, behind a beat."""
 
     every_seconds: float
     """0: with each beat."""
-    run: Callable[[psycopg.Connection[Any]], None]
+    errand: Errand
     idle_seconds: float = 0.0
     """The same while the registry commits nothing that the stream carries, if that is longer: for what commits change."""
 
@@ -128,7 +130,7 @@ class Heartbeat:
             pace: when to beat.
             stages: how far the producer is.
             carried: whether the registry has committed anything since the last call.
-            chores: what else is done on the session, after a beat.
+            chores: what else is asked on the session.
             turns: of the process's hearts.
         """
         self._dsn = dsn
@@ -170,21 +172,28 @@ class Heartbeat:
     def _beat_until_done(self) -> None:
         with connect(self._dsn, application_name="embassy-heartbeat", autocommit=True) as connection:
             source_schema.commit_without_disk(connection)
+            exchange = Exchange(connection)
             while True:
                 with self._turns.taken():
-                    self._work(connection)
+                    self._work(exchange)
                 if not self._rest():
                     return
 
-    def _work(self, connection: psycopg.Connection[Any]) -> None:
-        beat(connection, self._stages())
+    def _work(self, exchange: Exchange) -> None:
+        now, carried = time.monotonic(), self._carried()
+        errands = [chore.errand for chore, due in self._chores if due.take(now, carried=carried)]
+        exchange.run([Errand(self._beat, partial(self._beaten, carried)), *errands])
+
+    def _beat(self) -> Question:
+        stages = self._stages()
+        return source_schema.beat_question(_as_time(stages.captured), _as_time(stages.published))
+
+    def _beaten(self, carried: bool, answer: Answer) -> bool:  # noqa: FBT001 - bound to a beat
+        if isinstance(answer, psycopg.Error):
+            raise answer
         self._failing = False
-        now = time.monotonic()
-        carried = self._carried()
-        self._pace.beaten(now, carried=carried)
-        for chore, due in self._chores:
-            if due.take(now, carried=carried):
-                chore.run(connection)
+        self._pace.beaten(time.monotonic(), carried=carried)
+        return True
 
     def _rest(self) -> bool:
         """Wait until the next beat is due; False if there will be none."""

@@ -17,10 +17,11 @@ from embassy.pg import ddl_capture, source_fence, source_schema
 from embassy.pg import reign as reigns
 from embassy.pg.backlog_session import BacklogSession
 from embassy.pg.connection import connect
-from embassy.pg.orders import OrdersLook
+from embassy.pg.exchange import Errand
+from embassy.pg.orders import Orders, OrdersLook
 from embassy.pg.reign import Reign
 from embassy.pg.replication_session import ReplicationSession, SourceIdentity
-from embassy.pg.slots import SlotState, slot_state
+from embassy.pg.slots import SlotState, slot_errand, slot_state
 from embassy.runtime.config import ProducerTuning, Source
 from embassy.runtime.failpoints import PRODUCER_AFTER_GENESIS_MARKED, failpoint
 from embassy.runtime.logs import Logger
@@ -92,7 +93,7 @@ class StreamProducer:
         tuning: ProducerTuning,
         gauges: Gauges,
         slot_gauge: Callable[[SlotState], None],
-        authority: Callable[[psycopg.Connection[Any]], None],
+        authority: Errand,
         turns: Turns,
         clock: Callable[[], float],
     ) -> None:
@@ -106,7 +107,7 @@ class StreamProducer:
             tuning: limits.
             gauges: told how it goes.
             slot_gauge: told of the slot.
-            authority: looks, with a session at the source, who may write there.
+            authority: asks the source who may write there.
             turns: of the process's hearts.
             clock: monotonic.
         """
@@ -190,8 +191,7 @@ class StreamProducer:
     def _heartbeat(self, loop: Tail, copies: Copier, sweep: LargeObjectSweep) -> Heartbeat:
         tuning, slot = self._tuning, self._setup.slot
 
-        def orders(session: psycopg.Connection[Any]) -> None:
-            found = self._orders(session)
+        def ordered(found: Orders) -> None:
             self._rotations.noticed(found.rotation_requested_at)
             copies.noticed(wanted=found.copies)
             sweep.noticed(found.large_object_changes)
@@ -206,14 +206,12 @@ class StreamProducer:
             carried=loop.has_carried,
             turns=self._turns,
             chores=(
-                Chore(0, orders),
-                Chore(_SEQUENCES_SECONDS, source_schema.sample_sequences, _SEQUENCES_IDLE_SECONDS),
-                Chore(
-                    _SLOT_SECONDS, lambda session: self._slot_gauge(slot_state(session, slot)), _SLOT_IDLE_SECONDS
-                ),
+                Chore(0, self._orders.errand(ordered)),
+                Chore(_SEQUENCES_SECONDS, source_schema.SAMPLE_SEQUENCES, _SEQUENCES_IDLE_SECONDS),
+                Chore(_SLOT_SECONDS, slot_errand(slot, self._slot_gauge), _SLOT_IDLE_SECONDS),
                 Chore(_AUTHORITY_SECONDS, self._authority),
-                Chore(_CLEAR_SECONDS, ddl_capture.clear_rows),
-                Chore(_OWNERS_SECONDS, ddl_capture.sample_owners),
+                Chore(_CLEAR_SECONDS, ddl_capture.CLEAR_ROWS),
+                Chore(_OWNERS_SECONDS, ddl_capture.SAMPLE_OWNERS),
             ),
         )
 

@@ -13,7 +13,7 @@ import psycopg
 
 from embassy.model.errors import EmbassyError
 from embassy.pg.connection import connect
-from embassy.pg.reign import StandingLook
+from embassy.pg.reign import Standing, StandingLook
 from embassy.runtime import metrics as catalogue
 from embassy.runtime.metrics import Metrics
 
@@ -22,6 +22,23 @@ _PROMOTION = "promotion"
 
 Look = Callable[[psycopg.Connection[Any]], None]
 """Looks, with a session in autocommit mode at the place in question."""
+
+
+class SourceLook:
+    """Whether a source may be written to: it is not shut, and no replica."""
+
+    def __init__(self, metrics: Metrics, *, site: str, name: str, stream: bytes) -> None:
+        self._writable = metrics.late_gauge(catalogue.WRITABLE, registry=name, site=site)
+        self._standing = StandingLook(stream)
+        self.errand = self._standing.errand(self._found)
+        """The same, to be asked along with other things."""
+
+    def __call__(self, connection: psycopg.Connection[Any]) -> None:
+        """Look."""
+        self._found(self._standing(connection))
+
+    def _found(self, standing: Standing) -> None:
+        self._writable.set(standing.writable)
 
 
 class Authority(NamedTuple):
@@ -78,16 +95,5 @@ def at_replica(metrics: Metrics, *, site: str, name: str, stream: bytes) -> Look
             epoch.set(found.journal.epoch)
             writable.set(found.journal.promoted and found.writable)
             step.set(found.journal.step_begun_at)
-
-    return look
-
-
-def at_source(metrics: Metrics, *, site: str, name: str, stream: bytes) -> Look:
-    """Whether a source may be written to: it is not shut, and no replica."""
-    writable = metrics.late_gauge(catalogue.WRITABLE, registry=name, site=site)
-    standing = StandingLook(stream)
-
-    def look(connection: psycopg.Connection[Any]) -> None:
-        writable.set(standing(connection).writable)
 
     return look

@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import click
 
-from embassy.cli.authority_watch import Authority, AuthorityWatch, at_source
+from embassy.cli.authority_watch import Authority, AuthorityWatch, SourceLook
 from embassy.cli.options import Options, pass_options
 from embassy.cli.service import CLOCK, CLOSE_SECONDS, Service, address_file_option
 from embassy.model.errors import ConfigurationError
+from embassy.pg.exchange import Errand
 from embassy.pg.lost_session import TriedAgain
 from embassy.runtime import metrics as catalogue
 from embassy.runtime.config import Stream
@@ -138,22 +139,22 @@ class _Fleet:
     def assignment(self, name: str, stream: Stream) -> Assignment:
         source = self._service.options.need(stream.source, f"streams.{name}.source")
         gauges = ProducerGauges(self._service.metrics, name, link=self._link)
-        self.authorities[name] = Authority(
-            name,
-            source.dsn,
-            at_source(
-                self._service.metrics,
-                site=self._service.settings.site,
-                name=name,
-                stream=bytes.fromhex(stream.stream),
-            ),
+        authority = SourceLook(
+            self._service.metrics,
+            site=self._service.settings.site,
+            name=name,
+            stream=bytes.fromhex(stream.stream),
         )
+        self.authorities[name] = Authority(name, source.dsn, authority)
         self.slots.append(Watched(name, source.dsn, stream.slot, gauges.slot, gauges.slot_lost))
         return Assignment(
-            name, partial(self._build, name, stream, gauges), gauges.newest_seconds, stream.rpo_seconds
+            name,
+            partial(self._build, name, stream, gauges, authority.errand),
+            gauges.newest_seconds,
+            stream.rpo_seconds,
         )
 
-    def _build(self, name: str, stream: Stream, gauges: ProducerGauges) -> TriedAgain:
+    def _build(self, name: str, stream: Stream, gauges: ProducerGauges, authority: Errand) -> TriedAgain:
         source = self._service.options.need(stream.source, f"streams.{name}.source")
         enrolment = self._service.enrolment(stream)
         keys = self._service.settings.keys
@@ -179,7 +180,7 @@ class _Fleet:
             tuning=self._service.settings.producer,
             gauges=gauges,
             slot_gauge=gauges.slot,
-            authority=self.authorities[name].look,
+            authority=authority,
             turns=self._turns,
             clock=CLOCK,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from importlib.resources import files
 from typing import Any
 
@@ -10,6 +9,7 @@ import psycopg
 from psycopg import sql
 from psycopg.errors import LockNotAvailable
 
+from embassy.pg.exchange import plain
 from embassy.pg.presence import has_table
 
 _TRIGGERS = 5
@@ -51,13 +51,13 @@ def capture(connection: psycopg.Connection[Any], publication: str) -> None:
         connection.execute("SELECT embassy.note_owners(NULL)")
 
 
-def sample_owners(connection: psycopg.Connection[Any]) -> None:
-    """Tell the stream of owners that have changed without an event trigger's seeing it: by REASSIGN OWNED.
+SAMPLE_OWNERS = plain(
+    _IF_THERE.format("embassy.sample_owners(oid[])", "embassy.sample_owners()"), unless=LockNotAvailable
+)
+"""Tells the stream of owners that have changed without an event trigger's seeing it: by REASSIGN OWNED.
 
-    If somebody has one of those objects just then, nothing is told: the next time will do.
-    """
-    with suppress(LockNotAvailable):
-        connection.execute(_IF_THERE.format("embassy.sample_owners(oid[])", "embassy.sample_owners()").encode())
+If somebody has one of those objects just then, nothing is told: the next time will do.
+"""
 
 
 def let_go(connection: psycopg.Connection[Any], *, dry: bool = False) -> int:
@@ -74,6 +74,5 @@ def let_go(connection: psycopg.Connection[Any], *, dry: bool = False) -> int:
     return len(names)
 
 
-def clear_rows(connection: psycopg.Connection[Any]) -> None:
-    """Let go of rows that were copied for the stream, which has them; those of open transactions stay."""
-    connection.execute(_IF_THERE.format("embassy.clear_ddl_rows()", "embassy.clear_ddl_rows()").encode())
+CLEAR_ROWS = plain(_IF_THERE.format("embassy.clear_ddl_rows()", "embassy.clear_ddl_rows()"))
+"""Lets go of rows that were copied for the stream, which has them; those of open transactions stay."""

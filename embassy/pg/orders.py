@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import psycopg
 
+from embassy.pg.exchange import Errand
 from embassy.pg.large_objects import CHANGES
 from embassy.pg.presence import Look, Part
 from embassy.pg.table_copies import UNFINISHED
 
 _PARTS = (
     Part(
-        "(SELECT requested_at FROM embassy.rotation_request WHERE stream = %(stream)s)",
+        "(SELECT requested_at FROM embassy.rotation_request WHERE stream = {stream})",
         ("embassy.rotation_request",),
     ),
     Part(f"EXISTS ({UNFINISHED})", ("embassy.copied_table",)),
@@ -36,10 +38,17 @@ class OrdersLook:
     """Looks for one stream's orders."""
 
     def __init__(self, stream: bytes) -> None:
-        self._stream = stream
-        self._look = Look(*_PARTS)
+        self._look = Look(*_PARTS, stream=stream)
 
     def __call__(self, connection: psycopg.Connection[Any]) -> Orders:
         """Look, with a connection in autocommit mode."""
-        requested_at, copies, changes = self._look(connection, {"stream": self._stream})
-        return Orders(requested_at, bool(copies), int(changes or 0))
+        return _orders(self._look(connection))
+
+    def errand(self, found: Callable[[Orders], None]) -> Errand:
+        """The same, to be asked along with other things."""
+        return self._look.errand(lambda values: found(_orders(values)))
+
+
+def _orders(values: Sequence[Any]) -> Orders:
+    requested_at, copies, changes = values
+    return Orders(requested_at, bool(copies), int(changes or 0))

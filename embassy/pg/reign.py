@@ -7,41 +7,42 @@ written without a row there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import psycopg
 
+from embassy.pg.exchange import Errand
 from embassy.pg.presence import Look, Part
 
 _PROGRESS, _PLAN, _STEP = "embassy.progress", "embassy.promotion_plan", "embassy.promotion"
-_FOLLOWS = "(SELECT epoch FROM embassy.progress WHERE stream = %(stream)s)"
+_FOLLOWS = "(SELECT epoch FROM embassy.progress WHERE stream = {stream})"
 _REIGN = (
     Part(_FOLLOWS, (_PROGRESS,)),
     Part(
         f"""EXISTS (SELECT FROM embassy.promotion_plan p JOIN embassy.promotion s ON s.nonce = p.nonce
-                    WHERE p.stream = %(stream)s AND p.to_epoch = {_FOLLOWS} AND s.step = 'epoch'
+                    WHERE p.stream = {{stream}} AND p.to_epoch = {_FOLLOWS} AND s.step = 'epoch'
                       AND s.done_at IS NOT NULL)""",
         (_PROGRESS, _PLAN, _STEP),
     ),
-    Part("(SELECT max(epoch) FROM embassy.reign WHERE stream = %(stream)s)", ("embassy.reign",)),
+    Part("(SELECT max(epoch) FROM embassy.reign WHERE stream = {stream})", ("embassy.reign",)),
     Part(
-        "(SELECT began_at FROM embassy.reign WHERE stream = %(stream)s ORDER BY epoch DESC LIMIT 1)",
+        "(SELECT began_at FROM embassy.reign WHERE stream = {stream} ORDER BY epoch DESC LIMIT 1)",
         ("embassy.reign",),
     ),
 )
-_FENCED = Part("(SELECT max(to_epoch) FROM embassy.fence WHERE stream = %(stream)s)", ("embassy.fence",))
+_FENCED = Part("(SELECT max(to_epoch) FROM embassy.fence WHERE stream = {stream})", ("embassy.fence",))
 _JOURNAL = (
     Part(
         f"""EXISTS (SELECT FROM embassy.promotion_plan p
-                    WHERE p.stream = %(stream)s AND p.to_epoch = {_FOLLOWS} AND p.outcome = 'promoted')""",
+                    WHERE p.stream = {{stream}} AND p.to_epoch = {_FOLLOWS} AND p.outcome = 'promoted')""",
         (_PROGRESS, _PLAN),
     ),
     Part(
         """coalesce((SELECT extract(epoch FROM max(s.intent_at))::float8
                      FROM embassy.promotion_plan p JOIN embassy.promotion s USING (nonce)
-                     WHERE p.stream = %(stream)s AND p.outcome IS NULL), 0)""",
+                     WHERE p.stream = {stream} AND p.outcome IS NULL), 0)""",
         (_PLAN, _STEP),
     ),
 )
@@ -92,26 +93,34 @@ class StandingLook:
     """Looks at one stream in a database, of whichever side and version, again and again and in one exchange each time."""
 
     def __init__(self, stream: bytes) -> None:
-        self._stream = stream
-        self._look = Look(*_REIGN, _FENCED, *_JOURNAL)
+        self._look = Look(*_REIGN, _FENCED, *_JOURNAL, stream=stream)
 
     def __call__(self, connection: psycopg.Connection[Any]) -> Standing:
         """Look, with a connection in autocommit mode."""
-        *of_reign, fenced, promoted, step_begun_at = self._look(connection, {"stream": self._stream})
-        found = _reign(of_reign)
-        writable = not found.is_replica and (fenced or 0) <= found.epoch
-        known = promoted is not None and found.follows
-        return Standing(writable, Journal(found.follows, promoted, step_begun_at or 0.0) if known else None)
+        return _standing(self._look(connection))
+
+    def errand(self, found: Callable[[Standing], None]) -> Errand:
+        """The same, to be asked along with other things."""
+        return self._look.errand(lambda values: found(_standing(values)))
 
 
 def reign(connection: psycopg.Connection[Any], stream: bytes) -> Reign:
     """Look at a database, of whichever side and version."""
-    return _reign(Look(*_REIGN)(connection, {"stream": stream}))
+    return _reign(Look(*_REIGN, stream=stream)(connection))
 
 
 def writable(connection: psycopg.Connection[Any], stream: bytes) -> bool:
     """Whether the registry's application may write here: not a replica, and not shut for a higher epoch."""
     return StandingLook(stream)(connection).writable
+
+
+def _standing(values: Sequence[Any]) -> Standing:
+    """Of all that `StandingLook` has looked at."""
+    *of_reign, fenced, promoted, step_begun_at = values
+    found = _reign(of_reign)
+    writable = not found.is_replica and (fenced or 0) <= found.epoch
+    known = promoted is not None and found.follows
+    return Standing(writable, Journal(found.follows, promoted, step_begun_at or 0.0) if known else None)
 
 
 def _reign(values: Sequence[Any]) -> Reign:

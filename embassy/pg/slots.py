@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, LiteralString, NamedTuple
 
@@ -13,6 +13,7 @@ from psycopg import errors, sql
 from embassy.model.errors import IntegrityError, TransientError
 from embassy.model.lsn import Lsn
 from embassy.pg.connection import connect
+from embassy.pg.exchange import Answer, Errand, Question
 
 _END_SECONDS = 10
 _FAILOVER_SLOTS_VERSION = 170_000
@@ -32,22 +33,42 @@ class SlotState(NamedTuple):
     active: bool
 
 
+_STATE = """SELECT confirmed_flush_lsn::text,
+                  (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+                        ELSE pg_current_wal_flush_lsn() END)::text,
+                  coalesce(pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+                        ELSE pg_current_wal_lsn() END, restart_lsn), 0)::bigint,
+                  safe_wal_size, wal_status, active
+           FROM pg_replication_slots WHERE slot_name = {} AND database = current_database()"""
+
+
 def slot_state(connection: psycopg.Connection[Any], slot: str) -> SlotState:
     """Read the slot.
 
     Raises:
         IntegrityError: the slot does not exist, or the server has dropped log that it needed.
     """
-    row = connection.execute(
-        """SELECT confirmed_flush_lsn::text,
-                  (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
-                        ELSE pg_current_wal_flush_lsn() END)::text,
-                  coalesce(pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
-                        ELSE pg_current_wal_lsn() END, restart_lsn), 0)::bigint,
-                  safe_wal_size, wal_status, active
-           FROM pg_replication_slots WHERE slot_name = %s AND database = current_database()""",
-        (slot,),
-    ).fetchone()
+    return _state(connection.execute(_state_question(slot).sql).fetchone(), slot)
+
+
+def slot_errand(slot: str, found: Callable[[SlotState], None]) -> Errand:
+    """The same, to be asked along with other things; taking the answer raises the same."""
+    question = _state_question(slot)
+
+    def take(answer: Answer) -> bool:
+        if isinstance(answer, psycopg.Error):
+            raise answer
+        found(_state(answer, slot))
+        return True
+
+    return Errand(lambda: question, take)
+
+
+def _state_question(slot: str) -> Question:
+    return Question(_STATE.format(sql.Literal(slot).as_string()).encode())
+
+
+def _state(row: tuple[Any, ...] | None, slot: str) -> SlotState:
     place = f"slot {slot}"
     if row is None:
         raise IntegrityError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from datetime import datetime
 from importlib.resources import files
 from typing import Any
@@ -12,6 +11,7 @@ from psycopg import sql
 from psycopg.errors import LockNotAvailable
 
 from embassy.model.lsn import Lsn
+from embassy.pg.exchange import Question, plain
 from embassy.pg.presence import has_table
 from embassy.pg.reign import Reign
 
@@ -39,6 +39,7 @@ _SAID = (
 ``fence`` name beginnings and plans, which never repeat, and stay."""
 _WAL_WRITER_DELAY_MOST_MS = 500
 """The default is 200 ms. A commit that waits for nothing is on disk after three times as much at most."""
+_BEAT = b"SELECT embassy.beat($1, $2)"
 _GRANTS = """
 GRANT USAGE ON SCHEMA embassy TO {role};
 GRANT SELECT ON ALL TABLES IN SCHEMA embassy TO {role};
@@ -163,6 +164,13 @@ def beat(
     return beaten
 
 
+def beat_question(captured: datetime | None, published: datetime | None) -> Question:
+    """What `beat` asks."""
+    return Question(
+        _BEAT, tuple(None if time is None else time.isoformat().encode() for time in (captured, published))
+    )
+
+
 def commit_without_disk(connection: psycopg.Connection[Any]) -> None:
     """Let the session's commits return before they are on disk, where the server brings them there soon enough by itself.
 
@@ -176,13 +184,11 @@ def commit_without_disk(connection: psycopg.Connection[Any]) -> None:
     )
 
 
-def sample_sequences(connection: psycopg.Connection[Any]) -> None:
-    """Note where the sequences stand, as far as that has changed; in autocommit mode.
+SAMPLE_SEQUENCES = plain("SELECT embassy.sample_sequences()", unless=LockNotAvailable)
+"""Notes where the sequences stand, as far as that has changed.
 
-    If somebody's DDL locks one just then, nothing is noted: the next time will do.
-    """
-    with suppress(LockNotAvailable):
-        connection.execute("SELECT embassy.sample_sequences()")
+If somebody's DDL locks one just then, nothing is noted: the next time will do.
+"""
 
 
 def _has_proofs(connection: psycopg.Connection[Any]) -> bool:

@@ -18,6 +18,7 @@ from embassy.pg import ddl_capture, table_copies
 from embassy.pg.apply_session import Call, Query
 from embassy.pg.catalog import GENERATED_IDENTITY_VERSION
 from embassy.pg.connection import connect
+from embassy.pg.exchange import Exchange
 from embassy.pg.promotion_obstacles import obstacles
 from tests.harness.catalog import catalog_differences, catalog_of
 from tests.harness.ddl_workload import START, DdlWorkload
@@ -521,7 +522,7 @@ def test_what_is_left_to_another_owner_is_so_abroad_and_not_dropped(captured: Tw
     home.execute("SET ROLE test_leaver; DROP FUNCTION public.f(); ALTER TABLE public.kept ADD w int; RESET ROLE")
     carry(captured)
     home.execute("REASSIGN OWNED BY test_leaver TO test_heir")
-    ddl_capture.sample_owners(home)
+    Exchange(home).run([ddl_capture.SAMPLE_OWNERS])
     carry(captured)
     # nothing was told in between
     home.execute("REASSIGN OWNED BY test_heir TO test_leaver; DROP OWNED BY test_leaver")
@@ -532,9 +533,9 @@ def test_what_is_left_to_another_owner_is_so_abroad_and_not_dropped(captured: Tw
     home.execute("ALTER TABLE public.kept OWNER TO pg_database_owner; ALTER VIEW public.seen OWNER TO pg_monitor")
     home.execute("ALTER DOMAIN public.posint OWNER TO pg_monitor; ALTER SCHEMA public OWNER TO embassy_admin")
     home.execute("ALTER SCHEMA public OWNER TO pg_database_owner")
-    ddl_capture.sample_owners(home)
+    Exchange(home).run([ddl_capture.SAMPLE_OWNERS])
     carry(captured)
-    ddl_capture.sample_owners(home)
+    Exchange(home).run([ddl_capture.SAMPLE_OWNERS])
     assert captured.batches() == []
 
 

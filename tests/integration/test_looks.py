@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import NoneType
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg.errors import SyntaxError as SyntaxError_
+from psycopg.errors import UndefinedTable, UniqueViolation
 
 from deploy.lab import databases
 from deploy.lab.lab import Lab
 from embassy.pg import promotion_store, replica_schema, source_schema
 from embassy.pg.connection import connect
+from embassy.pg.exchange import Answer, Errand, Exchange, Question
 from embassy.pg.orders import Orders, OrdersLook
 from embassy.pg.presence import Look, Part
 from embassy.pg.reign import Journal, Standing, StandingLook
@@ -25,6 +29,16 @@ _PROGRESS = """INSERT INTO embassy.progress
                VALUES (%s, %s, 5, '', '', '0/0', '', 0)"""
 
 
+def _errand(question: Question, tell: Callable[[Answer], None]) -> Errand:
+    def take(answer: Answer) -> bool:
+        if isinstance(answer, psycopg.Error):
+            raise answer
+        tell(answer)
+        return True
+
+    return Errand(lambda: question, take)
+
+
 @pytest.fixture
 def database(lab: Lab, make_database: MakeDatabase) -> Iterator[psycopg.Connection[Any]]:
     dsn = lab.home.postgres.dsn(databases.ADMIN, make_database("home"))
@@ -33,13 +47,52 @@ def database(lab: Lab, make_database: MakeDatabase) -> Iterator[psycopg.Connecti
 
 
 def test_a_table_that_comes_is_asked_and_one_that_goes_is_not(database: psycopg.Connection[Any]) -> None:
-    look = Look(Part("%(one)s::int + 1"), Part("(SELECT max(id) FROM public.t)", ("public.t",)))
-    assert look(database, {"one": 1}) == (2, None)
-    for round_ in range(8):  # the statement is prepared meanwhile
+    look = Look(Part("{one}::int + 1"), Part("(SELECT max(id) FROM public.t)", ("public.t",)), one=1)
+    exchange = Exchange(database)
+    found: list[tuple[Any, ...]] = []
+    errand = look.errand(found.append)
+
+    def both() -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        exchange.run([errand])
+        return look(database), found[-1]
+
+    assert look(database) == (2, None)
+    for _ in range(8):  # the statement is prepared meanwhile
         database.execute("CREATE TABLE public.t AS SELECT 7 AS id")
-        assert [look(database, {"one": round_}) for _ in range(8)] == [(round_ + 1, 7)] * 8
+        assert [both() for _ in range(8)] == [((2, 7), (2, 7))] * 8
         database.execute("DROP TABLE public.t")
-        assert look(database, {"one": 1}) == (2, None)
+        assert both() == ((2, None), (2, None))
+
+
+def test_what_travels_together_succeeds_and_fails_by_itself(database: psycopg.Connection[Any]) -> None:
+    database.execute("CREATE TABLE public.t (id int PRIMARY KEY)")
+    exchange = Exchange(database)
+    insert, none = (
+        Question(b"INSERT INTO public.t VALUES ($1) RETURNING id + 1", (b"1",)),
+        Question(b"DO 'BEGIN END'"),
+    )
+    syntax, missing = Question(b"SELEC"), Question(b"SELECT * FROM public.u")
+    for round_ in range(3):  # prepared from the second one on
+        first, *answers, last = exchange.ask([insert, syntax, none, missing, insert])
+        assert [type(answer) for answer in answers] == [SyntaxError_, NoneType, UndefinedTable]
+        assert (first == (2,)) == (round_ == 0)
+        assert isinstance(last, UniqueViolation), "the first one was committed although another failed"
+    assert database.execute("SELECT count(*) FROM public.t").fetchone() == (1,), "the session is as it was"
+    taken: list[Answer] = []
+    with pytest.raises(UniqueViolation):
+        exchange.run([_errand(insert, taken.append), _errand(none, taken.append)])
+    assert taken == [None], "all are told before the error is"
+
+
+def test_a_session_that_is_ended_in_an_exchange_is_an_error(lab: Lab, database: psycopg.Connection[Any]) -> None:
+    dsn = lab.home.postgres.dsn(databases.ADMIN, database.info.dbname)
+    with connect(dsn, application_name="embassy-test", autocommit=True) as session:
+        exchange = Exchange(session)
+        assert exchange.ask([Question(b"SELECT 1")]) == [(1,)]
+        with pytest.raises(psycopg.OperationalError):
+            exchange.ask([Question(b"SELECT pg_terminate_backend(pg_backend_pid())"), Question(b"SELECT 1")])
+        with pytest.raises(psycopg.OperationalError):
+            exchange.ask([Question(b"SELECT 1")])
 
 
 def test_a_source_may_be_written_to_until_it_is_shut(database: psycopg.Connection[Any]) -> None:

@@ -27,6 +27,7 @@ from embassy.model.record import Head
 from embassy.model.schema_file import parse_schema_file
 from embassy.pg import source_schema
 from embassy.pg.connection import connect
+from embassy.pg.exchange import Exchange
 from embassy.pg.replica_setup import ReplicaWish, replica_steps
 from embassy.pg.replication_session import ReplicationSession
 from embassy.pg.schema_dump import take_schema
@@ -169,7 +170,7 @@ def test_a_source_and_a_replica_of_the_same_or_a_newer_version(server_of: Server
             two.source.execute("TRUNCATE s.parent RESTART IDENTITY CASCADE")
             two.source.execute("TRUNCATE s.part_1")
             two.source.execute("INSERT INTO s.parent (v) VALUES ('again')")
-            source_schema.sample_sequences(two.source)
+            Exchange(two.source).run([source_schema.SAMPLE_SEQUENCES])
             two.apply(two.batches())
             two.compare()
             query = "SELECT * FROM embassy.sequence_state ORDER BY 1, 2"
