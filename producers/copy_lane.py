@@ -66,6 +66,11 @@ class CopyLane:
         """Whether the desk wants to know what is delivered."""
         return self._desk.watching
 
+    @property
+    def busy(self) -> bool:
+        """Whether the desk has anything to do."""
+        return self._desk.busy
+
     def delivered(self, xid: int, messages: Sequence[bytes]) -> None:
         """See `CopyDesk.delivered`."""
         self._desk.delivered(xid, messages)

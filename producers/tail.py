@@ -10,7 +10,6 @@ that it has sent everything; see `producers.patience`. So batches fill under loa
 
 from __future__ import annotations
 
-import select
 import threading
 from collections.abc import Callable
 from typing import Protocol
@@ -34,6 +33,7 @@ from producers.copy_lane import CopyLane
 from producers.heartbeat import Stages
 from producers.incarnation import Standing, begin_incarnation
 from producers.pgoutput_decoder import Begin, decode_begin, decode_commit
+from producers.resting import wait
 from producers.slot_reader import LATE_SECONDS, SMALL_TRANSACTIONS, SlotReader
 
 _BEGIN, _COMMIT, _RELATION, _TYPE = b"BCRY"
@@ -348,23 +348,24 @@ class Tail:
             if self._builder.transactions and self._appender.inflight == 0:
                 seconds = max(0.0, min(seconds, self._ripe_at - self._clock()))
             seconds = self._confirming.due_seconds(seconds)
-        until = self._clock() + seconds
-        source = [self._reader.fileno]
-        while select.select(readable, [], [], seconds)[0] == source and self._is_at_rest:
-            # Most often the source only tells where its log ends, since some database of its server has written to it.
-            self._reader.drain(self._early.append, 1, 1)
-            if self._early or self._reader.keepalive.reply_requested:
-                return
-            seconds = max(0.0, until - self._clock())
+        self._early = wait(
+            readable,
+            seconds,
+            idle=self._is_idle,
+            reader=self._reader,
+            appender=self._appender,
+            confirming=self._confirming,
+        )
 
     @property
-    def _is_at_rest(self) -> bool:
-        """Whether the loop has nothing to do but to wait for the source."""
+    def _is_idle(self) -> bool:
+        """Whether there is nothing to do but to wait for the source, and nothing of interest on the way."""
         return (
-            self._begin is None
+            self._beaten
+            and self._begin is None
             and not self._builder.transactions
-            and not self._held
-            and not self._copies.careful(self._reached)
+            and not self._copies.busy
+            and not self._confirming.crowded
         )
 
     def _rotate_if_due(self) -> None:

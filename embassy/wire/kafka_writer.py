@@ -77,6 +77,7 @@ class Appender:
         self._last_offset = -1
         self._failure: EmbassyError | None = None
         self._open = True
+        self._hushed = False
         self._told = False  # the loop was woken, and has not looked since
         self._rung = False  # the descriptor is readable, or about to be
         self._lock = threading.Lock()
@@ -121,6 +122,14 @@ class Appender:
             raise self._failure
         return taken
 
+    def hush(self, *, hushed: bool) -> bool:
+        """Say whether an acknowledgement may wait until somebody looks; returns whether one has come already.
+
+        A refusal wakes all the same.
+        """
+        self._hushed = hushed
+        return bool(self._acked)
+
     def close(self) -> None:
         """Stop listening; records on their way may still arrive, and will not count."""
         with self._lock:
@@ -145,7 +154,7 @@ class Appender:
         else:
             self._last_offset = offset
             self._acked.append(Ack(self._sent.popleft(), offset, value_bytes))
-        if not self._told:  # hundreds of small records are acknowledged at once
+        if not self._told and not (self._hushed and self._failure is None):  # hundreds of them come at once
             self._told = True
             self.wake()
 
