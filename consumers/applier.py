@@ -23,6 +23,7 @@ from consumers.targets import Targets
 from consumers.text_rows import copy_blocks, segment_rows, text_array
 from consumers.unfinished import Lacking, Unfinished
 from embassy.model.batch import Batch, Operation, Segment
+from embassy.model.own_tables import HEARTBEAT
 from embassy.model.relation import Relation
 from embassy.pg.apply_session import ApplySession, Call, Query, StatementFailed
 from embassy.runtime.failpoints import CONSUMER_BEFORE_REPLAY, failpoint
@@ -124,6 +125,28 @@ class Applier:
             self._session.run(self._planned_for(Access.BY_KEY))
             unfinished = self._unfinished.at(batch)
             Replay(self._session, self._targets, self._ddl, batch, self._pulse, unfinished=unfinished).run()
+
+    def at_once(self, batch: Batch) -> list[Call] | None:
+        """The statements that apply a beat, as the first of a transaction, and fail unless they do what they should.
+
+        So they can travel with what comes behind them, and need no savepoint: if they fail, nothing is done, and `apply`
+        is the way. None: it is the way for this batch. No copy is waited for: none brings the product's own rows.
+
+        Raises:
+            IntegrityError: as for `apply`.
+        """
+        if len(batch.segments) != 1 or batch.chunk is not None:
+            return None
+        (segment,) = batch.segments
+        relation = batch.relations[segment.relation]
+        if (relation.schema, relation.name) != HEARTBEAT or segment.operation is not Operation.UPDATE:
+            return None
+        found = self._targets.segment_query(relation, segment)
+        if segment.superseded or found is None or found.access is not Access.BY_COLUMN:
+            return None
+        arrays = [text_array(column, segment.rows) for column in (*segment.values, *segment.old)]
+        self.begin()
+        return [*self._planned_for(found.access), Call(found.counted, [*arrays, segment.rows.to_bytes(8)])]
 
     def apply_exactly(self, batch: Batch, changes: range) -> None:
         """Apply some of a batch's changes, one by one in the source's order.

@@ -24,6 +24,8 @@ from embassy.wire.kafka_reader import Fetched, Subscription
 _DELAY_STEP_SECONDS = 0.5
 _LOOK_SECONDS = 1.0
 _IDLE_LOOK_SECONDS = 5.0
+_LATE_LOOK_SECONDS = 10.0
+"""Before something is applied: it is most often committed at once, and that is a look."""
 _MUCH_BYTES = 128 << 10
 """So much at once is a backlog: what is behind it is opened while the replica takes what came before. For less, two
 threads that wait for each other take longer than one."""
@@ -115,7 +117,7 @@ class Following:
             with closing(one_ahead(self._ahead, arriving) if _much(fetched) else arriving) as events:
                 for event, first in events:
                     if first:
-                        self._rest()
+                        self._rest(_LATE_LOOK_SECONDS)
                     if isinstance(event, EmbassyError):
                         raise event
                     ended = self._take(event, stop, pulse)
@@ -142,11 +144,11 @@ class Following:
         except EmbassyError as failure:
             yield _Arrived(failure, first=True)
 
-    def _rest(self) -> None:
+    def _rest(self, look_seconds: float = _IDLE_LOOK_SECONDS) -> None:
         """Commit what is whole, and look at what is looked at between two fetches."""
         if self._writer.commit():
             self._looked_at = self._clocks.monotonic()  # nothing is committed under another version
-        self._look(_IDLE_LOOK_SECONDS)
+        self._look(look_seconds)
         if not self._writer.parts_open:
             self._authority(self._connection)
 

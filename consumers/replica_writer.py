@@ -10,6 +10,7 @@ docs/adr/0016-the-replica-does-not-wait-for-its-disk.md
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
 import psycopg
@@ -18,10 +19,12 @@ from consumers.applier import Applier
 from consumers.ddl import holds_ddl
 from consumers.inbox import BatchOpened, KeyTaken
 from consumers.verifier import Verifier
+from embassy.model.batch import Batch
 from embassy.model.lsn import Lsn
+from embassy.model.own_tables import HEARTBEAT
 from embassy.model.record import Head
 from embassy.pg import progress_store
-from embassy.pg.apply_session import ApplySession, Call, Query
+from embassy.pg.apply_session import ApplySession, Call, Query, StatementFailed
 from embassy.pg.progress_store import Progress
 from embassy.runtime import failpoints
 from embassy.runtime.failpoints import failpoint
@@ -89,6 +92,7 @@ class ReplicaWriter:
         self._control_version = control_version
         self._verifier = verifier
         self._next = progress
+        self._beat: Batch | None = None
         self._open = False
         self.parts_open = False
         """Whether a transaction that has not come whole yet is open."""
@@ -142,6 +146,7 @@ class ReplicaWriter:
         """
         if self.parts_open:
             self._roll_back()
+        self._apply_beat()
         if some:
             self._begin()
             transactions = event.batch.transactions
@@ -154,9 +159,12 @@ class ReplicaWriter:
         self._commit(word)
 
     def _commit(self, word: Callable[[psycopg.Connection[Any]], None] | None = None) -> None:
+        session, before = self._session, self.progress.head
+        if self._beat is not None and self._commit_with_beat(self._beat):
+            self._committed()
+            return
         if not self._open:
             self._applier.begin()
-        session, before = self._session, self.progress.head
         if word is None:
             failpoint(failpoints.CONSUMER_BEFORE_COMMIT)
             progress_store.advance(session, self._stream, before, self._next, self._control_version, commit=True)
@@ -165,6 +173,35 @@ class ReplicaWriter:
             word(session.connection)
             failpoint(failpoints.CONSUMER_BEFORE_COMMIT)
             session.run([_DURABLY, _COMMIT])
+        self._committed()
+
+    def _commit_with_beat(self, beat: Batch) -> bool:
+        """Apply a beat and commit it, all in one exchange; False if it must be applied as any other batch, and is now."""
+        calls = self._applier.at_once(beat)
+        if calls is not None:
+            failpoint(failpoints.CONSUMER_BEFORE_COMMIT)
+            with suppress(StatementFailed):
+                progress_store.advance(
+                    self._session,
+                    self._stream,
+                    self.progress.head,
+                    self._next,
+                    self._control_version,
+                    commit=True,
+                    ahead=calls,
+                )
+                return True
+        self._apply_beat()
+        return False
+
+    def _apply_beat(self) -> None:
+        """Apply the beat that was taken and has waited for company, if there is one."""
+        beat, self._beat = self._beat, None
+        if beat is not None:
+            self._begin()
+            self._applier.apply(beat)
+
+    def _committed(self) -> None:
         failpoint(failpoints.CONSUMER_AFTER_COMMIT)
         self.progress = self._next
         transactions, changes = self._transactions, self._changes
@@ -182,15 +219,20 @@ class ReplicaWriter:
         batch = event.batch
         if not batch.complete and not self.parts_open:
             self.commit()  # only the large transaction may be rolled back with its parts
-        self._begin()
+        beats = not done and not self._open and self._beat is None and self._is_beat(batch)
+        if not beats:
+            self._apply_beat()
+            self._begin()
         self.parts_open = not batch.complete
         failpoint(failpoints.CONSUMER_BEFORE_APPLY)
         changes = [transaction.changes for transaction in batch.transactions]
-        if done:
+        if beats:
+            self._beat = batch  # if nothing comes with it, it travels with the commit
+        elif done:
             self._applier.apply_exactly(batch, range(sum(changes[:done]), sum(changes)))
         else:
             self._applier.apply(batch)
-        if self._verifier is not None:
+        if self._verifier is not None and not beats:
             self._verifier.applied(batch)
         failpoint(failpoints.CONSUMER_AFTER_APPLY)
         self._changes += sum(changes[done:])
@@ -210,6 +252,15 @@ class ReplicaWriter:
         ):
             self.commit()
 
+    def _is_beat(self, batch: Batch) -> bool:
+        """Whether all of a batch is a beat, of which nothing has to be looked at."""
+        return (
+            batch.complete
+            and not self.parts_open
+            and [(relation.schema, relation.name) for relation in batch.relations] == [HEARTBEAT]
+            and not (self._verifier is not None and self._verifier.looks_at(batch))
+        )
+
     def _begin(self) -> None:
         if not self._open:
             self._applier.begin()
@@ -223,5 +274,6 @@ class ReplicaWriter:
 
     def _reset(self) -> None:
         self._open = False
+        self._beat = None
         self._begun_at = 0.0
         self._bytes = self._batches = self._transactions = self._changes = 0

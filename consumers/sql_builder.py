@@ -100,6 +100,14 @@ def delete(destination: Target, key: Sequence[int]) -> SegmentSql | None:
     )
 
 
+def counted(statement: str, parameter: int) -> str:
+    """A statement for a segment that fails (22012) unless it reports as many rows as a parameter of this number says.
+
+    So what travels behind it in the same exchange is not executed then.
+    """
+    return f"WITH done AS ({statement} RETURNING 1) SELECT 1 / (count(*) = ${parameter})::integer FROM done"
+
+
 class Changes(NamedTuple):
     """What an update does to the columns whose new values were sent, by position."""
 

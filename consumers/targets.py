@@ -16,6 +16,7 @@ from embassy.pg.replica_catalog import find_table
 from embassy.pg.replica_uniques import find_uniques
 
 _SHAPES_MOST = 4096
+_BIGINT_OID = 20
 
 _Shape = tuple[Relation, Operation, tuple[int, ...], tuple[int, ...]]
 
@@ -25,6 +26,8 @@ class SegmentQuery(NamedTuple):
 
     query: Query
     access: Access
+    counted: Query
+    """The same with one more parameter: the number of rows, in binary form. It fails if it finds others."""
 
 
 class Targets:
@@ -129,4 +132,7 @@ class Targets:
         if built is None:
             return None
         types = (TEXT_ARRAY_OID,) * (len(segment.columns) + len(segment.key))
-        return SegmentQuery(Query(built.sql, types, binary=True), built.access)
+        counted = sql_builder.counted(built.sql, len(types) + 1)
+        return SegmentQuery(
+            Query(built.sql, types, binary=True), built.access, Query(counted, (*types, _BIGINT_OID), binary=True)
+        )

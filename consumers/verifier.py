@@ -99,13 +99,17 @@ class Verifier:
         self._log = Logger(component="consumer")
         self._tell()
 
+    def looks_at(self, batch: Batch) -> bool:
+        """Whether `applied` will read the replica for it."""
+        return bool(self._tables) or _speaks(batch)
+
     def applied(self, batch: Batch) -> None:
         """Look at a batch that has been applied and is not committed.
 
         Raises:
             TransientError: the session ended.
         """
-        speaks = any((relation.schema, relation.name) == VERIFY_MESSAGES for relation in batch.relations)
+        speaks = _speaks(batch)
         if not speaks and not self._tables:
             return
         messages = self._messages(batch) if speaks else []
@@ -260,3 +264,8 @@ class Verifier:
             in_flight=result.in_flight,
             **({"undecided": undecided} if undecided else {}),
         )
+
+
+def _speaks(batch: Batch) -> bool:
+    """Whether home says something in it."""
+    return any((relation.schema, relation.name) == VERIFY_MESSAGES for relation in batch.relations)

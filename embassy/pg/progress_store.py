@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import psycopg
@@ -148,7 +149,14 @@ _ROLLBACK = Call(Query("ROLLBACK"))
 
 
 def advance(
-    session: ApplySession, stream: bytes, before: Head, after: Progress, control_version: int, *, commit: bool
+    session: ApplySession,
+    stream: bytes,
+    before: Head,
+    after: Progress,
+    control_version: int,
+    *,
+    commit: bool,
+    ahead: Sequence[Call] = (),
 ) -> None:
     """Move the row, within the transaction that is open, if it still stands where the caller began.
 
@@ -159,8 +167,10 @@ def advance(
         after: what the row is to say; its key record is written only with a new incarnation.
         control_version: of `embassy.control`.
         commit: whether to commit in the same exchange.
+        ahead: what to execute first in the same exchange. Nothing else is done if it fails.
 
     Raises:
+        StatementFailed: something of what was to be executed first has failed; the transaction is rolled back.
         IntegrityError: someone else has moved it; the transaction is rolled back.
         ControlMoved: `embassy.control` is at another version; the transaction is rolled back.
         TransientError: the session ended.
@@ -183,10 +193,10 @@ def advance(
     )
     session.defer(_PLAN_ONCE)
     try:
-        session.run([Call(_MOVE, [*map(_text, values)]), *([_COMMIT] if commit else [])])
+        session.run([*ahead, Call(_MOVE, [*map(_text, values)]), *([_COMMIT] if commit else [])])
     except StatementFailed as failure:
         session.run([_ROLLBACK])
-        if failure.index or failure.sqlstate != _NOTHING_MOVED:
+        if failure.index != len(ahead) or failure.sqlstate != _NOTHING_MOVED:
             raise
         if control_store.version(session.connection, stream) != control_version:
             raise ControlMoved from None

@@ -19,8 +19,8 @@ from embassy.model.batch import Batch, Chunk
 from embassy.model.errors import IntegrityError, RefusedError, TransientError
 from embassy.model.lsn import Lsn
 from embassy.model.record import Head
-from embassy.pg import progress_store, replica_schema
-from embassy.pg.apply_session import ApplySession
+from embassy.pg import progress_store, replica_schema, source_schema
+from embassy.pg.apply_session import ApplySession, Call
 from embassy.pg.connection import connect
 from embassy.pg.lost_session import transient
 from embassy.pg.progress_store import Progress
@@ -351,6 +351,123 @@ def follow(two: TwoDatabases, events: Sequence[Event]) -> None:
     for event in events[done:]:
         target.take(event)
         target.commit()
+
+
+@pytest.fixture
+def beating(two: TwoDatabases) -> TwoDatabases:
+    """With a heart at the source, whose first beat is in the replica."""
+    source_schema.ensure(two.source, producer_role=databases.PRODUCER)
+    beat(two)
+    follow(two, Story().told(two.batches()))
+    return two
+
+
+def beat(two: TwoDatabases) -> None:
+    source_schema.beat(two.source)
+
+
+def hearts(two: TwoDatabases) -> bool:
+    """Whether both sides have the same beat."""
+    query = "SELECT id, beat_at FROM embassy.heartbeat"
+    return two.source.execute(query).fetchall() == two.replica.execute(query).fetchall() != []
+
+
+@contextmanager
+def exchanges(two: TwoDatabases, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """How many statements travelled together, each time."""
+    seen: list[int] = []
+    run = two.session.run
+
+    def counted(calls: Sequence[Call] = ()) -> list[int]:
+        seen.append(len(calls))
+        return run(calls)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(two.session, "run", counted)
+        yield seen
+
+
+def later(two: TwoDatabases, batches: Sequence[Batch]) -> list[Event]:
+    """The stream goes on from where the replica is."""
+    story = Story()
+    progress = stored(two)
+    story.head, story.offset = progress.head, progress.next_offset
+    return [story.batch(batch) for batch in batches]
+
+
+def test_a_beat_and_its_commit_are_one_exchange(beating: TwoDatabases, monkeypatch: pytest.MonkeyPatch) -> None:
+    gauges = Applied()
+    for _ in range(3):
+        beat(beating)
+        (event,) = later(beating, beating.batches())
+        target = writer(beating, gauges)
+        with exchanges(beating, monkeypatch) as seen:
+            target.take(event)
+            assert not hearts(beating)
+            assert target.commit()
+        assert len(seen) == 1
+        assert hearts(beating)
+        assert stored(beating).head == event.head == target.progress.head
+    assert [transactions for transactions, *_ in gauges.calls] == [1, 1, 1]
+    assert beating.replays == []
+
+
+def test_a_beat_is_committed_with_what_comes_behind_it(beating: TwoDatabases) -> None:
+    beat(beating)
+    insert(beating, 1, 3)
+    beat(beating)
+    gauges = Applied()
+    target = writer(beating, gauges)
+    for event in later(beating, beating.batches(together=False)):
+        target.take(event)
+    target.commit()
+    assert [transactions for transactions, *_ in gauges.calls] == [3]
+    assert hearts(beating)
+    assert rows(beating) == 3
+
+
+def test_a_beat_that_finds_no_row_moves_nothing(beating: TwoDatabases) -> None:
+    beating.replica.execute("DELETE FROM embassy.heartbeat")
+    beat(beating)
+    before = stored(beating)
+    target = writer(beating)
+    for event in later(beating, beating.batches()):
+        target.take(event)
+    with pytest.raises(IntegrityError):
+        target.commit()
+    beating.session.connection.execute("ROLLBACK")
+    assert beating.replays == ["row count"], "it was looked at row by row"
+    assert stored(beating) == before
+
+
+def test_a_beat_moves_nothing_where_someone_else_has_moved_the_row(beating: TwoDatabases) -> None:
+    beat(beating)
+    target = writer(beating)
+    for event in later(beating, beating.batches()):
+        target.take(event)
+    beating.replica.execute("UPDATE embassy.progress SET hash = 'x'")
+    with pytest.raises(IntegrityError, match="no longer at record"):
+        target.commit()
+    assert not hearts(beating)
+
+
+@pytest.mark.parametrize("window", [failpoints.CONSUMER_BEFORE_APPLY, failpoints.CONSUMER_BEFORE_COMMIT])
+def test_a_beat_that_was_not_committed_comes_again(
+    beating: TwoDatabases, monkeypatch: pytest.MonkeyPatch, window: str
+) -> None:
+    beat(beating)
+    events = later(beating, beating.batches())
+
+    def apply() -> None:
+        target = writer(beating)
+        target.take(events[0])
+        target.commit()
+
+    with armed(monkeypatch, f"{window}:1:raise"), pytest.raises(FailpointReached):
+        apply()
+    assert not hearts(beating)
+    apply()
+    assert hearts(beating)
 
 
 def test_one_session_holds_the_lease_and_its_end_frees_it(lab: Lab, make_database: MakeDatabase) -> None:
