@@ -36,6 +36,7 @@ _SETTINGS = {
     "tcp_user_timeout": "20000",
 }
 _PREPARED_MOST = 2000
+_AT_ONCE_BYTES = 32 << 10
 _COPY_PIECE_BYTES = 256 << 10
 _TRANSIENT = ("08", "40", "53", "57", "58")
 _LOCK_NOT_AVAILABLE, _IDLE_TIMEOUT, _READ_ONLY = "55P03", "25P03", "25006"
@@ -143,9 +144,12 @@ class ApplySession:
             formats = [1] * len(values) if query.binary else None
             commands.append(partial(self._pgconn.send_query_prepared, name, values or None, formats))
         commands.append(self._pgconn.pipeline_sync)
+        small = sum(len(value or b"") for _, values in everything for value in values) < _AT_ONCE_BYTES
         counts: list[int] = []
         failed: StatementFailed | None = None
-        for (index, prepared), result in zip(owners, self._wait(self._exchange(commands)), strict=True):
+        for (index, prepared), result in zip(
+            owners, self._wait(self._exchange(commands, at_once=small)), strict=True
+        ):
             if result.status in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK):
                 if prepared is not None:
                     self._names[prepared] = named[prepared]
@@ -179,11 +183,22 @@ class ApplySession:
             raise StatementFailed(0, self._judged(error)) from error
         return ended.command_tuples or 0
 
-    def _exchange(self, commands: deque[Callable[[], None]]) -> Generator[Any, Any, list[Any]]:
-        """Send all, receiving meanwhile; returns one result a command but the synchronisation."""
+    def _exchange(self, commands: deque[Callable[[], None]], *, at_once: bool) -> Generator[Any, Any, list[Any]]:
+        """Send all, receiving meanwhile; returns one result a command but the synchronisation.
+
+        Args:
+            commands: what to send.
+            at_once: whether to put all into libpq's buffer, which the synchronisation sends. Else each waits until the
+                socket takes it, and travels in a packet of its own.
+        """
         results: list[Any] = []
+        fetched: list[list[Any]] = []
         self._pgconn.enter_pipeline_mode()
-        fetched = yield from generators.pipeline_communicate(self._pgconn, commands)
+        if at_once:
+            for command in commands:
+                command()
+        else:
+            fetched = yield from generators.pipeline_communicate(self._pgconn, commands)
         yield from generators.send(self._pgconn)  # what it sent may still stand in libpq's buffer
         while True:
             for answers in fetched:
