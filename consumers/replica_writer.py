@@ -227,7 +227,10 @@ class ReplicaWriter:
         failpoint(failpoints.CONSUMER_BEFORE_APPLY)
         changes = [transaction.changes for transaction in batch.transactions]
         if beats:
-            self._beat = batch  # if nothing comes with it, it travels with the commit
+            self._beat, self._begun_at = (
+                batch,
+                self._clock(),
+            )  # if nothing comes with it, it travels with the commit
         elif done:
             self._applier.apply_exactly(batch, range(sum(changes[:done]), sum(changes)))
         else:

@@ -87,7 +87,7 @@ def writer(two: TwoDatabases, gauges: Applied | None = None, **bounds: int) -> R
         stream=STREAM,
         progress=progress,
         gauges=gauges or Applied(),
-        clock=lambda: 0.0,
+        clock=lambda: 100.0,
         bounds=Bounds(**bounds),
     )
 
