@@ -89,14 +89,15 @@ class Forwarder:
             TransientError: a cluster is unreachable.
             IntegrityError: a record is missing at home, or the foreign topic holds what home does not.
         """
-        signers = self._signers
-        genesis = self._enrolment.genesis()
-        found = find_head(self._foreign.log(self._topic), signers, genesis)
-        head = genesis if found is None else found.head
-        offset = locate(self._home.log(self._topic), head, signers)
+        head = self._head()
+        offset = locate(self._home.log(self._topic), head, self._signers)
         self._log.info("carrying", sequence=head.sequence, offset=offset)
         follower = Follower(
-            head, topic=self._topic, signers=signers, clock=self._clock, hold_seconds=self._limits.hold_seconds
+            head,
+            topic=self._topic,
+            signers=self._signers,
+            clock=self._clock,
+            hold_seconds=self._limits.hold_seconds,
         )
         subscription = self._reader.subscribe(self._topic, offset, self._limits.queue_bytes)
         appender = self._writer.appender(self._topic, subscription.wake)
@@ -108,6 +109,12 @@ class Forwarder:
         finally:
             self._reader.unsubscribe(self._topic)
             appender.close()
+
+    def _head(self) -> Head:
+        """Where the embassy's topic ends."""
+        genesis = self._enrolment.genesis()
+        found = find_head(self._foreign.log(self._topic), self._signers, genesis)
+        return genesis if found is None else found.head
 
 
 class _Sent(NamedTuple):

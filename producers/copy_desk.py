@@ -105,7 +105,7 @@ class CopyDesk:
         self._wake = wake
         self.unfinished: Unfinished = {}
         """Tables with copies that are not done; replaced whole by the readers."""
-        self.notes: queue.Queue[InTopic | Renewed | None] = queue.Queue()
+        self.notes: queue.SimpleQueue[InTopic | Renewed | None] = queue.SimpleQueue()
         """What was told, for the clerk to take."""
         self.summon: Callable[[], None] = lambda: None
         """Called when something was told, for the clerk to come if it is not there; by any thread."""
