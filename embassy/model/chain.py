@@ -12,15 +12,15 @@ Signatures are the dearest part of reading, and records are chained: so one sign
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from typing import Protocol
 
 from embassy.model.errors import IntegrityError
-from embassy.model.record import Head, RecordKind, SealedRecord
+from embassy.model.record import HASH_BYTES, ID_BYTES, Head, RecordKind, SealedRecord
 
 _REMEMBERED = 4096
+_ENTRY_BYTES = ID_BYTES + HASH_BYTES
 
 
 class Standing(Enum):
@@ -84,6 +84,34 @@ def _names(behind: SealedRecord, record: SealedRecord) -> bool:
     )
 
 
+class _Counted:
+    """The last records that counted, 48 bytes each: a process has many streams, and idle ones fill it within hours."""
+
+    __slots__ = ("_first", "_last", "_ring")
+
+    def __init__(self) -> None:
+        self._ring = bytearray()  # it grows to its size, and goes round then
+        self._first, self._last = 0, -1
+
+    def add(self, sequence: int, incarnation: bytes, digest: bytes) -> None:
+        """Remember one; what does not follow the last one begins anew."""
+        assert len(incarnation) + len(digest) == _ENTRY_BYTES
+        if sequence != self._last + 1:
+            self._first = sequence
+            self._ring.clear()
+        self._last = sequence
+        at = (sequence - self._first) % _REMEMBERED * _ENTRY_BYTES
+        self._ring[at : at + _ENTRY_BYTES] = incarnation + digest
+
+    def of(self, sequence: int) -> tuple[bytes, bytes]:
+        """Incarnation and hash of the one with this sequence; empty if it is not remembered."""
+        if not max(self._first, self._last - _REMEMBERED + 1) <= sequence <= self._last:
+            return b"", b""
+        at = (sequence - self._first) % _REMEMBERED * _ENTRY_BYTES
+        entry = bytes(self._ring[at : at + _ENTRY_BYTES])
+        return entry[:ID_BYTES], entry[ID_BYTES:]
+
+
 class Follower:
     """Holds the head of one stream and judges the records read, in the order of the topic."""
 
@@ -104,7 +132,7 @@ class Follower:
         self._clock = clock
         self._hold_seconds = hold_seconds
         self._missing_since: float | None = None
-        self._counted: OrderedDict[int, tuple[bytes, bytes]] = OrderedDict()
+        self._counted = _Counted()
 
     def judge(self, record: SealedRecord, generation: int, offset: int) -> Standing:
         """Take the record as the new head if it counts; whose it is has been told by `signers`.
@@ -119,11 +147,9 @@ class Follower:
         if head is not None:
             self.head = head
             self._missing_since = None
-            self._counted[header.sequence] = (header.incarnation, record.hash)
-            if len(self._counted) > _REMEMBERED:
-                self._counted.popitem(last=False)
+            self._counted.add(header.sequence, header.incarnation, record.hash)
             return Standing.COUNTS
-        incarnation, known = self._counted.get(header.sequence, (b"", b""))
+        incarnation, known = self._counted.of(header.sequence)
         if known == record.hash:
             return Standing.REPEATED
         if generation < self.head.generation:

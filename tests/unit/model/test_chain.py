@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from embassy.model.chain import Follower, Standing
+from embassy.model.chain import _REMEMBERED, Follower, Standing, _Counted
 from embassy.model.errors import IntegrityError
 from embassy.model.record import Head, RecordKind
 from embassy.wire.record_codec import decode_record
@@ -144,3 +144,18 @@ def test_an_incarnation_whose_key_was_lost_is_noticed_too() -> None:
     clock.now = 61
     with pytest.raises(IntegrityError, match="record 2 is missing"):
         judge(reader, values[1])
+
+
+def test_the_last_records_that_counted_are_remembered_and_older_ones_are_not() -> None:
+    counted = _Counted()
+    assert counted.of(0) == (b"", b"")
+    for sequence in range(7, 7 + _REMEMBERED + 2):
+        counted.add(sequence, sequence.to_bytes(16), sequence.to_bytes(32))
+    newest = 7 + _REMEMBERED + 1
+    for sequence in (9, 10, 4096, newest):
+        assert counted.of(sequence) == (sequence.to_bytes(16), sequence.to_bytes(32))
+    for sequence in (6, 7, 8, newest + 1, newest + _REMEMBERED):
+        assert counted.of(sequence) == (b"", b"")
+    counted.add(newest + 5, bytes(16), bytes(32))
+    assert counted.of(newest) == counted.of(newest + 4) == (b"", b""), "there is a gap"
+    assert counted.of(newest + 5) == (bytes(16), bytes(32))
