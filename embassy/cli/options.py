@@ -14,7 +14,6 @@ import click
 from embassy.model.errors import ConfigurationError
 from embassy.runtime import config
 from embassy.runtime.config import Settings, Stream
-from embassy.runtime.sections import keys_of
 
 COMPLETION_VARIABLE = "_EMBASSY_COMPLETE"
 """Set by the shell's script when it asks for completions."""
@@ -104,7 +103,7 @@ pass_options = click.make_pass_decorator(Options)
 
 def unknown_overrides(environment: Mapping[str, str]) -> list[str]:
     """Overrides (EMBASSY_SECTION__KEY) of sections that do not exist; of unknown keys, `config.load` tells."""
-    known = [name.upper() for name in keys_of(Settings)]
+    known = [name.upper() for name in Settings.model_fields]
     complaints = []
     for name in sorted(environment):
         section, override, _ = name.upper().removeprefix("EMBASSY_").partition("__")

@@ -17,7 +17,7 @@ from embassy.cli.promote_applying import Consumers
 from embassy.cli.together import Failure, each
 from embassy.model.errors import ConfigurationError, StaleError
 from embassy.pg import replica_opening
-from embassy.runtime.config import PUBLICATION, Settings, Stream
+from embassy.runtime.config import Settings, Source, Stream
 from embassy.wire.enrolment import Enrolment, load_enrolment, load_roster
 from embassy.wire.kafka_reader import TopicReader
 from embassy.wire.promotion_plan import Plan, PlanFile, PlannedStream, roster_hash
@@ -172,7 +172,9 @@ class PlanRun:
             drain_seconds=promotion.drain_seconds,
             reverse=None
             if promotion.reverse_role is None
-            else Reverse(promotion.reverse_role, self._stream(planned).slot, PUBLICATION),
+            else Reverse(
+                promotion.reverse_role, self._stream(planned).slot, Source.model_fields["publication"].default
+            ),
         )
 
     def _ports(self, planned: PlannedStream, consumers: Consumers) -> Ports:

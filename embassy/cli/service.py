@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -134,7 +133,7 @@ class Service:
             self.attempt(reload)
 
     def _reload_settings(self) -> None:
-        self.settings = replace(self.settings, keys=self.options.settings().keys)
+        self.settings = self.settings.model_copy(update={"keys": self.options.settings().keys})
         self._log.info("reloading keys and enrolments")
 
     def _reload_enrolment(self, name: str) -> None:

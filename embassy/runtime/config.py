@@ -8,66 +8,65 @@ this file: it names key files.
 
 from __future__ import annotations
 
-import json
-import os
+import difflib
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, Self, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from embassy.model.errors import ConfigurationError
 from embassy.model.measures import MISSED_BEATS
 from embassy.runtime.key_files import public_files, secret_files
-from embassy.runtime.sections import Bounds, Form, InvalidSectionError, keys_of, read
 
 MIB = 1 << 20
 
 
-PUBLICATION = "embassy"
-"""A source's publication, unless it names another."""
-PREFIX = "EMBASSY_"
-"""Of environment variables that override values."""
-
-StreamId = Annotated[str, Form("[0-9a-f]{32}", "32 hexadecimal digits in small letters")]
-Count = Annotated[int, Bounds(least=0)]
-Number = Annotated[int, Bounds(least=1)]
-Size = Annotated[int, Bounds(least=1024)]
-Duration = Annotated[float, Bounds(above=0)]
-Pause = Annotated[float, Bounds(least=0)]
+_folder: ContextVar[Path] = ContextVar("folder", default=Path())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KafkaCluster:
+def _beside_file(path: Path) -> Path:
+    return _folder.get() / path
+
+
+FilePath = Annotated[Path, AfterValidator(_beside_file)]
+StreamId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class KafkaCluster(_Section):
     """One Kafka cluster, reached with mutual TLS."""
 
     bootstrap: str
-    ca: Path
-    certificate: Path
-    key: Path
+    ca: FilePath
+    certificate: FilePath
+    key: FilePath
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kafka:
+class Kafka(_Section):
     """The clusters of the two sites."""
 
     home: KafkaCluster | None = None
     foreign: KafkaCluster | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Keys:
+class Keys(_Section):
     """Key files; see docs/wire-format.md for their roles."""
 
-    identity: Path | tuple[Path, ...] | None = None
+    identity: FilePath | tuple[FilePath, ...] | None = None
     """The producer's secret signing identity. While it is being replaced: both, or a folder of them."""
-    recipient: Path | tuple[Path, ...] | None = None
+    recipient: FilePath | tuple[FilePath, ...] | None = None
     """The consumer's secret recipient key. While it is being replaced: both, or a folder of them."""
-    recipients: tuple[Path, ...] = ()
+    recipients: tuple[FilePath, ...] = ()
     """Public recipient keys for whom the producer wraps each data key; a folder stands for those in it."""
-    operators: tuple[Path, ...] = ()
+    operators: tuple[FilePath, ...] = ()
     """The operators' public keys: the roster that signs enrolments."""
-    threshold: Number = 2
+    threshold: int = Field(default=2, ge=1)
     """Distinct persons who must have signed an enrolment."""
 
     @staticmethod
@@ -91,60 +90,54 @@ class Keys:
         return public_files(self.recipients)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Keyd:
+class Keyd(_Section):
     """The process that holds the recipient keys: where it listens, and where a consumer without keys.recipient asks."""
 
-    socket: Path
+    socket: FilePath
     users: tuple[str, ...] = ()
     """Who may ask, besides the user that keyd runs as."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Audit:
+class Audit(_Section):
     """Where operators' actions are recorded."""
 
-    file: Path = Path("audit.jsonl")
+    file: FilePath = Field(default=Path("audit.jsonl"), validate_default=True)
     """The audit log; made when first needed, its owner's alone. By default beside this file."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Metrics:
+class Metrics(_Section):
     """Where /metrics, /livez and /readyz are served; port 0 picks a free one."""
 
     listen: str = "127.0.0.1:0"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class Source(_Section):
     """A stream's database at home."""
 
     dsn: str
     slot: str = ""
-    publication: str = PUBLICATION
+    publication: str = "embassy"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Replica:
+class Replica(_Section):
     """A stream's replica in the embassy."""
 
     dsn: str
-    apply_delay_seconds: Pause = 0
+    apply_delay_seconds: float = Field(default=0, ge=0)
     """How old a commit must be before it is applied: for a second replica, to be kept behind on purpose."""
 
 
 Reaction = Literal["allow", "freeze"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Protection:
+class Protection(_Section):
     """What in one transaction freezes the stream before it is applied, until two persons let it pass."""
 
-    max_deletes_per_transaction: Count | None = None
+    max_deletes_per_transaction: int | None = Field(default=None, ge=0)
     """Rows, of all the registry's tables together."""
-    max_changed_share: Annotated[float, Bounds(above=0, most=1)] | None = None
+    max_changed_share: float | None = Field(default=None, gt=0, le=1)
     """Updated and deleted rows of one table, as a share of the rows that it had."""
-    share_from_rows: Number = 1000
+    share_from_rows: int = Field(default=1000, ge=1)
     """Fewer rows of a table are no reason, whatever their share."""
     truncate: Reaction = "allow"
     ddl: Reaction = "allow"
@@ -160,18 +153,17 @@ class Protection:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stream:
+class Stream(_Section):
     """One registry's stream. ``stream`` is its opaque identity: 16 bytes in hexadecimal."""
 
     stream: StreamId
-    enrolment: Path
+    enrolment: FilePath
     source: Source | None = None
     replica: Replica | None = None
-    superseded: Path | None = None
+    superseded: FilePath | None = None
     """Coming home: the enrolment of the epoch that ended, to read what home shipped and no embassy took."""
     protection: Protection = Protection()
-    rpo_seconds: Duration = 60
+    rpo_seconds: float = Field(default=60, gt=0)
 
     @property
     def topic(self) -> str:
@@ -184,38 +176,37 @@ class Stream:
         return (self.source.slot if self.source else "") or f"embassy_{self.stream}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProducerTuning:
+class ProducerTuning(_Section):
     """The producer's limits; the defaults suit any load."""
 
-    batch_bytes: Size = 4 * MIB
+    batch_bytes: int = Field(default=4 * MIB, ge=1024)
     """Values gathered in a batch before it ships although the last one is unacknowledged."""
-    record_bytes: Annotated[int, Bounds(least=4096)] = 900_000
+    record_bytes: int = Field(default=900_000, ge=4096)
     """A sealed record's limit; a larger batch is cut into parts. Keep below the topics' max.message.bytes."""
-    inflight_bytes: Size = 32 * MIB
+    inflight_bytes: int = Field(default=32 * MIB, ge=1024)
     """Sealed bytes sent and not yet acknowledged; beyond it the producer stops reading its slot."""
-    rotate_seconds: Duration = 300
+    rotate_seconds: float = Field(default=300, gt=0)
     """Age of a data key after which a new incarnation begins."""
-    rotate_bytes: Size = 256 * MIB
+    rotate_bytes: int = Field(default=256 * MIB, ge=1024)
     """Sealed bytes after which a new incarnation begins: a successor reads about as much to find where to go on."""
-    backlog_bytes: Number = 16 * MIB
+    backlog_bytes: int = Field(default=16 * MIB, ge=1)
     """Log behind a producer that is late with small transactions, from which on it reads its slot by query."""
-    decoding_bytes: Count = 512 * MIB
+    decoding_bytes: int = Field(default=512 * MIB, ge=0)
     """Memory that the streams on one source server may ask it for together, 256 MiB each at most, to decode large
     transactions in; a server whose logical_decoding_work_mem is more keeps its own."""
-    heartbeat_seconds: Duration = 1
+    heartbeat_seconds: float = Field(default=1, gt=0)
     """Between two beats of a stream's heart, while its registry commits."""
-    idle_heartbeat_seconds: Duration = 5
+    idle_heartbeat_seconds: float = Field(default=5, gt=0)
     """Between two beats once nothing else was committed for five seconds; three always fit into the stream's rpo_seconds.
     An idle replica's RPO≤ grows to so much between two beats."""
-    confirm_delay_seconds: Pause = 30
+    confirm_delay_seconds: float = Field(default=30, ge=0)
     """How long after the cluster's acknowledgement a position is confirmed to the slot. An acknowledgement is not
     an fsync: until the brokers' pages are on disk, the source must be able to send again."""
-    copy_tables: Annotated[int, Bounds(least=1, most=16)] = 2
+    copy_tables: int = Field(default=2, ge=1, le=16)
     """Tables that are copied at the same time."""
-    copy_chunk_bytes: Size = 4 * MIB
+    copy_chunk_bytes: int = Field(default=4 * MIB, ge=1024)
     """About how much of a table is read at once; each chunk is one short transaction at the source."""
-    release_seconds: Duration = 10
+    release_seconds: float = Field(default=10, gt=0)
     """How long a server that shuts down is kept waiting for what the home cluster does not acknowledge."""
 
     def slowest_beat_seconds(self, rpo_seconds: float) -> float:
@@ -226,46 +217,68 @@ class ProducerTuning:
         return max(self.heartbeat_seconds, min(self.idle_heartbeat_seconds, rpo_seconds / MISSED_BEATS))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConsumerTuning:
+class ConsumerTuning(_Section):
     """The consumer's limits; the defaults suit any load."""
 
-    hold_seconds: Duration = 60
+    hold_seconds: float = Field(default=60, gt=0)
     """How long records that do not link may keep coming before the stream halts."""
-    queue_bytes: Size = 16 * MIB
+    queue_bytes: int = Field(default=16 * MIB, ge=1024)
     """Sealed bytes fetched ahead of the applier, per stream."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Promotion:
+class Promotion(_Section):
     """What opening a replica to the registry's application means here."""
 
     application_roles: tuple[str, ...] = ()
     """Roles that may not log in while the site follows; promotion lets them in."""
-    sequence_headroom: Count = 1000
+    sequence_headroom: int = Field(default=1000, ge=0)
     """How many increments beyond what is known sequences are set: what home may have handed out unseen."""
-    drain_seconds: Duration = 60
+    drain_seconds: float = Field(default=60, gt=0)
     """How long nothing may be applied before draining counts as stuck."""
     reverse_role: str | None = None
     """The role that the reverse stream's producer connects as. If it is set, promotion makes what that stream needs, a
     slot above all, before anyone can write; nothing that is committed then can be missed on the way home."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(BaseSettings):
     """The whole file."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="EMBASSY_", env_nested_delimiter="__"
+    )
 
     site: str
     """The name of this site in logs and metrics."""
     kafka: Kafka = Kafka()
     keys: Keys = Keys()
     keyd: Keyd | None = None
-    audit: Audit = Audit()
+    audit: Audit = Field(default_factory=Audit)
     metrics: Metrics = Metrics()
     producer: ProducerTuning = ProducerTuning()
     consumer: ConsumerTuning = ConsumerTuning()
     promotion: Promotion = Promotion()
-    streams: dict[str, Stream] = field(default_factory=dict)
+    streams: dict[str, Stream] = {}
+
+    @model_validator(mode="after")
+    def _streams_are_distinct(self) -> Self:
+        seen: dict[str, str] = {}
+        for name, stream in self.streams.items():
+            other = seen.setdefault(stream.stream, name)
+            if other != name:
+                raise ValueError(f"streams {other!r} and {name!r} have the same identity")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic's
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment overrides the file, and nothing else counts."""
+        return env_settings, init_settings
 
 
 def load(path: Path) -> Settings:
@@ -285,58 +298,34 @@ def load(path: Path) -> Settings:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"not valid TOML: {error}", place=str(path)) from error
+    token = _folder.set(path.absolute().parent)
     try:
-        settings = read(Settings, overridden(values, os.environ), path.absolute().parent)
-    except InvalidSectionError as error:
+        return Settings(**values)
+    except ValidationError as error:
         raise ConfigurationError(
-            str(error), place=str(path), hint="embassy config check -c FILE lists every key"
+            "; ".join(_complaint(entry["loc"], entry["type"], entry["msg"]) for entry in error.errors()),
+            place=str(path),
+            hint="embassy config check -c FILE lists every key",
         ) from error
-    seen: dict[str, str] = {}
-    for name, stream in settings.streams.items():
-        other = seen.setdefault(stream.stream, name)
-        if other != name:
-            raise ConfigurationError(
-                f"streams {other!r} and {name!r} have the same identity",
-                place=str(path),
-                hint="each registry has a stream of its own: correct streams.NAME.stream",
-            )
-    return settings
+    finally:
+        _folder.reset(token)
 
 
-def overridden(values: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
-    """The file's tables with what the environment says instead.
-
-    ``EMBASSY_A__B`` is the value of key b in table a, whatever the case of its letters. An object in JSON is a table: it
-    replaces what it names. A longer name counts more than a shorter one.
-
-    Raises:
-        ConfigurationError: a value begins like an object in JSON, and is none.
-    """
-    sections = keys_of(Settings)
-    tables = dict(values)
-    for name in sorted(environment, key=lambda name: name.count("__")):
-        keys = name[len(PREFIX) :].lower().split("__")
-        if name.upper().startswith(PREFIX) and keys[0] in sections:
-            value = _table_or_text(name, environment[name])
-            for key in reversed(keys):
-                value = {key: value}
-            tables = _merged(tables, value)
-    return tables
+def _complaint(location: tuple[int | str, ...], kind: str, message: str) -> str:
+    key = ".".join(map(str, location)) or "the file"
+    if kind != "extra_forbidden":
+        return f"{key}: {message}"
+    known = _known_keys(location[:-1])
+    near = difflib.get_close_matches(str(location[-1]), known, n=1)
+    return f"{key}: unknown key" + (f", did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}")
 
 
-def _table_or_text(name: str, text: str) -> Any:
-    try:
-        return json.loads(text) if text.startswith("{") else text
-    except ValueError as error:
-        raise ConfigurationError("not an object in JSON", place=name) from error
-
-
-def _merged(table: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(table)
-    for key, value in over.items():
-        before = merged.get(key)
-        if isinstance(before, Mapping) and isinstance(value, Mapping):
-            merged[key] = _merged(before, value)
-        else:
-            merged[key] = value
-    return merged
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    model: type[BaseModel] = Settings
+    for part in location:
+        field = model.model_fields.get(str(part))
+        if field is None:  # the name of a stream: streams is a table of tables
+            continue
+        candidates = [a for a in (field.annotation, *get_args(field.annotation)) if isinstance(a, type)]
+        model = next((a for a in candidates if issubclass(a, BaseModel)), model)
+    return sorted(model.model_fields)

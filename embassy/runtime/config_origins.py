@@ -7,13 +7,15 @@ import re
 import stat
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from embassy.runtime.config import PREFIX, Settings
+from pydantic import BaseModel
 
+from embassy.runtime.config import Settings
+
+_PREFIX = "EMBASSY_"
 _REDACTED = "***"
 # libpq's two forms of a connection string: key=value pairs, the value perhaps quoted, and URIs.
 _PAIR = re.compile(r"(?i)\b((?:ssl)?password\s*=\s*)('(?:[^'\\]|\\.)*'|'.*|[^\s&]+)")
@@ -48,7 +50,7 @@ def effective(settings: Settings, file: Path, environment: Mapping[str, str] = o
     written = tomllib.loads(file.read_text(encoding="utf-8"))
     present = {name.upper() for name in environment}
     for path, value in _leaves(settings, ()):
-        variables = [PREFIX + "__".join(path[: i + 1]).upper() for i in range(len(path))]
+        variables = [_PREFIX + "__".join(path[: i + 1]).upper() for i in range(len(path))]
         overriding = next((name for name in reversed(variables) if name in present), "")
         own = Origin.FILE if _holds(written, path) else Origin.DEFAULT
         origin = Origin.ENVIRONMENT if overriding else own
@@ -71,14 +73,14 @@ def redacted(text: str) -> str:
     return _PAIR.sub(rf"\1{_REDACTED}", _URI.sub(rf"\1{_REDACTED}", text))
 
 
-def _leaves(section: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    for name in (field.name for field in fields(section)):
-        value = getattr(section, name)
-        if is_dataclass(value):
+def _leaves(model: BaseModel, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
             yield from _leaves(value, (*path, name))
         elif isinstance(value, dict):
-            for key, named in value.items():
-                yield from _leaves(named, (*path, name, key))
+            for key, section in value.items():
+                yield from _leaves(section, (*path, name, key))
         elif value is not None:
             yield (*path, name), value
 

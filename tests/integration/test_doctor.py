@@ -8,7 +8,6 @@ import time
 import tomllib
 import uuid
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -592,14 +591,18 @@ def test_an_access_entry_for_everyone_is_found(lab: Lab, make_topic: MakeTopic) 
 
 def test_a_cluster_that_does_not_answer_or_is_a_strangers_says_why(lab: Lab, make_topic: MakeTopic) -> None:
     known = cluster(lab)
-    absent = replace(known, bootstrap=f"localhost:{free_port(())}")
+    absent = known.model_copy(update={"bootstrap": f"localhost:{free_port(())}"})
     with pytest.raises(TransientError, match="Connection refused"):
         list(cluster_remarks(ClusterSubject("home", absent, (), 900_000, 24)))
-    stranger = replace(known, ca=lab.site("embassy-1").kafka.authority.ca)
+    stranger = known.model_copy(update={"ca": lab.site("embassy-1").kafka.authority.ca})
     with pytest.raises(TransientError, match=r"(?i)ssl|certificate"):
         list(cluster_remarks(ClusterSubject("home", stranger, (), 900_000, 24)))
     with pytest.raises(ConfigurationError, match="no such file"):
-        list(cluster_remarks(ClusterSubject("home", replace(known, key=Path("/nowhere")), (), 900_000, 24)))
+        list(
+            cluster_remarks(
+                ClusterSubject("home", known.model_copy(update={"key": Path("/nowhere")}), (), 900_000, 24)
+            )
+        )
 
 
 # ---------------------------------------------------------------- keys

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 from confluent_kafka import Producer
@@ -147,7 +146,7 @@ class Stream:
         until: Point | None = None,
         delay_seconds: float = 0,
         wall: Callable[[], float] = time.time,
-        **tuning: Any,
+        **tuning: float,
     ) -> Iterator[Running]:
         dsn = self.lab.site(SITE).postgres.dsn(databases.CONSUMER, self.two.replica.info.dbname)
         recipient = load_recipient(role_configs.recipient(self.lab.layout, SITE))
@@ -164,7 +163,7 @@ class Stream:
             readers=readers,
             reader=reader,
             opener=Opener(recipient, self.enrolment),
-            tuning=ConsumerTuning(**tuning),
+            tuning=ConsumerTuning.model_validate(tuning),
             gauges=gauges,
             clock=time.monotonic,
             ahead=ahead,

@@ -11,8 +11,6 @@ _UNUSED = {
     "rich": "tables and bars of commands for people",
     "pygments": "comes with rich",
     "structlog": "brings rich; embassy.runtime.logs is on the standard library",
-    "pydantic": "the configuration is read by embassy.runtime.sections",
-    "pydantic_settings": "the configuration is read by embassy.runtime.sections",
     "jinja2": "no service makes pages",
     "cryptography.x509": "certificates are OpenSSL's own business",
     "cryptography.hazmat.primitives.serialization.ssh": "keys are in the product's own documents",
