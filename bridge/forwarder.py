@@ -13,11 +13,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+import structlog
+
 from embassy.model.chain import Follower, Signers, Standing
 from embassy.model.record import Head
 from embassy.runtime import failpoints
 from embassy.runtime.failpoints import failpoint
-from embassy.runtime.logs import Logger
 from embassy.runtime.stop import IDLE_WAIT_SECONDS, Stop
 from embassy.wire.enrolment import Enrolment
 from embassy.wire.head_search import find_head, locate
@@ -80,7 +81,7 @@ class Forwarder:
         self._limits = limits
         self._gauges = gauges
         self._clock = clock
-        self._log = Logger(component="bridge", stream=name)
+        self._log = structlog.get_logger(component="bridge", stream=name)
 
     def run(self, stop: Stop, pulse: Callable[[], None]) -> None:
         """Carry until told to stop.

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import psycopg
+import structlog
 
 from consumers import inbox, replica_writer, verifier
 from consumers.admission import Admission
@@ -39,7 +40,6 @@ from embassy.pg.progress_store import ControlMoved, Progress
 from embassy.pg.replica_catalog import holds_rows
 from embassy.pg.stream_lock import CONSUMER_LEASE
 from embassy.runtime.config import ConsumerTuning, Protection, Replica
-from embassy.runtime.logs import Logger
 from embassy.runtime.stop import Stop
 from embassy.runtime.supervised_stream import Finished
 from embassy.wire.enrolment import Enrolment
@@ -124,7 +124,7 @@ class StreamConsumer:
         self._until = until
         self._froze = froze
         self._authority = Seldom(_AUTHORITY_SECONDS, authority, clock)
-        self._log = Logger(component="consumer", stream=name)
+        self._log = structlog.get_logger(component="consumer", stream=name)
 
     def run(self, stop: Stop, pulse: Callable[[], None]) -> None:
         """Apply until told to stop, or up to the point that was given.

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import UUID
 
+import structlog
+
 from consumers.comparison import Difference, TableTally, bag_differences, differences
 from consumers.ddl import holds_ddl
 from consumers.text_rows import segment_rows
@@ -42,7 +44,6 @@ from embassy.pg import verify_store
 from embassy.pg.apply_session import ApplySession
 from embassy.pg.replica_rows import ReplicaRows, Unreadable, aside
 from embassy.pg.verify_store import Finding, TableResult
-from embassy.runtime.logs import Logger
 
 _SILENCE_SECONDS = 3600.0
 """A table without a key may take so long to be read."""
@@ -96,7 +97,7 @@ class Verifier:
         self._stream = stream
         self._gauges = gauges
         self._tables: dict[tuple[UUID, TableName], _Open] = {}
-        self._log = Logger(component="consumer")
+        self._log = structlog.get_logger(component="consumer")
         self._tell()
 
     def looks_at(self, batch: Batch) -> bool:

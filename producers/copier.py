@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, Self
 
 import psycopg
+import structlog
 
 from embassy.model.errors import EmbassyError, TransientError
 from embassy.model.record import Head
@@ -23,7 +24,6 @@ from embassy.pg.lost_session import passing
 from embassy.pg.table_copies import WantedCopy
 from embassy.runtime import failpoints
 from embassy.runtime.failpoints import failpoint
-from embassy.runtime.logs import Logger
 from producers.copy_desk import CopyDesk, InTopic, Noted, Renewed, Unfinished
 from producers.table_reader import TableAlteredError, TableReader
 
@@ -93,7 +93,7 @@ class Copier:
         self._read: set[_Round] = set()
         self._rest_until: dict[_Table, float] = {}
         self._told: dict[_Table, str] = {}
-        self._log = Logger(component="producer", stream=name)
+        self._log = structlog.get_logger(component="producer", stream=name)
 
     def adopt(self, before: Head, after: Head) -> None:
         """Go on in the name of the incarnation that has begun, and look what is unfinished.

@@ -18,13 +18,13 @@ from functools import partial
 from typing import Any, NamedTuple, Self
 
 import psycopg
+import structlog
 
 from embassy.model.errors import EmbassyError
 from embassy.pg import source_schema
 from embassy.pg.connection import connect
 from embassy.pg.exchange import Answer, Errand, Exchange, Question
 from embassy.pg.lost_session import passing
-from embassy.runtime.logs import Logger
 from producers.pace import Pace
 
 _JOIN_SECONDS = 5.0
@@ -143,7 +143,7 @@ class Heartbeat:
         self._done = False
         self._stirred = threading.Event()
         self._failing = False
-        self._log = Logger(component="producer", stream=name)
+        self._log = structlog.get_logger(component="producer", stream=name)
         self._thread = threading.Thread(target=self._run, name=f"{name}-heart", daemon=True)
 
     def __enter__(self) -> Self:

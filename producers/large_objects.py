@@ -13,12 +13,12 @@ from collections.abc import Callable
 from typing import Any, Self
 
 import psycopg
+import structlog
 
 from embassy.model.errors import EmbassyError
 from embassy.pg import large_objects
 from embassy.pg.connection import connect
 from embassy.pg.lost_session import passing
-from embassy.runtime.logs import Logger
 
 _JOIN_SECONDS = 5.0
 _AGAIN_SECONDS = 0.2
@@ -95,7 +95,7 @@ class LargeObjectSweep:
         """While it lives nothing else has the cadence."""
         self._done = threading.Event()
         self._told = ""
-        self._log = Logger(component="producer", stream=name)
+        self._log = structlog.get_logger(component="producer", stream=name)
 
     def __enter__(self) -> Self:
         return self

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import structlog
+
 from embassy.model.errors import EmbassyError, TransientError
 from embassy.model.lsn import Lsn
 from embassy.pg.backlog_session import BacklogSession, Stretch
@@ -20,7 +22,6 @@ from embassy.pg.lost_session import passing
 from embassy.pg.replication_session import Keepalive, ReplicationSession, SourceIdentity
 from embassy.runtime import failpoints
 from embassy.runtime.failpoints import failpoint
-from embassy.runtime.logs import Logger
 
 LATE_SECONDS, SMALL_TRANSACTIONS = 2.0, 256
 """So many transactions one after another that came so late are the sign that many more may wait."""
@@ -98,7 +99,7 @@ class SlotReader:
         self._open_backlog = open_backlog
         self._patience = patience
         self._clock = clock
-        self._log = Logger(component="producer", stream=stream)
+        self._log = structlog.get_logger(component="producer", stream=stream)
         self._backlog: BacklogSession | None = None
         self._end = Lsn(0)
         self._due = False

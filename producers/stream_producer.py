@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import psycopg
+import structlog
 
 from embassy.model.chain import Signers
 from embassy.model.errors import IntegrityError, RefusedError, TransientError
@@ -24,7 +25,6 @@ from embassy.pg.replication_session import ReplicationSession, SourceIdentity
 from embassy.pg.slots import SlotState, slot_errand, slot_state
 from embassy.runtime.config import ProducerTuning, Source
 from embassy.runtime.failpoints import PRODUCER_AFTER_GENESIS_MARKED, failpoint
-from embassy.runtime.logs import Logger
 from embassy.runtime.stop import Stop
 from embassy.wire.batch_codec import BatchEncoder
 from embassy.wire.enrolment import Enrolment
@@ -127,7 +127,7 @@ class StreamProducer:
         self._rotate = threading.Event()
         self._rotations = Rotations(self.rotate)
         self._orders = OrdersLook(setup.enrolment.stream)
-        self._log = Logger(component="producer", stream=setup.name)
+        self._log = structlog.get_logger(component="producer", stream=setup.name)
 
     def rotate(self) -> None:
         """Begin a new incarnation, with a fresh data key and the sealer's present keys, at the next transaction's end.

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import click
+import structlog
 
 from consumers import one_ahead
 from consumers.stream_consumer import StreamConsumer
@@ -22,7 +23,7 @@ from embassy.runtime.audit_log import AuditLog
 from embassy.runtime.config import Stream
 from embassy.runtime.exit_codes import ExitCode
 from embassy.runtime.gauges import ConsumerGauges
-from embassy.runtime.logs import Logger, failure
+from embassy.runtime.logs import failure
 from embassy.runtime.supervised_stream import Assignment
 from embassy.wire.kafka_reader import StreamsReader
 from embassy.wire.key_client import KeydKeys
@@ -161,6 +162,6 @@ class _Fleet:
                 "freeze", actor=freeze.by, outcome="ok", details=details
             )
         except EmbassyError as error:
-            Logger(component="consumer", stream=name).error(
+            structlog.get_logger(component="consumer", stream=name).error(
                 "the freeze could not be entered into the audit log", **failure(error)
             )

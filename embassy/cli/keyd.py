@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Self
 
 import click
+import structlog
 
 from embassy.cli.auditing import audit_log
 from embassy.cli.options import Options, pass_options
@@ -18,7 +19,6 @@ from embassy.runtime.audit_line import JSON
 from embassy.runtime.config import Keyd
 from embassy.runtime.exit_codes import ExitCode
 from embassy.runtime.hardening import lock_memory, without_core_dumps
-from embassy.runtime.logs import Logger
 from embassy.runtime.systemd import Systemd
 from embassy.wire.key_server import KeyServer, Peer
 from embassy.wire.recipient_keys import HeldKeys, load_recipients
@@ -51,7 +51,7 @@ def run(options: Options) -> ExitCode:
     settings = options.settings()
     section = options.need(settings.keyd, "keyd")
     options.need(settings.keys.recipient, "keys.recipient")
-    log = Logger(component="keyd")
+    log = structlog.get_logger(component="keyd")
     audit = audit_log(options)
     assert audit is not None, "settings come from a file"
     audit.check()

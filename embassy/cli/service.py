@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import click
+import structlog
 
 from embassy.cli.options import Options
 from embassy.model.errors import EmbassyError
@@ -31,7 +32,6 @@ from embassy.runtime.exit_codes import ExitCode
 from embassy.runtime.gauges import LifecycleGauges
 from embassy.runtime.health import Answers, HealthServer, Listen
 from embassy.runtime.lifecycle import Supervisor
-from embassy.runtime.logs import Logger
 from embassy.runtime.metrics import Metric, Metrics
 from embassy.runtime.supervised_stream import Assignment
 from embassy.runtime.systemd import Systemd
@@ -90,7 +90,7 @@ class Service:
         self._reloads: list[Callable[[], None]] = []
         self._listen = Listen.parse(self.settings.metrics.listen)
         self._address_file = address_file
-        self._log = Logger(component=component)
+        self._log = structlog.get_logger(component=component)
 
     def __enter__(self) -> Self:
         return self
@@ -212,7 +212,7 @@ class Service:
         def notice(died: threading.ExceptHookArgs) -> None:
             observer.failed("bug")
             name = died.thread.name if died.thread is not None else "?"
-            self._log.bug("a thread has died", died.exc_value, thread=name)
+            self._log.critical("a thread has died", thread=name, exc_info=died.exc_value)
 
         return notice
 

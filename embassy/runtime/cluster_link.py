@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 
+import structlog
+
 from embassy.runtime.health import Check
-from embassy.runtime.logs import Logger
 from embassy.runtime.metrics import Metric, Metrics
 
 
@@ -15,7 +16,7 @@ class ClusterLink:
     def __init__(self, metrics: Metrics, metric: Metric, *, component: str, site: str) -> None:
         self._site = site
         self._gauge = metrics.gauge(metric, site=site)
-        self._log = Logger(component=component, site=site)
+        self._log = structlog.get_logger(component=component, site=site)
         self._up: bool | None = None
         self._lock = threading.Lock()
 

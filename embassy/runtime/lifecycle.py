@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+import structlog
+
 from embassy.runtime.exit_codes import ExitCode, worst
 from embassy.runtime.health import Check
-from embassy.runtime.logs import Logger
 from embassy.runtime.stop import Stop
 from embassy.runtime.supervised_stream import Assignment, Clocks, Condition, Observer, SupervisedStream
 from embassy.runtime.systemd import Systemd
@@ -61,7 +62,7 @@ class Supervisor:
             SupervisedStream(assignment, component=component, observer=observer, clocks=clocks)
             for assignment in assignments
         ]
-        self._log = Logger(component=component)
+        self._log = structlog.get_logger(component=component)
         self._systemd = systemd
         self._clock = clocks.monotonic
         self._drain_seconds = drain_seconds

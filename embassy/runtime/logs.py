@@ -3,14 +3,10 @@
 Row values never get into them. Messages of this product's own errors are written to be shown; the message of any
 other exception may quote a row (PostgreSQL's ``DETAIL: Key (id)=(…)``), so only its type and where it was raised are
 logged, unless the level is debug.
-
-All of it is the standard library's logging. structlog would do the same, and brings rich, pygments and asyncio into each
-service: 5 to 8 MB.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -18,87 +14,60 @@ import sys
 import time
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable
+from types import TracebackType
 from typing import Any, TextIO
+
+import structlog
 
 from embassy.model.errors import EmbassyError
 
-_OURS = logging.getLogger("embassy.log")
-"""What a `Logger` says goes here; every other logger is a library's."""
+_ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
+
 _REPEAT_SECONDS = 60.0
 _REMEMBERED = 256
 _NUMBERS = re.compile(r"\d+")
-_BARE = re.compile(r"[^\s='\"]+")
-"""Text that a readable line shows without quotes."""
-_EVENT_WIDTH = 30
-_COLORS = {"warning": "\033[33m", "error": "\033[31m", "critical": "\033[1;31m"}
-_PLAIN = "\033[0m"
 
 WITHHELD = "(message withheld, it may quote a row; shown at --log-level debug)"
 
 
-class Logger:
-    """Says what happens, each time with the same first fields: which component it is, and which stream."""
-
-    def __init__(self, **fields: object) -> None:
-        self._fields = fields
-
-    def debug(self, event: str, **fields: object) -> None:
-        """What only someone who looks for a bug wants to know."""
-        self._say(logging.DEBUG, event, fields)
-
-    def info(self, event: str, **fields: object) -> None:
-        """What happens and is as it should be."""
-        self._say(logging.INFO, event, fields)
-
-    def warning(self, event: str, **fields: object) -> None:
-        """What may pass by itself."""
-        self._say(logging.WARNING, event, fields)
-
-    def error(self, event: str, **fields: object) -> None:
-        """What somebody has asked for and cannot have."""
-        self._say(logging.ERROR, event, fields)
-
-    def critical(self, event: str, **fields: object) -> None:
-        """What somebody must look at."""
-        self._say(logging.CRITICAL, event, fields)
-
-    def bug(self, event: str, error: BaseException | None, /, **fields: object) -> None:
-        """As `critical`, with an exception: its type, and where it was raised."""
-        self._say(logging.CRITICAL, event, fields, error)
-
-    def _say(
-        self, level: int, event: str, fields: Mapping[str, object], error: BaseException | None = None
-    ) -> None:
-        _OURS.log(level, event, exc_info=error, extra={"fields": {**self._fields, **fields}})
-
-
-def configure(*, level: str = "info", as_json: bool | None = None, stream: TextIO | None = None) -> None:
-    """Set up logging for the process, the libraries' included.
+def configure(*, level: str = "info", json: bool | None = None, stream: TextIO | None = None) -> None:
+    """Set up logging for the process, the standard library's included.
 
     Args:
         level: what the log begins with.
-        as_json: JSON lines; by default, unless the stream is a terminal.
+        json: JSON lines; by default, unless the stream is a terminal.
         stream: where to; by default stderr.
     """
     out = sys.stderr if stream is None else stream
-    for_machines = not out.isatty() if as_json is None else as_json
+    as_json = not out.isatty() if json is None else json
     threshold = logging.getLevelNamesMapping()[level.upper()]
-    shown = threshold <= logging.DEBUG
-    colors = out.isatty() and not os.environ.get("NO_COLOR")
-    formatter = (
-        _JsonLines(show_messages=shown) if for_machines else _ReadableLines(show_messages=shown, colors=colors)
+    shared: list[structlog.typing.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _Failures(show_messages=threshold <= logging.DEBUG, as_json=as_json),
+    ]
+    last: list[structlog.typing.Processor] = (
+        [_readable_first, structlog.processors.JSONRenderer(default=str)]
+        if as_json
+        else [structlog.dev.ConsoleRenderer(colors=out.isatty() and not os.environ.get("NO_COLOR"))]
     )
-    ours, theirs = logging.StreamHandler(out), logging.StreamHandler(out)
-    for handler in (ours, theirs):
-        handler.setFormatter(formatter)
-    theirs.addFilter(_Repetition(time.monotonic))
-    _OURS.handlers[:] = [ours]
-    _OURS.propagate = False
-    _OURS.setLevel(threshold)
+    structlog.configure(
+        processors=[*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.WriteLoggerFactory(file=out),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    handler.addFilter(_Repetition(time.monotonic))
     root = logging.getLogger()
-    root.handlers[:] = [theirs]
+    root.handlers[:] = [handler]
     root.setLevel(max(threshold, logging.WARNING))  # libraries speak up only when something is wrong
 
 
@@ -121,35 +90,27 @@ class _Repetition:
         return True
 
 
-class _Lines(logging.Formatter):
-    """What both forms of a line have in common: which fields it has, and in which order."""
+class _Failures:
+    """Turns ``exc_info`` into fields: the message, place and hint of our own errors, the traceback of others."""
 
-    def __init__(self, *, show_messages: bool) -> None:
-        super().__init__()
+    def __init__(self, *, show_messages: bool, as_json: bool) -> None:
         self._show_messages = show_messages
+        self._as_json = as_json
 
-    def format(self, record: logging.LogRecord) -> str:
-        fields = {
-            "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat().replace("+00:00", "Z"),
-            "level": record.levelname.lower(),
-            "event": record.getMessage(),
-        }
-        own = getattr(record, "fields", None)
-        fields.update({"logger": record.name} if own is None else own)
-        if record.exc_info and record.exc_info[1] is not None:
-            fields.update(self._told(record.exc_info[1]))
-        return self.line(fields)
-
-    def line(self, fields: dict[str, Any]) -> str:
-        """The line, without its end."""
-        raise NotImplementedError
-
-    def _told(self, error: BaseException) -> dict[str, Any]:
-        """The message, place and hint of our own errors; type and traceback of others."""
+    def __call__(
+        self, _logger: Any, _method: str, event: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
+        info = _exc_info(event.pop("exc_info", None))
+        if info is None:
+            return event
+        error = info[1]
         if isinstance(error, EmbassyError):
-            return dict(failure(error))
-        shown = error if self._show_messages else WITHHELD
-        return {"error": f"{type(error).__name__}: {shown}", "traceback": self._frames(error)}
+            event.update(failure(error))
+        else:
+            event["error"] = f"{type(error).__name__}: {error if self._show_messages else WITHHELD}"
+            frames = self._frames(error)
+            event.update({"traceback": frames} if self._as_json else {"exception": "\n".join(frames)})
+        return event
 
     def _frames(self, error: BaseException) -> list[str]:
         lines: list[str] = []
@@ -162,34 +123,6 @@ class _Lines(logging.Formatter):
         return lines
 
 
-class _JsonLines(_Lines):
-    """For machines. What has no form in JSON appears as its text."""
-
-    def line(self, fields: dict[str, Any]) -> str:
-        return json.dumps(fields, default=str)
-
-
-class _ReadableLines(_Lines):
-    """For people."""
-
-    def __init__(self, *, show_messages: bool, colors: bool) -> None:
-        super().__init__(show_messages=show_messages)
-        self._colors = colors
-
-    def line(self, fields: dict[str, Any]) -> str:
-        timestamp, level, event = (fields.pop(key) for key in ("timestamp", "level", "event"))
-        frames = fields.pop("traceback", ())
-        mark = f"[{level:<9}]"
-        if self._colors and level in _COLORS:
-            mark = f"{_COLORS[level]}{mark}{_PLAIN}"
-        said = " ".join(f"{key}={_quoted(value)}" for key, value in sorted(fields.items()))
-        return "\n".join([f"{timestamp} {mark} {event:<{_EVENT_WIDTH}} {said}".rstrip(), *frames])
-
-
-def _quoted(value: object) -> str:
-    return value if isinstance(value, str) and _BARE.fullmatch(value) else repr(value)
-
-
 def failure(error: EmbassyError) -> dict[str, str]:
     """The log fields of one of the product's own errors."""
     fields = {"error": str(error.args[0]), "family": type(error).__name__}
@@ -198,3 +131,18 @@ def failure(error: EmbassyError) -> dict[str, str]:
     if error.hint:
         fields["hint"] = error.hint
     return fields
+
+
+def _readable_first(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    return {key: event[key] for key in ("timestamp", "level", "event") if key in event} | dict(event)
+
+
+def _exc_info(value: Any) -> _ExcInfo | None:
+    if isinstance(value, BaseException):
+        return type(value), value, value.__traceback__
+    if isinstance(value, tuple) and value[0] is not None:
+        return value[0], value[1], value[2]
+    if value is True:
+        current = sys.exc_info()
+        return None if current[0] is None or current[1] is None else (current[0], current[1], current[2])
+    return None

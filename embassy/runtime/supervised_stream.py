@@ -12,6 +12,8 @@ from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple, Protocol
 
+import structlog
+
 from embassy.model.errors import (
     ConfigurationError,
     EmbassyError,
@@ -21,7 +23,7 @@ from embassy.model.errors import (
 )
 from embassy.runtime.exit_codes import ExitCode, exit_code
 from embassy.runtime.health import Check
-from embassy.runtime.logs import WITHHELD, Logger, failure
+from embassy.runtime.logs import WITHHELD, failure
 from embassy.runtime.stop import Stop
 
 _FIRST_PAUSE_SECONDS = 0.1
@@ -106,7 +108,7 @@ class SupervisedStream:
         self._assignment = assignment
         self._observer = observer
         self._clocks = clocks
-        self._log = Logger(component=component, stream=assignment.name)
+        self._log = structlog.get_logger(component=component, stream=assignment.name)
         now = clocks.monotonic()
         self._since = now
         self._attempt_at = now
@@ -222,7 +224,7 @@ class SupervisedStream:
             self._log.critical("halted; the other streams go on", reason=family, **failure(error))
         else:
             self._failure = f"bug: {type(error).__name__} {WITHHELD}"
-            self._log.bug("halted by a bug; the other streams go on", error, reason=family)
+            self._log.critical("halted by a bug; the other streams go on", reason=family, exc_info=error)
         self._become(Condition.HALTED)
 
     def _become(self, condition: Condition) -> None:

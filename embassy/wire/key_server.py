@@ -16,8 +16,9 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import structlog
+
 from embassy.model.errors import ConfigurationError, EmbassyError
-from embassy.runtime.logs import Logger
 from embassy.wire import key_protocol
 from embassy.wire.recipient_keys import RecipientKeys
 
@@ -61,7 +62,7 @@ class KeyServer:
         self._used = used
         self._room = threading.BoundedSemaphore(_CONNECTIONS_MOST)
         self._open: set[socket.socket] = set()
-        self._log = Logger(component="keyd")
+        self._log = structlog.get_logger(component="keyd")
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 
     def __enter__(self) -> Self:

@@ -8,9 +8,6 @@ import sys
 import pytest
 
 _UNUSED = {
-    "rich": "tables and bars of commands for people",
-    "pygments": "comes with rich",
-    "structlog": "brings rich; embassy.runtime.logs is on the standard library",
     "jinja2": "no service makes pages",
     "cryptography.x509": "certificates are OpenSSL's own business",
     "cryptography.hazmat.primitives.serialization.ssh": "keys are in the product's own documents",

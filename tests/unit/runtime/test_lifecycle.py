@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import pytest
+from structlog.testing import capture_logs
 
 from embassy.model.errors import ConfigurationError, IntegrityError, RefusedError
 from embassy.runtime.exit_codes import ExitCode
@@ -13,7 +14,6 @@ from embassy.runtime.lifecycle import Supervisor
 from embassy.runtime.metrics import Metrics
 from embassy.runtime.supervised_stream import Assignment
 from embassy.runtime.systemd import Systemd
-from tests.harness.logs import captured_logs
 
 
 class _Working:
@@ -95,7 +95,7 @@ def _setting(streams: Iterable[tuple[str, Loop]], *, drain_seconds: float = 5) -
 
 
 def _run(setting: _Setting) -> ExitCode:
-    with captured_logs():
+    with capture_logs():
         return setting.supervisor.run()
 
 

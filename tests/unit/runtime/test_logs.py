@@ -6,10 +6,10 @@ import logging
 from typing import Any
 
 import pytest
+import structlog
 
 from embassy.model.errors import IntegrityError
 from embassy.runtime import logs
-from embassy.runtime.logs import Logger
 
 pytestmark = pytest.mark.usefixtures("logging_as_before")
 
@@ -28,8 +28,8 @@ def _quote_a_row() -> None:
 def test_each_line_is_one_json_object() -> None:
     stream = io.StringIO()
     logs.configure(stream=stream)
-    Logger(component="bridge", stream="00ff").info("carrying", offset=7)
-    Logger().debug("not shown")
+    structlog.get_logger(component="bridge", stream="00ff").info("carrying", offset=7)
+    structlog.get_logger().debug("not shown")
     logging.getLogger("library").warning("%s is late", "it")
     logging.getLogger("library").info("not shown")
     first, second = _lines(stream)
@@ -41,7 +41,9 @@ def test_each_line_is_one_json_object() -> None:
 def test_an_error_of_ours_is_shown_with_place_and_way_out() -> None:
     stream = io.StringIO()
     logs.configure(stream=stream)
-    Logger().bug("halted", IntegrityError("a gap", place="s-1@6", hint="carry it again"))
+    structlog.get_logger().critical(
+        "halted", exc_info=IntegrityError("a gap", place="s-1@6", hint="carry it again")
+    )
     (line,) = _lines(stream)
     assert (line["error"], line["place"], line["hint"]) == ("a gap", "s-1@6", "carry it again")
     assert line["family"] == "IntegrityError"
@@ -51,11 +53,11 @@ def test_an_error_of_ours_is_shown_with_place_and_way_out() -> None:
 def test_any_other_exception_shows_where_it_was_and_never_a_row() -> None:
     stream = io.StringIO()
     logs.configure(stream=stream)
-    log = Logger()
+    log = structlog.get_logger()
     try:
         _quote_a_row()
-    except LookupError as error:
-        log.bug("a bug", error)
+    except LookupError:
+        log.exception("a bug")
         logging.getLogger("library").exception("a bug of theirs")
     ours, theirs = _lines(stream)
     assert "Müller" not in stream.getvalue()
@@ -71,45 +73,18 @@ def test_debug_shows_the_message() -> None:
     logs.configure(level="debug", stream=stream)
     try:
         _quote_a_row()
-    except LookupError as error:
-        Logger().bug("a bug", error)
+    except LookupError:
+        structlog.get_logger().exception("a bug")
     (line,) = _lines(stream)
     assert line["error"] == "LookupError: Key (name)=(Müller, Anna) already exists"
 
 
 def test_a_person_gets_plain_lines() -> None:
     stream = io.StringIO()
-    logs.configure(as_json=False, stream=stream)
-    Logger(component="bridge").warning("waiting", hint="is it up?", streams=("land", "tax"))
-    try:
-        _quote_a_row()
-    except LookupError as error:
-        Logger().bug("a bug", error)
-    waiting, bug, *frames = stream.getvalue().splitlines()
-    assert waiting.endswith(
-        "Z [warning  ] waiting" + " " * 24 + "component=bridge hint='is it up?' streams=('land', 'tax')"
-    )
-    assert "[critical ] a bug" in bug
-    assert any("in _quote_a_row" in frame for frame in frames)
-    assert "Müller" not in stream.getvalue()
-
-
-def test_a_terminal_has_colors_unless_they_are_unwanted(monkeypatch: pytest.MonkeyPatch) -> None:
-    for unwanted, marks in (("", 2), ("1", 0)):
-        monkeypatch.setenv("NO_COLOR", unwanted)
-        stream = io.StringIO()
-        monkeypatch.setattr(stream, "isatty", lambda: True)
-        logs.configure(stream=stream)
-        Logger().error("reload refused")
-        assert stream.getvalue().count("\033[") == marks
-
-
-def test_a_percent_sign_is_a_percent_sign() -> None:
-    stream = io.StringIO()
-    logs.configure(stream=stream)
-    Logger().info("100 %d done", lsn=b"\0")
-    (line,) = _lines(stream)
-    assert (line["event"], line["lsn"]) == ("100 %d done", "b'\\x00'")
+    logs.configure(json=False, stream=stream)
+    structlog.get_logger(component="bridge").warning("waiting", hint="is it up?")
+    assert "[warning  ] waiting" in stream.getvalue()
+    assert "hint='is it up?'" in stream.getvalue()
 
 
 def test_a_library_that_repeats_itself_is_heard_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:

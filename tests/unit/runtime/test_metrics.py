@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from structlog.testing import capture_logs
+
 from embassy.model.batch import Batch, Transaction
 from embassy.model.chain import Standing
 from embassy.model.lsn import Lsn
@@ -14,7 +16,6 @@ from embassy.runtime.gauges import (
     ProducerGauges,
 )
 from embassy.runtime.metrics import CATALOGUE, Kind, Metric, Metrics
-from tests.harness.logs import captured_logs
 
 WALL = 1_700_000_000.0
 
@@ -167,7 +168,7 @@ def test_a_consumer_shows_received_and_applied_apart() -> None:
 
 def test_a_cluster_that_comes_and_goes_is_logged_once_each_time() -> None:
     metrics = _metrics("bridge")
-    with captured_logs() as entries:
+    with capture_logs() as entries:
         link = ClusterLink(metrics, catalogue.BRIDGE_CONNECTED, component="bridge", site="home")
         assert link.ready().passed, "not heard from yet"
         for up in (True, True, False, False, False, True, True):
@@ -175,5 +176,5 @@ def test_a_cluster_that_comes_and_goes_is_logged_once_each_time() -> None:
             assert link.ready().passed is up
         for up in (True, False, True):
             link.refused(up)
-    assert [entry["level"] for entry in entries] == ["warning", "info", "warning"]
+    assert [entry["log_level"] for entry in entries] == ["warning", "info", "warning"]
     assert _value(metrics, catalogue.BRIDGE_CONNECTED, site="home") == 0

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 
 import pytest
+from structlog.testing import capture_logs
 
 from embassy.model.errors import (
     ConfigurationError,
@@ -15,7 +16,6 @@ from embassy.model.errors import (
 from embassy.runtime.exit_codes import ExitCode
 from embassy.runtime.stop import Stop
 from embassy.runtime.supervised_stream import Assignment, Clocks, Condition, Runnable, SupervisedStream
-from tests.harness.logs import captured_logs
 
 Step = Callable[["World"], None]
 
@@ -60,7 +60,7 @@ class World:
         self.stream.pulse()
 
     def supervise(self) -> list[dict[str, object]]:
-        with captured_logs() as entries:
+        with capture_logs() as entries:
             self.stream.run(self.stop)
         for failure in self._broken:
             raise failure
@@ -172,7 +172,7 @@ def test_what_a_retry_cannot_help_halts_the_stream(error: EmbassyError, family: 
     assert world.stream.condition is Condition.HALTED
     assert world.stream.code is code
     assert world.told == [("failed", family), ("halted", "land", family), ("running", "land", False)]
-    assert entry["level"] == "critical"
+    assert entry["log_level"] == "critical"
     assert (entry["error"], entry.get("place", ""), entry.get("hint", "")) == (
         error.args[0],
         error.place,
@@ -188,7 +188,7 @@ def test_any_other_exception_is_a_bug_and_its_message_is_not_shown(error: BaseEx
     world = World(_fail(error))
     (entry,) = world.supervise()
     assert world.stream.code is ExitCode.BUG
-    assert entry["raised"] is error
+    assert entry["exc_info"] is error
     assert ("halted", "land", "bug") in world.told
     assert type(error).__name__ in world.stream.ready().text
     assert "Müller" not in world.stream.ready().text
@@ -212,7 +212,7 @@ def test_a_loop_that_cannot_be_built_halts_its_stream() -> None:
         observer=world,
         clocks=Clocks(lambda: 0.0, lambda: 0.0, lambda low, high: low),
     )
-    with captured_logs():
+    with capture_logs():
         stream.run(Stop())
     assert stream.code is ExitCode.CONFIGURATION
 
