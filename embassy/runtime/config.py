@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from embassy.model.errors import ConfigurationError
 from embassy.model.measures import MISSED_BEATS
@@ -36,7 +36,7 @@ StreamId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class KafkaCluster(_Section):
@@ -306,6 +306,12 @@ def load(path: Path) -> Settings:
             "; ".join(_complaint(entry["loc"], entry["type"], entry["msg"]) for entry in error.errors()),
             place=str(path),
             hint="embassy config check -c FILE lists every key",
+        ) from error
+    except SettingsError as error:
+        raise ConfigurationError(
+            f"a variable of the environment is not JSON: {error}",
+            place="the environment",
+            hint="a whole table, EMBASSY_PRODUCER say, is an object in JSON; one key is EMBASSY_PRODUCER__BATCH_BYTES",
         ) from error
     finally:
         _folder.reset(token)

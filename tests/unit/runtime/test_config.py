@@ -30,6 +30,7 @@ def _file(folder: Path, text: str) -> Path:
         ("[producer]\nbatch_byte = 2000", "producer.batch_byte: unknown key, did you mean 'batch_bytes'?"),
         ("[kafka.hom]\nbootstrap = 'x'", "kafka.hom: unknown key, did you mean 'home'?"),
         ("[streams.people]\nstrem = 'x'", "streams.people.strem: unknown key, did you mean 'stream'?"),
+        ("[producer]\nrotate_seconds = nan", "producer.rotate_seconds: Input should be a finite number"),
         ("[producer]\nbatch_bytes = 1", "producer.batch_bytes: Input should be greater than or equal to 1024"),
         ("[keys]\nthreshold = 'two'", "keys.threshold: Input should be a valid integer"),
     ],
@@ -97,3 +98,11 @@ def test_files_that_cannot_serve_are_named(tmp_path: Path) -> None:
     (tmp_path / "id.json").chmod(0o600)
     (tmp_path / "anna.pub.json").write_text("{}")
     assert list(complaints(settings)) == []
+
+
+def test_a_table_in_the_environment_that_is_no_json_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMBASSY_PRODUCER", "{batch")
+    with pytest.raises(ConfigurationError, match=r"not JSON: .*producer"):
+        config.load(_file(tmp_path, _MINIMAL))
