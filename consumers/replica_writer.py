@@ -227,10 +227,8 @@ class ReplicaWriter:
         failpoint(failpoints.CONSUMER_BEFORE_APPLY)
         changes = [transaction.changes for transaction in batch.transactions]
         if beats:
-            self._beat, self._begun_at = (
-                batch,
-                self._clock(),
-            )  # if nothing comes with it, it travels with the commit
+            self._beat = batch  # if nothing comes with it, it travels with the commit
+            self._begun_at = self._clock()
         elif done:
             self._applier.apply_exactly(batch, range(sum(changes[:done]), sum(changes)))
         else:

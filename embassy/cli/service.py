@@ -22,7 +22,6 @@ import structlog
 
 from embassy.cli.options import Options
 from embassy.model.errors import EmbassyError
-from embassy.runtime import heap
 from embassy.runtime import metrics as catalogue
 from embassy.runtime.audit_line import JSON
 from embassy.runtime.audit_log import AuditLog
@@ -76,7 +75,6 @@ class Service:
     """One process of a role. Enter it, add streams, and run; what was opened is closed at the end."""
 
     def __init__(self, component: str, options: Options, *, address_file: Path | None) -> None:
-        heap.share_arenas()
         self.component = component
         self.options = options
         self.settings: Settings = options.settings()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import psycopg
@@ -109,7 +107,7 @@ def connect(
             "options": " ".join([str(given.get("options") or ""), *pinned]),
             **({"replication": replication} if replication else {}),
         }
-        connection = _connected(make_conninfo(**parameters), autocommit=autocommit)
+        connection: psycopg.Connection[Any] = psycopg.connect(make_conninfo(**parameters), autocommit=autocommit)
     except psycopg.OperationalError as error:
         raise _family(error, place) from error
     except psycopg.ProgrammingError as error:
@@ -121,18 +119,6 @@ def connect(
     if connection.info.server_version >= _TRANSACTION_TIMEOUT_VERSION:
         connection.pgconn.exec_(b"SET transaction_timeout = 0")  # older servers know no such option
     return connection
-
-
-def _connected(conninfo: str, *, autocommit: bool) -> psycopg.Connection[Any]:
-    """Connect; for a service's thread, in a thread that ends.
-
-    A thread keeps in its cache of malloc what it has freed, and a handshake frees much. Of the producer's threads with a
-    hundred streams that was 3 MB, of the consumer's 2.
-    """
-    if threading.current_thread() is threading.main_thread():
-        return psycopg.connect(conninfo, autocommit=autocommit)
-    with ThreadPoolExecutor(1) as alone:
-        return alone.submit(lambda: psycopg.connect(conninfo, autocommit=autocommit)).result()
 
 
 def place_of(dsn: str) -> str:
