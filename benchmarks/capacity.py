@@ -14,7 +14,7 @@ SUSTAINED = 40_751
 """Changes a second of one stream, small transactions; README, *Measured*."""
 MB_A_ROUND_TRIP = 1.8
 """What the bridge moves a round trip and stream, at 200 ms; docs/performance.md."""
-IDLE_MS = {"producer": 0.57, "bridge": 0.30, "consumer": 0.49}
+IDLE_MS = {"producer": 0.27, "bridge": 0.26, "consumer": 0.36}
 """CPU time of one idle stream's second; docs/performance.md."""
 CPU_US = {"producer": 11.5, "bridge": 0.3, "consumer": 1.9}
 """CPU time of one change of a backlog of small transactions; docs/performance.md."""
