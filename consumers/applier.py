@@ -135,7 +135,7 @@ class Applier:
         Raises:
             IntegrityError: as for `apply`.
         """
-        if len(batch.segments) != 1 or batch.chunk is not None:
+        if len(batch.segments) != 1:
             return None
         (segment,) = batch.segments
         relation = batch.relations[segment.relation]

@@ -257,7 +257,6 @@ class ReplicaWriter:
         """Whether all of a batch is a beat, of which nothing has to be looked at."""
         return (
             batch.complete
-            and not self.parts_open
             and [(relation.schema, relation.name) for relation in batch.relations] == [HEARTBEAT]
             and not (self._verifier is not None and self._verifier.looks_at(batch))
         )

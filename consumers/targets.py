@@ -7,7 +7,7 @@ from typing import NamedTuple
 from consumers import row_sql, sql_builder
 from consumers.sql_builder import Access
 from consumers.sql_terms import Target, target
-from consumers.text_rows import TEXT_ARRAY_OID
+from consumers.text_rows import INT8_OID, TEXT_ARRAY_OID
 from embassy.model.batch import Operation, Segment
 from embassy.model.relation import Relation
 from embassy.model.replica_table import Uniques
@@ -16,7 +16,6 @@ from embassy.pg.replica_catalog import find_table
 from embassy.pg.replica_uniques import find_uniques
 
 _SHAPES_MOST = 4096
-_BIGINT_OID = 20
 
 _Shape = tuple[Relation, Operation, tuple[int, ...], tuple[int, ...]]
 
@@ -134,5 +133,5 @@ class Targets:
         types = (TEXT_ARRAY_OID,) * (len(segment.columns) + len(segment.key))
         counted = sql_builder.counted(built.sql, len(types) + 1)
         return SegmentQuery(
-            Query(built.sql, types, binary=True), built.access, Query(counted, (*types, _BIGINT_OID), binary=True)
+            Query(built.sql, types, binary=True), built.access, Query(counted, (*types, INT8_OID), binary=True)
         )

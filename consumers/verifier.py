@@ -102,7 +102,9 @@ class Verifier:
 
     def looks_at(self, batch: Batch) -> bool:
         """Whether `applied` will read the replica for it."""
-        return bool(self._tables) or _speaks(batch)
+        return bool(self._tables) or any(
+            (relation.schema, relation.name) == VERIFY_MESSAGES for relation in batch.relations
+        )
 
     def applied(self, batch: Batch) -> None:
         """Look at a batch that has been applied and is not committed.
@@ -110,10 +112,9 @@ class Verifier:
         Raises:
             TransientError: the session ended.
         """
-        speaks = _speaks(batch)
-        if not speaks and not self._tables:
+        if not self.looks_at(batch):
             return
-        messages = self._messages(batch) if speaks else []
+        messages = self._messages(batch)
         for run, message in messages:
             if isinstance(message, TableBegin):
                 self._open(run, message)
@@ -265,8 +266,3 @@ class Verifier:
             in_flight=result.in_flight,
             **({"undecided": undecided} if undecided else {}),
         )
-
-
-def _speaks(batch: Batch) -> bool:
-    """Whether home says something in it."""
-    return any((relation.schema, relation.name) == VERIFY_MESSAGES for relation in batch.relations)

@@ -36,19 +36,15 @@ class Errand(NamedTuple):
 
     ask: Callable[[], Question]
     take: Callable[[Answer], bool]
-    """Returns whether that is all; if not it is asked again at once. Raises an answer that is an error it cannot take."""
+    """Returns whether that is all; if not it is asked again at once."""
+    takes: type[psycopg.Error] | tuple[type[psycopg.Error], ...] = ()
+    """Which errors are answers to it; every other one is raised."""
 
 
 def plain(sql: str, *, unless: type[psycopg.Error] | tuple[type[psycopg.Error], ...] = ()) -> Errand:
     """A statement that answers nothing, and may fail in a way that is no harm."""
     question = Question(sql.encode())
-
-    def take(answer: Answer) -> bool:
-        if isinstance(answer, psycopg.Error) and not isinstance(answer, unless):
-            raise answer
-        return True
-
-    return Errand(lambda: question, take)
+    return Errand(lambda: question, lambda _: True, unless)
 
 
 class Exchange:
@@ -73,6 +69,8 @@ class Exchange:
             answers = self.ask([errand.ask() for errand in errands])
             for errand, answer in zip(errands, answers, strict=True):
                 try:
+                    if isinstance(answer, psycopg.Error) and not isinstance(answer, errand.takes):
+                        raise answer
                     if not errand.take(answer):
                         again.append(errand)
                 except (psycopg.Error, EmbassyError) as error:

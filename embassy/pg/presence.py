@@ -72,7 +72,7 @@ class Look:
             found(values)
             return True
 
-        return Errand(lambda: self._statement.question, take)
+        return Errand(lambda: self._statement.question, take, UndefinedTable)
 
     def _values(self, answer: Answer) -> tuple[Any, ...] | None:
         """The values; None: a table has come or gone, and it is to be asked again."""

@@ -52,12 +52,11 @@ def slot_state(connection: psycopg.Connection[Any], slot: str) -> SlotState:
 
 
 def slot_errand(slot: str, found: Callable[[SlotState], None]) -> Errand:
-    """The same, to be asked along with other things; taking the answer raises the same."""
+    """The same, to be asked along with other things."""
     question = _state_question(slot)
 
     def take(answer: Answer) -> bool:
-        if isinstance(answer, psycopg.Error):
-            raise answer
+        assert not isinstance(answer, psycopg.Error), "the exchange raises it"
         found(_state(answer, slot))
         return True
 
