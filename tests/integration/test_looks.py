@@ -29,14 +29,14 @@ _PROGRESS = """INSERT INTO embassy.progress
                VALUES (%s, %s, 5, '', '', '0/0', '', 0)"""
 
 
-def _errand(question: Question, tell: Callable[[Answer], None]) -> Errand:
+def _errand(
+    question: Question, tell: Callable[[Answer], None], takes: type[psycopg.Error] | tuple[()] = ()
+) -> Errand:
     def take(answer: Answer) -> bool:
-        if isinstance(answer, psycopg.Error):
-            raise answer
         tell(answer)
         return True
 
-    return Errand(lambda: question, take)
+    return Errand(lambda: question, take, takes)
 
 
 @pytest.fixture
@@ -82,6 +82,8 @@ def test_what_travels_together_succeeds_and_fails_by_itself(database: psycopg.Co
     with pytest.raises(UniqueViolation):
         exchange.run([_errand(insert, taken.append), _errand(none, taken.append)])
     assert taken == [None], "all are told before the error is"
+    exchange.run([_errand(insert, taken.append, UniqueViolation)])
+    assert isinstance(taken[-1], UniqueViolation), "an answer, where it is taken for one"
 
 
 def test_a_session_that_is_ended_in_an_exchange_is_an_error(lab: Lab, database: psycopg.Connection[Any]) -> None:
