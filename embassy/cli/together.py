@@ -10,7 +10,8 @@ from embassy.model.errors import EmbassyError
 
 
 class _Named(Protocol):
-    name: str
+    @property
+    def name(self) -> str: ...
 
 
 T = TypeVar("T", bound=_Named)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tomllib
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,8 @@ def key(pipeline: Pipeline, person: str) -> str:
     return str(role_configs.operator(pipeline.lab.layout, person))
 
 
-def said(pipeline: Pipeline, *arguments: str, code: int = 0) -> str:
-    done = pipeline.embassy_command("embassy-admin", *arguments)
+def said(pipeline: Pipeline, *arguments: str, code: int = 0, role: str = "embassy-admin") -> str:
+    done = pipeline.embassy_command(role, *arguments)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -54,6 +56,15 @@ def count(pipeline: Pipeline) -> int:
     return int(found)
 
 
+def with_another(pipeline: Pipeline, role: str, dsn: str, stream: str) -> str:
+    """An administrator's configuration that names another stream before the pipeline's own."""
+    content = tomllib.loads(pipeline.config("embassy-admin").read_text(encoding="utf-8"))
+    own = content["streams"][pipeline.name]
+    content["streams"] = {"another": {**own, "stream": stream, "replica": {"dsn": dsn}}, pipeline.name: own}
+    role_configs._write(pipeline.config(role), content)
+    return role
+
+
 @pytest.fixture
 def pipeline(make_pipeline: MakePipeline) -> Pipeline:
     found = make_pipeline(_SCHEMA)
@@ -68,7 +79,16 @@ def test_one_person_freezes_and_two_lift_it(pipeline: Pipeline, tmp_path: Path) 
     write(pipeline, 0, 10)
     pipeline.wait_level()
 
-    said(pipeline, "freeze", "--reason", "rows vanish", "--key", key(pipeline, "anna"))
+    admin = pipeline.lab.site(pipeline.embassy).postgres.dsn(databases.ADMIN, pipeline.names[pipeline.embassy])
+    down = with_another(pipeline, "another-down", f"{admin} port=1", os.urandom(16).hex())
+    done = pipeline.embassy_command(
+        down, "--json", "freeze", "--reason", "rows vanish", "--key", key(pipeline, "anna")
+    )
+    assert done.returncode == 3, done.stdout + done.stderr
+    report = json.loads(done.stdout)
+    assert report["registries"] == {pipeline.name: {"frozen": True, "already": False, "by": "anna"}}
+    assert list(report["failed"]) == ["another"]
+    assert "error: another: " in done.stderr
     before = count(pipeline)  # from here on, nothing is committed
     write(pipeline, 10, 30)
     metrics = f"http://{address.read_text().strip()}/metrics"
