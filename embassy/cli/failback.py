@@ -13,14 +13,14 @@ from embassy.cli.auditing import audited
 from embassy.cli.conflict_bundle import Bundle, make_bundle
 from embassy.cli.failback_run import run
 from embassy.cli.options import Options, pass_options
+from embassy.cli.proven_report import proven_report
 from embassy.cli.stream_options import stream_options
 from embassy.cli.untaken import HomeTopics, Untaken
 from embassy.model.errors import ConfigurationError, RefusedError
 from embassy.model.lsn import Lsn
 from embassy.runtime.config import Settings
 from embassy.runtime.exit_codes import ExitCode
-from embassy.wire.enrolment import load_roster
-from embassy.wire.promotion_report import Report, ReportFile
+from embassy.wire.promotion_report import Report
 from failover.conflicts import lacking
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -61,9 +61,7 @@ def bundle(options: Options, path: Path, *, output: Path) -> ExitCode:
     """
     settings = options.settings()
     with audited(options, "failback.bundle", {"report": str(path), "output": str(output)}) as under_way:
-        threshold = settings.keys.threshold
-        roster = load_roster(options.need(settings.keys.operators, "keys.operators"), threshold)
-        report = ReportFile.read(path).proven(roster, threshold, path)
+        report = proven_report(options, settings, path)
         try:
             output.mkdir(mode=0o700)
         except OSError as error:

@@ -19,6 +19,7 @@ from embassy.cli.auditing import actor, audited
 from embassy.cli.conflict_bundle import make_bundle
 from embassy.cli.failback_level import Leveller, LevelWish
 from embassy.cli.options import Options, pass_options
+from embassy.cli.proven_report import proven_report
 from embassy.cli.stream_options import stream_options
 from embassy.cli.together import each
 from embassy.cli.untaken import HomeTopics, Untaken
@@ -31,8 +32,8 @@ from embassy.pg.connection import connect
 from embassy.pg.replica_turn import OwnSlot
 from embassy.runtime.config import Settings, Stream
 from embassy.runtime.exit_codes import ExitCode, exit_code, worst
-from embassy.wire.enrolment import load_enrolment, load_roster
-from embassy.wire.promotion_report import Report, ReportFile
+from embassy.wire.enrolment import load_enrolment
+from embassy.wire.promotion_report import Report
 from failover.conflicts import lacking
 from failover.failback import FailbackStep
 from failover.stream_failback import HomePorts, HomeWish, StreamFailback
@@ -90,9 +91,7 @@ def run(
     """  # noqa: D301 - \b is click's mark for lines that stay as they are
     settings = options.settings()
     with audited(options, "failback.run", {"report": str(path), "reason": reason}) as under_way:
-        threshold = settings.keys.threshold
-        roster = load_roster(options.need(settings.keys.operators, "keys.operators"), threshold)
-        report = ReportFile.read(path).proven(roster, threshold, path)
+        report = proven_report(options, settings, path)
         under_way.note(nonce=report.plan.nonce.hex(), approvers=sorted(report.persons))
         lines = _Lines(quiet=options.as_json)
         level = LevelWish(snapshot=snapshot, wait_seconds=wait)

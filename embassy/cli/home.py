@@ -15,6 +15,7 @@ import psycopg
 
 from embassy.cli.auditing import actor, audited
 from embassy.cli.options import Options, pass_options
+from embassy.cli.proven_report import proven_report
 from embassy.cli.stream_options import stream_options
 from embassy.model.errors import ApprovalError, EmbassyError, RefusedError
 from embassy.pg import source_fence
@@ -28,7 +29,7 @@ from embassy.runtime.exit_codes import ExitCode, exit_code, worst
 from embassy.wire.enrolment import load_roster
 from embassy.wire.key_document import load_object
 from embassy.wire.promotion_plan import Plan, PlanFile
-from embassy.wire.promotion_report import Report, ReportFile
+from embassy.wire.promotion_report import Report
 from embassy.wire.public_keys import read_text
 from failover.promotion import PERSONS_LEAST, Mode
 
@@ -100,8 +101,15 @@ def release(options: Options, path: Path, *, reason: str) -> ExitCode:
     """
     settings = options.settings()
     with audited(options, "home.release", {"file": str(path), "reason": reason}) as under_way:
-        report = _proven(options, settings, path)
+        report = proven_report(options, settings, path)
         under_way.note(nonce=report.plan.nonce.hex())
+        if not report.still_operators:  # the word of those who left opens nothing
+            raise ApprovalError(
+                f"of those who approved the plan ({', '.join(sorted(report.persons))}) nobody is an operator any more",
+                place=str(path),
+                hint="ask the embassy whether it was given up; then name the roster as it was when home was fenced in "
+                "keys.operators, and release again",
+            )
         opened = list(_release_all(options, settings, report))
         under_way.note(opened=opened)
     click.echo(f"open again: {', '.join(opened)}")
@@ -142,7 +150,7 @@ def _word(options: Options, settings: Settings, path: Path) -> _Word:
     threshold = settings.keys.threshold
     roster = load_roster(options.need(settings.keys.operators, "keys.operators"), threshold)
     if "signature" in load_object(read_text(path, "file", _SIZE_MOST), "file", path):
-        report = _proven(options, settings, path)
+        report = proven_report(options, settings, path)
         if not any(report.epoch_of(planned.stream) for planned in report.plan.streams):
             raise RefusedError(
                 "the file says that the plan was given up", place=str(path), hint="embassy home release"
@@ -166,12 +174,6 @@ def _word(options: Options, settings: Settings, path: Path) -> _Word:
     if time.time() >= min(planned.expires_at for planned in plan.streams):
         raise ApprovalError("the plan has expired", place=str(path), hint="make a new plan, and have it approved")
     return _Word(plan, persons, promoted=False)
-
-
-def _proven(options: Options, settings: Settings, path: Path) -> Report:
-    threshold = settings.keys.threshold
-    roster = load_roster(options.need(settings.keys.operators, "keys.operators"), threshold)
-    return ReportFile.read(path).proven(roster, threshold, path)
 
 
 def _fence_all(

@@ -18,6 +18,7 @@ from embassy.cli.promote_reports import proof_of_abort, report_json, write_repor
 from embassy.cli.promote_running import PlanRun, read_plan
 from embassy.cli.promote_screen import StepLines, show_plan, show_report, show_terms
 from embassy.cli.promote_status import abort_plan, states
+from embassy.cli.proven_report import proven_report
 from embassy.cli.stream_options import stream_options
 from embassy.cli.together import Failure
 from embassy.model.errors import StaleError
@@ -25,7 +26,6 @@ from embassy.runtime import logs
 from embassy.runtime.audit_line import JSON
 from embassy.runtime.exit_codes import ExitCode, exit_code, worst
 from embassy.runtime.failpoints import PROMOTION_AFTER_ABORTED, failpoint
-from embassy.wire.enrolment import load_roster
 from embassy.wire.keyring import load_identity, load_operator
 from embassy.wire.promotion_plan import Plan, Waivers
 from embassy.wire.promotion_report import ReportFile
@@ -310,9 +310,7 @@ def abort(options: Options, path: Path, *, reason: str) -> ExitCode:
 def report(options: Options, path: Path, *, as_json: bool) -> None:
     """Prove a report's approvals and signature, and show what it says. No network and no database is needed."""
     settings = options.settings()
-    threshold = settings.keys.threshold
-    roster = load_roster(options.need(settings.keys.operators, "keys.operators"), threshold)
-    proven = ReportFile.read(path).proven(roster, threshold, path)
+    proven = proven_report(options, settings, path)
     if as_json or options.as_json:
         click.echo(json.dumps(report_json(proven.persons, proven.plan, list(proven.streams)), indent=2))
     else:

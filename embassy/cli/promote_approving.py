@@ -53,7 +53,7 @@ class Approval:
                 hint="use the key that the roster lists",
             )
         before = GivenApprovals.read(kept)
-        proofs = [ReportFile.read(proof).proven(self._roster, self._threshold, proof) for proof in given_up]
+        proofs = [ReportFile.read(proof).given_up(proof) for proof in given_up]
         before.refuse_second_embassy(found.plan, given_up=proofs, lost=lost, place=kept)
         signed = found.file.signed(self._operator)
         before.with_plan(found.plan).write(kept)  # first: what was not noted must not be signed

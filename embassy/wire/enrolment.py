@@ -213,34 +213,46 @@ class EnrolmentFile(SignedDocument):
 
 
 def load_roster(operators: Sequence[Path], threshold: int) -> tuple[PublicOperator, ...]:
-    """Read the operators' public files, or the roster among them: all the others must have signed its first version.
+    """Read the operators' public files, or the roster among them: whose signatures count now.
 
     Args:
-        operators: public key files, and at most one roster.
+        operators: public key files, and at most one roster: all the others must have signed its first version.
         threshold: how many persons have to sign what is signed; a roster's own must be the same. 0: any.
 
     Raises:
         ConfigurationError: one cannot be read, a key is listed for two persons, the persons are fewer than the
             threshold, or the roster does not hold.
     """
+    return load_rosters(operators, threshold)[-1].operators
+
+
+def load_rosters(operators: Sequence[Path], threshold: int) -> tuple[Roster, ...]:
+    """Read them as `load_roster` does: whose signatures have ever counted, oldest first; the last ones' count now.
+
+    A list of key files has no versions before it.
+
+    Raises:
+        ConfigurationError: as `load_roster`.
+    """
     rosters = [path for path in operators if is_roster(path)]
     files = [path for path in operators if path not in rosters]
     listed = _listed(files, 0 if rosters else threshold)
     if not rosters:
-        return listed
+        return (Roster(0, threshold, listed),)
     if len(rosters) > 1:
         raise ConfigurationError(
             "keys.operators names two rosters", place=str(rosters[1]), hint="there is one roster; remove the other"
         )
     anchor = Roster(0, len({found.person for found in listed}), listed) if listed else None
-    roster = RosterFile.read(rosters[0]).proven(anchor, rosters[0])
-    if threshold not in (0, roster.threshold):
+    versions = RosterFile.read(rosters[0]).history(anchor, rosters[0])
+    present = versions[-1]
+    if threshold not in (0, present.threshold):
         raise ConfigurationError(
-            f"keys.threshold is {threshold}, and version {roster.number} of the roster asks for {roster.threshold}",
+            f"keys.threshold is {threshold}, and version {present.number} of the roster asks for {present.threshold}",
             place=str(rosters[0]),
             hint="set keys.threshold to what the operators have signed",
         )
-    return roster.operators
+    return versions
 
 
 def _listed(operators: Sequence[Path], threshold: int) -> tuple[PublicOperator, ...]:

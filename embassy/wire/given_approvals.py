@@ -16,7 +16,7 @@ from embassy.model.errors import RefusedError
 from embassy.wire import secret_file
 from embassy.wire.key_document import damaged, load_object
 from embassy.wire.promotion_plan import Plan
-from embassy.wire.promotion_report import Report
+from embassy.wire.promotion_report import GivenUp
 from embassy.wire.public_keys import PublicOperator
 
 _WHAT = "record of given approvals"
@@ -81,13 +81,13 @@ class GivenApprovals:
         return replace(self, given=tuple(dict.fromkeys((*self.given, *added))))
 
     def refuse_second_embassy(
-        self, plan: Plan, *, given_up: Collection[Report], lost: Collection[str], place: Path
+        self, plan: Plan, *, given_up: Collection[GivenUp], lost: Collection[str], place: Path
     ) -> None:
         """Refuse a plan that would make a second embassy the registry of an epoch.
 
         Args:
             plan: what is to be approved.
-            given_up: proven reports of plans that were aborted; what they name is free again.
+            given_up: the word of embassies that a plan of theirs was aborted; what they name is free again.
             lost: sites that the person declares gone: whatever was approved for them cannot be run any more.
             place: where these approvals are kept.
 
@@ -118,8 +118,13 @@ def is_majority(roster: Sequence[PublicOperator], threshold: int) -> bool:
     return 2 * threshold > len({operator.person for operator in roster})
 
 
-def _gives_up(report: Report, earlier: Given) -> bool:
-    return report.plan.nonce.hex() == earlier.nonce and report.was_given_up(bytes.fromhex(earlier.stream))
+def _gives_up(word: GivenUp, earlier: Given) -> bool:
+    """Whether it is of the very embassy and plan that was approved: nobody else can give them up."""
+    return (
+        word.nonce.hex() == earlier.nonce
+        and word.embassy.ed25519.hex() == earlier.embassy
+        and bytes.fromhex(earlier.stream) in word.streams
+    )
 
 
 def _given(entry: Any) -> Given:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -20,8 +20,9 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PublicKey
 
 from embassy.model.errors import ConfigurationError
 from embassy.wire.key_document import damaged, load_object
-from embassy.wire.promotion_plan import Plan, PlanFile
-from embassy.wire.public_keys import PublicIdentity, PublicOperator, read_text
+from embassy.wire.promotion_plan import Plan, PlanFile, roster_hash
+from embassy.wire.public_keys import PublicIdentity, read_text
+from embassy.wire.roster import Roster
 from embassy.wire.suite import ED25519_SIGNATURE_BYTES, report_message
 
 _VERSION = 1
@@ -85,36 +86,87 @@ class ReportFile:
         }
         return json.dumps(document, indent=2) + "\n"
 
-    def proven(self, roster: Sequence[PublicOperator], threshold: int, place: Path) -> Report:
+    def proven(self, rosters: Sequence[Roster], place: Path) -> Report:
         """What the report says, once its approvals and its signature hold.
+
+        Persons come and go, and what they approved stays approved: those count who were operators by the version of the
+        roster that the plan names, and those who are operators now.
+
+        Args:
+            rosters: the versions of the roster that have ever counted, oldest first; the last one counts now.
+            place: the file, for messages.
 
         Raises:
             ConfigurationError: too few persons approved its plan, it is not signed by the embassy that the plan names,
                 or it is damaged.
         """
+        plan_file, streams = self._stated(place)
+        signers = [(roster, plan_file.signers(roster.operators)) for roster in rosters]
+        enough = [(r, persons) for r, persons in signers if len(persons) >= max(_PERSONS_LEAST, r.threshold)]
+        (present, now) = signers[-1]
+        if enough:  # else nothing of the plan is parsed
+            plan = plan_file.parsed(place)
+            for roster, persons in enough:
+                if roster is present or roster_hash(roster.operators, roster.threshold) == plan.roster:
+                    self._must_be_signed_by(plan.identity, place)
+                    return Report(plan, persons, persons & now, streams)
+        raise ConfigurationError(
+            f"the plan of this {_WHAT} is approved by {len(now)} of the operators",
+            place=str(place),
+            hint="if one of them has left since: name the roster in keys.operators, which keeps its earlier versions, or "
+            "their key files once more; else this is no proof of a promotion: find out who placed it here",
+        )
+
+    def given_up(self, place: Path) -> GivenUp:
+        """What an embassy says of a plan of its own, once its signature holds; who approved the plan is not asked.
+
+        Raises:
+            ConfigurationError: it is not signed by the embassy that the plan names, or it is damaged.
+        """
+        plan_file, streams = self._stated(place)
+        plan = plan_file.parsed(place)
+        self._must_be_signed_by(plan.identity, place)
+        return GivenUp(
+            plan.nonce,
+            plan.identity,
+            frozenset(p.stream for p in plan.streams if _was_given_up(streams, p.stream)),
+        )
+
+    def claimed_epoch(self, stream: bytes, place: Path) -> int | None:
+        """The epoch to which the report claims that a stream was promoted; nothing of it is proven.
+
+        Raises:
+            ConfigurationError: it is damaged.
+        """
+        plan_file, streams = self._stated(place)
+        return _epoch_of(plan_file.parsed(place), streams, stream)
+
+    def _stated(self, place: Path) -> tuple[PlanFile, tuple[Mapping[str, Any], ...]]:
         fields = load_object(self.payload, _WHAT, place)
         try:
             if fields.keys() != {"version", "plan", "streams"} or fields["version"] != _VERSION:
                 raise ValueError  # noqa: TRY301 - one way out for every defect
             plan_file = PlanFile.parse(base64.b64decode(fields["plan"], validate=True), place)
-            streams = tuple(dict(entry) for entry in fields["streams"])
+            return plan_file, tuple(dict(entry) for entry in fields["streams"])
         except (LookupError, ValueError, TypeError, binascii.Error) as error:
             raise damaged(_WHAT, place) from error
-        persons = plan_file.signers(roster)
-        if len(persons) < max(_PERSONS_LEAST, threshold):
-            raise ConfigurationError(
-                f"the plan of this {_WHAT} is approved by {len(persons)} of the operators",
-                place=str(place),
-                hint="this is no proof of a promotion; find out who placed it here",
-            )
-        plan = plan_file.parsed(place)
-        if not _holds(plan.identity, self.signature, report_message(self.payload)):
+
+    def _must_be_signed_by(self, identity: PublicIdentity, place: Path) -> None:
+        if not _holds(identity, self.signature, report_message(self.payload)):
             raise ConfigurationError(
                 f"the {_WHAT} is not signed by the embassy that its plan names",
                 place=str(place),
                 hint="this is no proof of a promotion; find out who placed it here",
             )
-        return Report(plan, persons, streams)
+
+
+class GivenUp(NamedTuple):
+    """An embassy's signed word that a plan of its own can never be run."""
+
+    nonce: bytes
+    embassy: PublicIdentity
+    streams: frozenset[bytes]
+    """In whose replicas the plan is used up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,17 +175,28 @@ class Report:
 
     plan: Plan
     persons: frozenset[str]
+    """Who approved it."""
+    still_operators: frozenset[str]
+    """Which of them are operators now."""
     streams: tuple[Mapping[str, Any], ...]
 
     def was_given_up(self, stream: bytes) -> bool:
         """Whether the plan was used up in the stream's replica without raising its epoch."""
-        return any(entry.get("stream") == stream.hex() and entry.get("aborted") is True for entry in self.streams)
+        return _was_given_up(self.streams, stream)
 
     def epoch_of(self, stream: bytes) -> int | None:
         """The epoch to which a stream was promoted; None if it was not."""
-        planned = self.plan.stream(stream)
-        promoted = any(entry.get("stream") == stream.hex() and not entry.get("aborted") for entry in self.streams)
-        return planned.to_epoch if planned is not None and promoted else None
+        return _epoch_of(self.plan, self.streams, stream)
+
+
+def _was_given_up(streams: Sequence[Mapping[str, Any]], stream: bytes) -> bool:
+    return any(entry.get("stream") == stream.hex() and entry.get("aborted") is True for entry in streams)
+
+
+def _epoch_of(plan: Plan, streams: Sequence[Mapping[str, Any]], stream: bytes) -> int | None:
+    planned = plan.stream(stream)
+    promoted = any(entry.get("stream") == stream.hex() and not entry.get("aborted") for entry in streams)
+    return planned.to_epoch if planned is not None and promoted else None
 
 
 def _holds(identity: PublicIdentity, signature: bytes, message: bytes) -> bool:

@@ -150,6 +150,13 @@ class RosterFile:
     def proven(self, anchor: Roster | None, place: Path) -> Roster:
         """The last version that enough persons have signed; those behind it do not count yet.
 
+        Args and Raises: as `history`.
+        """
+        return self.history(anchor, place)[-1]
+
+    def history(self, anchor: Roster | None, place: Path) -> tuple[Roster, ...]:
+        """The versions that enough persons have signed, oldest first: the last one counts now, the others once did.
+
         Args:
             anchor: the list of key files that the first version has to be approved by as well; None if there is none.
             place: the file, for messages.
@@ -157,20 +164,20 @@ class RosterFile:
         Raises:
             ConfigurationError: already the first version lacks signatures, or one is damaged.
         """
-        stated = self.stated(place)
-        before, proven = anchor, None
-        for version, roster in zip(self.versions, stated, strict=True):
+        before, proven = anchor, list[Roster]()
+        for version, roster in zip(self.versions, self.stated(place), strict=True):
             judges = (roster,) if before is None else (before, roster)
             if any(len(version.signers(judge.operators)) < judge.threshold for judge in judges):
                 break
-            before = proven = roster
-        if proven is None:
+            before = roster
+            proven.append(roster)
+        if not proven:
             raise ConfigurationError(
                 "the first version of the roster is not signed by enough of the persons it needs",
                 place=str(place),
                 hint="let them sign it with embassy keys roster sign",
             )
-        return proven
+        return tuple(proven)
 
 
 def is_roster(path: Path) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import threading
 from pathlib import Path
 
@@ -9,7 +11,11 @@ import psycopg
 import pytest
 
 from deploy.lab import databases, role_configs
+from deploy.lab.role_configs import OPERATORS as LAB_OPERATORS
 from embassy.runtime.failpoints import HOME_BETWEEN_RELEASES, PROMOTION_AFTER_ABORTED
+from embassy.wire.enrolment import EnrolmentFile
+from embassy.wire.keyring import Operator, load_operator
+from embassy.wire.roster import RosterFile
 from tests.faults.test_promotion import Ceremony
 from tests.harness.pipeline import MakePipeline, Pipeline, Sections
 
@@ -87,6 +93,36 @@ def _called_off(ceremony: Ceremony) -> Application:
     return first
 
 
+class _Operators:
+    """The roster at home, which changes after the lab's operators have approved and enrolled."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._persons = {p: load_operator(role_configs.operator(pipeline.lab.layout, p)) for p in LAB_OPERATORS}
+        for number, person in enumerate(("carl", "dora", "emil"), 0x61):
+            self._persons[person] = Operator.from_seeds(bytes([number]) * 32, person=person)
+
+    def become(self, *persons: str) -> None:
+        """A second version has these; they enrol the stream's producer too."""
+        layout = self._pipeline.lab.layout
+        path = self._pipeline.folder / "roster.json"
+        lab = [self._persons[person] for person in LAB_OPERATORS]
+        file = RosterFile.begin([operator.public for operator in lab], 2).signed(lab[0]).signed(lab[1])
+        fresh = [self._persons[person] for person in persons]
+        file = file.changed([operator.public for operator in fresh], 2, path)
+        enrolment = role_configs.enrolment(layout, self._pipeline.stream)
+        enrolled = EnrolmentFile.read(enrolment)
+        for operator in (*lab, *(operator for operator in fresh if operator not in lab)):
+            file = file.signed(operator)
+            enrolled = enrolled if enrolled.has(operator) else enrolled.signed(operator)
+        path.write_text(file.render())
+        enrolment.write_text(enrolled.render())
+        for role in ("home-admin", "producer"):
+            config = self._pipeline.config(role)
+            text = re.sub(r"(?m)^operators = .*$", f"operators = {json.dumps([str(path)])}", config.read_text())
+            config.write_text(text)
+
+
 def test_a_switchover_loses_nothing_that_was_told_and_home_finds_out(
     make_pipeline: MakePipeline, logging_as_before: None
 ) -> None:
@@ -110,6 +146,13 @@ def test_a_switchover_loses_nothing_that_was_told_and_home_finds_out(
     assert ceremony.writes("event"), "the embassy is open"
     assert not _source_writes(pipeline), "and home is not"
 
+    # Who approved it leaves, and it stays approved.
+    operators = _Operators(pipeline)
+    operators.become("dora", "emil")
+    proof = ceremony.plans[0].with_suffix(".aborted.json")
+    assert "(anna, bert) nobody is an operator any more" in _home(pipeline, "release", proof, 6)
+    operators.become("anna", "carl")
+
     # Home learns it from its database, and, wherever its producer runs, from the report beside its enrolments.
     report = plan.with_suffix(".report.json")
     _home(pipeline, "fence", report)
@@ -117,6 +160,9 @@ def test_a_switchover_loses_nothing_that_was_told_and_home_finds_out(
     again = pipeline.start("producer")
     assert again.exit_code() == 5
     assert "home is superseded" in again.tail()
+    folder = str(pipeline.folder / "bundle")
+    bundled = pipeline.embassy_command("home-admin", "failback", "bundle", str(report), "-o", folder)
+    assert bundled.returncode == 0, bundled.stdout + bundled.stderr
     with pipeline.source(databases.ADMIN) as connection:
         connection.execute("SET default_transaction_read_only = off")
         connection.execute("DELETE FROM embassy.fence")

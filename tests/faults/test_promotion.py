@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -21,7 +22,8 @@ from deploy.lab.roles import program
 from embassy.cli import main
 from embassy.model.lsn import Lsn
 from embassy.runtime.failpoints import ENVIRONMENT, PROMOTION
-from embassy.wire.keyring import generate_operator
+from embassy.wire.keyring import Identity, generate_operator
+from embassy.wire.promotion_plan import PlanFile
 from tests.harness.meanwhile import meanwhile
 from tests.harness.pipeline import MakePipeline, Pipeline, poll_until
 
@@ -250,6 +252,7 @@ def test_who_may_not_promote_is_refused_each_with_its_reason(ceremony: Ceremony,
     stranger = ceremony.promote("approve", str(plan), "--key", str(tmp_path / "eve.json"), "--yes")
     assert (stranger.returncode, "not one of keys.operators" in stranger.stderr) == (5, True)
 
+    _a_plan_given_up_frees_the_one_who_had_approved_it(ceremony, tmp_path)
     ceremony.approve(plan, "bert")
     altered = json.loads(plan.read_text())
     good = altered["payload"]
@@ -281,6 +284,24 @@ def test_who_may_not_promote_is_refused_each_with_its_reason(ceremony: Ceremony,
     assert "rolled back" in ceremony.run(ahead, 7)
     assert not ceremony.writes()
     assert [outcome for action, outcome in ceremony.audited() if action == "promote.run"].count("failed") >= 4
+
+
+def _a_plan_given_up_frees_the_one_who_had_approved_it(ceremony: Ceremony, folder: Path) -> None:
+    plan, elsewhere = ceremony.plan(), folder / "elsewhere.json"
+    terms = PlanFile.read(plan).parsed(plan)
+    other = Identity.from_seeds(b"\x41" * 32, b"\x42" * 32).public
+    elsewhere.write_text(PlanFile.draft(dataclasses.replace(terms, nonce=bytes(16), identity=other)).render())
+    anna = role_configs.operator(ceremony.pipeline.lab.layout, "anna")
+
+    def approve(path: Path, *options: str) -> subprocess.CompletedProcess[str]:
+        given = ("--given", str(folder / "annas.json"))
+        return ceremony.promote("approve", str(path), "--key", str(anna), "--yes", *given, *options)
+
+    assert approve(plan).returncode == 0
+    assert ceremony.promote("abort", str(plan), "--reason", "nobody else agrees").returncode == 0
+    assert approve(elsewhere).returncode == 5
+    freed = approve(elsewhere, "--given-up", str(plan.with_suffix(".aborted.json")))
+    assert freed.returncode == 0, freed.stderr
 
 
 def _run_while_home_ships(ceremony: Ceremony, plan: Path) -> str:

@@ -20,8 +20,10 @@ from embassy.wire.enrolment import EnrolmentFile
 from embassy.wire.escrow import load_escrow, load_share, split
 from embassy.wire.key_document import KeyKind, parse_key, render_key
 from embassy.wire.keyring import Identity
+from embassy.wire.promotion_report import ReportFile
 from embassy.wire.roster import RosterFile
 from tests.harness.envelope import ANNA, BERT, HOME, STREAM
+from tests.unit.wire.test_promotion_documents import DRAFT, EMBASSY
 
 _NEXT = Identity.from_seeds(b"\x51" * 32, b"\x52" * 32)
 _ROSTER = (ANNA.public, BERT.public)
@@ -46,6 +48,14 @@ def _roster() -> str:
     return first.changed(_ROSTER, 1, _PLACE).signed(ANNA).signed(BERT).render()
 
 
+_REPORT = ReportFile.made(DRAFT, [{"stream": STREAM.hex(), "aborted": True}], EMBASSY)
+
+
+def _read_payload(path: Path) -> object:
+    """All that is read of a report before anything of it is proven."""
+    return ReportFile(path.read_bytes(), _REPORT.signature).claimed_epoch(STREAM, path)
+
+
 def _entries(path: Path) -> list[object]:
     return list(read_entries(path))
 
@@ -58,7 +68,7 @@ def _audit(folder: Path) -> str:
 
 
 _MADE = split(bytes(32), bytes(8), custodians=3, threshold=2)
-_KINDS = ("enrolment", "roster", "escrow", "share", "key", "audit")
+_KINDS = ("enrolment", "roster", "report", "payload", "escrow", "share", "key", "audit")
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +76,8 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Document]:
     return {
         "enrolment": Document(_enrolment(), lambda path: EnrolmentFile.read(path).proven(_ROSTER, 2, path)),
         "roster": Document(_roster(), lambda path: RosterFile.read(path).proven(None, path)),
+        "report": Document(_REPORT.render(), lambda path: ReportFile.read(path).given_up(path)),
+        "payload": Document(_REPORT.payload.decode(), _read_payload),
         "escrow": Document(_MADE.escrow.render(), load_escrow),
         "share": Document(_MADE.shares[0].render(), load_share),
         "key": Document(render_key(ANNA.half), lambda path: parse_key(path.read_bytes(), KeyKind.OPERATOR, path)),

@@ -12,16 +12,16 @@ from embassy.model.errors import ConfigurationError, RefusedError
 from embassy.wire.given_approvals import GivenApprovals, is_majority
 from embassy.wire.keyring import Identity
 from embassy.wire.promotion_plan import PlanFile
-from embassy.wire.promotion_report import Report, ReportFile
+from embassy.wire.promotion_report import GivenUp, ReportFile
 from tests.harness.envelope import ANNA, BERT, STREAM
-from tests.unit.wire.test_promotion_documents import CARL, EMBASSY, PLAN, ROSTER
+from tests.unit.wire.test_promotion_documents import CARL, DRAFT, EMBASSY, PLAN
 
 OTHER = Identity.from_seeds(b"\x41" * 32, b"\x42" * 32)
 THERE = dataclasses.replace(PLAN, site="embassy-2", nonce=bytes(16), identity=OTHER.public)
 KEPT = Path("kept.json")
 
 
-def refuse(before: GivenApprovals, *, given_up: tuple[Report, ...] = (), lost: tuple[str, ...] = ()) -> None:
+def refuse(before: GivenApprovals, *, given_up: tuple[GivenUp, ...] = (), lost: tuple[str, ...] = ()) -> None:
     before.refuse_second_embassy(THERE, given_up=given_up, lost=lost, place=KEPT)
 
 
@@ -40,17 +40,25 @@ def test_the_same_embassy_and_another_epoch_or_stream_are_not() -> None:
         refuse(GivenApprovals().with_plan(elsewhere))
 
 
-def proof(**entry: bool) -> Report:
-    file = PlanFile.draft(PLAN).signed(ANNA).signed(BERT)
-    made = ReportFile.made(file, [{"name": "land", "stream": STREAM.hex(), **entry}], EMBASSY)
-    return made.proven(ROSTER, 2, KEPT)
+def proof(file: PlanFile = DRAFT, signer: Identity = EMBASSY, **entry: bool) -> GivenUp:
+    return ReportFile.made(file, [{"name": "land", "stream": STREAM.hex(), **entry}], signer).given_up(KEPT)
 
 
-def test_the_proof_of_its_abort_frees_the_epoch_and_that_of_its_run_does_not() -> None:
+@pytest.mark.parametrize("file", [DRAFT, DRAFT.signed(ANNA), DRAFT.signed(ANNA).signed(BERT)])
+def test_the_proof_of_its_abort_frees_the_epoch_and_that_of_its_run_does_not(file: PlanFile) -> None:
     given = GivenApprovals().with_plan(PLAN)
-    refuse(given, given_up=(proof(aborted=True),))
+    refuse(given, given_up=(proof(file, aborted=True),))
     with pytest.raises(RefusedError):
-        refuse(given, given_up=(proof(),))
+        refuse(given, given_up=(proof(file),))
+
+
+def test_no_embassy_gives_up_what_was_approved_for_another() -> None:
+    given = GivenApprovals().with_plan(PLAN)
+    another = PlanFile.draft(dataclasses.replace(PLAN, identity=OTHER.public))
+    other_plan = PlanFile.draft(dataclasses.replace(PLAN, nonce=bytes(16)))
+    for word in (proof(another, OTHER, aborted=True), proof(other_plan, aborted=True)):
+        with pytest.raises(RefusedError, match="embassy-1 becomes land"):
+            refuse(given, given_up=(word,))
 
 
 def test_a_site_that_is_declared_lost_does_not_stand_in_the_way() -> None:
