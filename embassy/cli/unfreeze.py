@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,6 +42,8 @@ class _Ordered(NamedTuple):
     registry: str
     stream: str
     freeze: int
+    freeze_id: str
+    """Random: it is this freeze of this replica, and none with the same number elsewhere."""
     frozen_at: str
     frozen_by: str
     frozen_because: str
@@ -89,7 +92,7 @@ def plan(
         with replica_of(options, name, stream) as connection:
             found = control_store.read(connection, bytes.fromhex(stream.stream)).freeze
         if found is not None:
-            ordered.append(_ordered(name, stream.stream, found))
+            ordered.append(_ordered(options, name, stream.stream, found))
         elif name in options.registries:
             raise RefusedError(f"{name} is not frozen", place=options.place, hint="embassy status shows what is")
     if not ordered:
@@ -159,16 +162,17 @@ def run(options: Options, path: Path) -> None:
         fields = order.fields(_ACTION, path)
         under_way.note(nonce=str(fields.get("nonce")), reason=str(fields.get("reason")))
         entries, stop_at = _parsed(fields, path)
+        _check_site(fields["site"], settings.site, path)
         _check_time(fields, path)
         lifted: list[JSON] = []
         for entry in entries:
-            _lift(options, entry, stop_at, at_once=fields["at_once"], path=path)
+            _lift(options, entry, stop_at, fields, path)
             lifted.append(entry.registry)
             under_way.note(lifted=lifted)
     _tell(options, fields, sorted(persons))
 
 
-def _lift(options: Options, entry: _Ordered, stop_at: Point | None, *, at_once: bool, path: Path) -> None:
+def _lift(options: Options, entry: _Ordered, stop_at: Point | None, fields: Mapping[str, Any], path: Path) -> None:
     streams = options.settings().streams
     found = next(((name, s) for name, s in streams.items() if s.stream == entry.stream), None)
     if found is None:
@@ -178,19 +182,32 @@ def _lift(options: Options, entry: _Ordered, stop_at: Point | None, *, at_once: 
     name, stream = found
     with replica_of(options, name, stream) as connection:
         lifted = control_store.unfreeze(
-            connection, bytes.fromhex(entry.stream), number=entry.freeze, stop_at=stop_at, at_once=at_once
+            connection,
+            bytes.fromhex(entry.stream),
+            freeze_id=entry.freeze_id,
+            by=fields["nonce"],
+            stop_at=stop_at,
+            at_once=fields["at_once"],
         )
     if not lifted:
         raise StaleError(
-            f"{name} is not in freeze {entry.freeze} any more, for which this order was approved",
+            f"{name} is not in the freeze for which this order was approved (freeze {entry.freeze}, by {entry.frozen_by} "
+            f"at {entry.frozen_at})",
             place=str(path),
-            hint="see embassy status; if it is frozen again, plan and approve a new order",
+            hint="it was lifted, or it is that of another replica: see embassy status; if this one is frozen, plan and "
+            "approve an order for it",
         )
 
 
-def _ordered(name: str, stream: str, freeze: Freeze) -> _Ordered:
+def _ordered(options: Options, name: str, stream: str, freeze: Freeze) -> _Ordered:
+    if not freeze.id:
+        raise RefusedError(
+            f"{name} was frozen by a program of an earlier version: no order can name that freeze",
+            place=options.place,
+            hint="embassy provision apply gives it a name",
+        )
     suspect = str(freeze.suspect) if freeze.suspect is not None else None
-    return _Ordered(name, stream, freeze.number, iso(freeze.at), freeze.by, freeze.reason, suspect)
+    return _Ordered(name, stream, freeze.number, freeze.id, iso(freeze.at), freeze.by, freeze.reason, suspect)
 
 
 def _parsed(fields: Mapping[str, Any], path: Path) -> tuple[list[_Ordered], Point | None]:
@@ -198,11 +215,23 @@ def _parsed(fields: Mapping[str, Any], path: Path) -> tuple[list[_Ordered], Poin
         entries = [_Ordered(**entry) for entry in fields["streams"]]
         lsn, at = fields["stop_at_lsn"], fields["stop_at_microseconds"]
         point = Point(Lsn.parse(lsn) if lsn is not None else None, at)
-        if type(fields["at_once"]) is not bool or any(type(entry.freeze) is not int for entry in entries):
+        right = [type(fields["at_once"]) is bool, type(fields["site"]) is str, type(fields["nonce"]) is str]
+        if not all(right) or any(type(entry.freeze) is not int for entry in entries):
             raise ValueError  # noqa: TRY301 - one way out for every defect
+        for entry in entries:
+            uuid.UUID(entry.freeze_id)
     except (LookupError, ValueError, TypeError, AttributeError) as error:
         raise damaged("order", path) from error
     return entries, point if point != Point() else None
+
+
+def _check_site(ordered: str, here: str, path: Path) -> None:
+    if ordered != here:
+        raise StaleError(
+            f"the order is for site {ordered}, and this is {here}",
+            place=str(path),
+            hint="use that site's configuration, or plan and approve an order here",
+        )
 
 
 def _check_time(fields: Mapping[str, Any], path: Path) -> None:
@@ -228,7 +257,10 @@ def _tell(options: Options, fields: Mapping[str, Any], persons: list[str] | tupl
         return
     entries, stop_at = _parsed(fields, Path("order"))
     for entry in entries:
-        click.echo(f"{entry.registry}: freeze {entry.freeze}, by {entry.frozen_by} at {entry.frozen_at}")
+        click.echo(
+            f"{entry.registry} at {fields['site']}: freeze {entry.freeze}, by {entry.frozen_by} at {entry.frozen_at}"
+        )
+        click.echo(f"  stream {entry.stream}, freeze {entry.freeze_id}")
         click.echo(f"  frozen because: {entry.frozen_because}")
         if entry.suspect is not None:
             click.echo(f"  lets pass: {entry.suspect}")

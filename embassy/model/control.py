@@ -69,7 +69,10 @@ class Freeze(NamedTuple):
     """Why nothing is applied."""
 
     number: int
-    """Which freeze of this stream it is, from 1: an approval to lift it is good for this one."""
+    """Which freeze of this stream in this replica it is, from 1: for people."""
+    id: str
+    """Random, in hexadecimal groups: an approval to lift it is good for this one, here and nowhere else.
+    Empty for one that a program of an earlier version made, until the replica is provisioned once more."""
     at: float
     """Seconds since 1970 UTC, by the replica's clock."""
     by: str
@@ -91,6 +94,8 @@ class Control(NamedTuple):
     """Up to that point, the apply delay does not hold."""
     admitted: Suspect | None = None
     """Two persons let this one pass."""
+    lifted_by: str = ""
+    """The nonce of the order that lifted the freeze before; empty if there was none."""
     cut: Cut | None = None
 
     def done(self, head: bytes, transactions: Sequence[Transaction]) -> int | None:

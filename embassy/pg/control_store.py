@@ -13,30 +13,33 @@ import psycopg
 from embassy.model.control import Control, Cut, Freeze, Point, Suspect
 from embassy.model.errors import RefusedError
 from embassy.model.lsn import Lsn
-from embassy.pg.presence import has_table
+from embassy.pg.presence import has_column
 
 _TABLE = "embassy.control"
+_NEWEST_COLUMN = "lifted_by"
 _MICROSECONDS = "(extract(epoch FROM {}) * 1000000)::bigint"
 
 VERSION_HELD = f"(SELECT c.version FROM {_TABLE} c WHERE c.stream = {{stream}} FOR SHARE)"
 """The version, for the statement that moves the progress row: it stays until the transaction ends."""
 
 _READ = f"""
-SELECT version, freezes, extract(epoch FROM frozen_at)::float8, frozen_by, freeze_reason, suspect_xid, suspect_lsn::text,
-       stop_at_lsn::text, {_MICROSECONDS.format("stop_at_time")}, at_once, admitted_xid, admitted_lsn::text,
-       cut_head, cut_transactions, cut_lsn::text
+SELECT version, freezes, freeze_id::text, extract(epoch FROM frozen_at)::float8, frozen_by, freeze_reason,
+       suspect_xid, suspect_lsn::text, stop_at_lsn::text, {_MICROSECONDS.format("stop_at_time")}, at_once,
+       admitted_xid, admitted_lsn::text, lifted_by, cut_head, cut_transactions, cut_lsn::text
 FROM {_TABLE} WHERE stream = %s"""
 _FREEZE = f"""
-UPDATE {_TABLE} SET version = version + 1, freezes = freezes + 1, frozen_at = pg_catalog.clock_timestamp(),
+UPDATE {_TABLE} SET version = version + 1, freezes = freezes + 1,
+    freeze_id = pg_catalog.gen_random_uuid(), frozen_at = pg_catalog.clock_timestamp(),
     frozen_by = %s, freeze_reason = %s, suspect_xid = %s, suspect_lsn = %s::pg_lsn, freeze_order = %s,
     stop_at_lsn = NULL, stop_at_time = NULL, at_once = false
 WHERE stream = %s AND frozen_at IS NULL"""
 _UNFREEZE = f"""
-UPDATE {_TABLE} SET version = version + 1, frozen_at = NULL, frozen_by = NULL, freeze_reason = NULL, freeze_order = NULL,
+UPDATE {_TABLE} SET version = version + 1, frozen_at = NULL, freeze_id = NULL, frozen_by = NULL,
+    freeze_reason = NULL, freeze_order = NULL, lifted_by = %s,
     admitted_xid = coalesce(suspect_xid, admitted_xid), admitted_lsn = coalesce(suspect_lsn, admitted_lsn),
     suspect_xid = NULL, suspect_lsn = NULL, at_once = %s,
     stop_at_lsn = %s::pg_lsn, stop_at_time = timestamptz 'epoch' + %s::bigint * interval '1 microsecond'
-WHERE stream = %s AND frozen_at IS NOT NULL AND freezes = %s"""
+WHERE stream = %s AND frozen_at IS NOT NULL AND freeze_id = %s::uuid"""
 _STOP_AT = f"""
 UPDATE {_TABLE} SET version = version + 1, at_once = false,
     stop_at_lsn = %s::pg_lsn, stop_at_time = timestamptz 'epoch' + %s::bigint * interval '1 microsecond'
@@ -98,19 +101,26 @@ def freeze(
 
 
 def unfreeze(
-    connection: psycopg.Connection[Any], stream: bytes, *, number: int, stop_at: Point | None, at_once: bool
+    connection: psycopg.Connection[Any],
+    stream: bytes,
+    *,
+    freeze_id: str,
+    by: str,
+    stop_at: Point | None,
+    at_once: bool,
 ) -> bool:
-    """Lift the freeze of a number, and let its suspect pass; False if the stream is not in that freeze.
+    """Lift a freeze, and let its suspect pass; False if the stream is not in that freeze.
 
     Args:
         connection: the replica's.
         stream: whose.
-        number: which freeze the approval was given for.
+        freeze_id: of the freeze that the approval was given for.
+        by: the nonce of the order; see `Control.lifted_by`.
         stop_at: where it freezes again.
         at_once: whether the apply delay does not hold up to there.
     """
     lsn, time = _point(stop_at)
-    return connection.execute(_UNFREEZE.encode(), (at_once, lsn, time, stream, number)).rowcount == 1
+    return connection.execute(_UNFREEZE.encode(), (by, at_once, lsn, time, stream, freeze_id)).rowcount == 1
 
 
 def stop_at(connection: psycopg.Connection[Any], stream: bytes, point: Point) -> bool:
@@ -133,9 +143,9 @@ def note_delay(connection: psycopg.Connection[Any], stream: bytes, seconds: floa
 
 
 def _must_exist(connection: psycopg.Connection[Any]) -> None:
-    if not has_table(connection, _TABLE):
+    if not has_column(connection, _TABLE, _NEWEST_COLUMN):
         raise RefusedError(
-            f"the replica has no table {_TABLE}",
+            f"the replica has no table {_TABLE}, or that of an earlier version",
             place=connection.info.dbname,
             hint="embassy provision apply brings it up to date",
         )
@@ -148,17 +158,20 @@ def _point(point: Point | None) -> tuple[str | None, int | None]:
 
 
 def _control(row: tuple[Any, ...]) -> Control:
-    number, freezes, frozen_at, by, reason, suspect_xid, suspect_lsn, stop_lsn, stop_time, at_once, *rest = row
-    admitted_xid, admitted_lsn, cut_head, cut_transactions, cut_lsn = rest
+    number, freezes, freeze_id, frozen_at, by, reason, suspect_xid, suspect_lsn, stop_lsn, stop_time, *rest = row
+    at_once, admitted_xid, admitted_lsn, lifted_by, cut_head, cut_transactions, cut_lsn = rest
     suspect = _suspect(suspect_xid, suspect_lsn)
     stop = Point(Lsn.parse(stop_lsn) if stop_lsn else None, stop_time)
     return Control(
         number,
-        Freeze(freezes, frozen_at, by or "", reason or "", suspect) if frozen_at is not None else None,
+        Freeze(freezes, freeze_id or "", frozen_at, by or "", reason or "", suspect)
+        if frozen_at is not None
+        else None,
         freezes,
         stop if stop != Point() else None,
         at_once,
         _suspect(admitted_xid, admitted_lsn),
+        lifted_by or "",
         Cut(bytes(cut_head), cut_transactions, Lsn.parse(cut_lsn)) if cut_head is not None else None,
     )
 

@@ -17,6 +17,16 @@ def has_table(connection: psycopg.Connection[Any], table: str) -> bool:
     return connection.execute("SELECT pg_catalog.to_regclass(%s) IS NOT NULL", (table,)).fetchone() == (True,)
 
 
+def has_column(connection: psycopg.Connection[Any], table: str, column: str) -> bool:
+    """Whether a table is there and has a column: one of an earlier version may lack it."""
+    row = connection.execute(
+        """SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute
+                          WHERE attrelid = pg_catalog.to_regclass(%s) AND attname = %s AND NOT attisdropped)""",
+        (table, column),
+    ).fetchone()
+    return row == (True,)
+
+
 _THERE = """
 ARRAY(SELECT t FROM pg_catalog.unnest({}::text[]) t WHERE pg_catalog.to_regclass(t) IS NOT NULL)"""
 

@@ -13,7 +13,8 @@ from embassy.wire.key_document import load_object
 from embassy.wire.signed_document import SignedDocument
 from embassy.wire.suite import approval_message
 
-_VERSION = 1
+_VERSION = 2
+"""2: an order to unfreeze names the freezes by their ids."""
 
 
 @dataclass(frozen=True, slots=True)

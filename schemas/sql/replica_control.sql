@@ -5,7 +5,7 @@ CREATE TABLE IF NOT EXISTS embassy.control (
     frozen_at timestamptz,                -- this server's clock; NULL: not frozen
     frozen_by text,                       -- a person, or what in the product did it
     freeze_reason text,
-    freezes bigint NOT NULL DEFAULT 0,    -- how often it was frozen: an approval to lift a freeze names its number
+    freezes bigint NOT NULL DEFAULT 0,    -- how often it was frozen, for people
     suspect_xid bigint,                   -- the transaction for which a threshold froze the stream
     suspect_lsn pg_lsn,
     stop_at_lsn pg_lsn,                   -- applying freezes behind this commit
@@ -19,3 +19,14 @@ CREATE TABLE IF NOT EXISTS embassy.control (
     apply_delay_seconds double precision NOT NULL DEFAULT 0, -- what the consumer that runs keeps to
     freeze_order text                     -- the signed word by which a person froze it
 );
+-- Only where they are missing: ALTER TABLE waits for whoever reads the table, a consumer amid a large transaction too.
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
+                   WHERE attrelid = 'embassy.control'::regclass AND attname = 'lifted_by' AND NOT attisdropped) THEN
+        ALTER TABLE embassy.control
+            ADD COLUMN freeze_id uuid,    -- of the freeze that stands: an order to lift it names it
+            ADD COLUMN lifted_by text;    -- the nonce of the order that lifted the one before
+    END IF;
+END $$;
+UPDATE embassy.control SET freeze_id = pg_catalog.gen_random_uuid() WHERE frozen_at IS NOT NULL AND freeze_id IS NULL;

@@ -6,18 +6,26 @@ import json
 import os
 import tomllib
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deploy.lab import databases, role_configs
+from deploy.lab.postgres_server import PostgresServer
+from embassy.cli import main
+from embassy.pg import control_store, replica_schema
+from tests.harness.lab import MakeDatabase
 from tests.harness.pipeline import MakePipeline, Pipeline, poll_until
 
 _SCHEMA = """
 CREATE TABLE public.deed (id bigint PRIMARY KEY, owner text NOT NULL);
 GRANT ALL ON ALL TABLES IN SCHEMA public TO registry_owner;
 """
+
+DOWN = "port=1"
+"""Added to a connection string: nothing listens there."""
 
 
 def key(pipeline: Pipeline, person: str) -> str:
@@ -56,13 +64,22 @@ def count(pipeline: Pipeline) -> int:
     return int(found)
 
 
-def with_another(pipeline: Pipeline, role: str, dsn: str, stream: str) -> str:
-    """An administrator's configuration that names another stream before the pipeline's own."""
+def site(pipeline: Pipeline) -> PostgresServer:
+    return pipeline.lab.site(pipeline.embassy).postgres
+
+
+def admin(pipeline: Pipeline, role: str, **changes: Any) -> str:
+    """An administrator's configuration with other sections."""
     content = tomllib.loads(pipeline.config("embassy-admin").read_text(encoding="utf-8"))
-    own = content["streams"][pipeline.name]
-    content["streams"] = {"another": {**own, "stream": stream, "replica": {"dsn": dsn}}, pipeline.name: own}
-    role_configs._write(pipeline.config(role), content)
+    role_configs._write(pipeline.config(role), {**content, **changes})
     return role
+
+
+def entry(pipeline: Pipeline, database: str, stream: str = "", more: str = "") -> dict[str, Any]:
+    """A stream's section, with a replica in a database of the site; ``more`` is added to its connection string."""
+    enrolment = str(role_configs.enrolment(pipeline.lab.layout, pipeline.stream))
+    dsn = site(pipeline).dsn(databases.ADMIN, database)
+    return {"stream": stream or pipeline.stream, "enrolment": enrolment, "replica": {"dsn": f"{dsn} {more}"}}
 
 
 @pytest.fixture
@@ -79,8 +96,9 @@ def test_one_person_freezes_and_two_lift_it(pipeline: Pipeline, tmp_path: Path) 
     write(pipeline, 0, 10)
     pipeline.wait_level()
 
-    admin = pipeline.lab.site(pipeline.embassy).postgres.dsn(databases.ADMIN, pipeline.names[pipeline.embassy])
-    down = with_another(pipeline, "another-down", f"{admin} port=1", os.urandom(16).hex())
+    own = pipeline.names[pipeline.embassy]
+    away = entry(pipeline, own, os.urandom(16).hex(), DOWN)
+    down = admin(pipeline, "down", streams={"another": away, pipeline.name: entry(pipeline, own)})
     done = pipeline.embassy_command(
         down, "--json", "freeze", "--reason", "rows vanish", "--key", key(pipeline, "anna")
     )
@@ -109,7 +127,7 @@ def test_one_person_freezes_and_two_lift_it(pipeline: Pipeline, tmp_path: Path) 
     said(pipeline, "unfreeze", "approve", str(order), "--yes", "--key", key(pipeline, "bert"))
     said(pipeline, "unfreeze", "run", str(order))
     pipeline.wait_level()
-    assert "not in freeze 1 any more" in said(pipeline, "unfreeze", "run", str(order), code=7)
+    assert "is not in the freeze for which" in said(pipeline, "unfreeze", "run", str(order), code=7)
     assert pipeline.alive(consumer)
     assert said(pipeline, "audit", "log", "--verify")
 
@@ -140,3 +158,81 @@ def test_a_mass_deletion_freezes_a_whole_stream_and_a_run_ends_at_a_point(
     assert count(pipeline) == 33
     pipeline.start("consumer")
     pipeline.wait_level()
+
+
+def run(pipeline: Pipeline, *arguments: str, role: str = "embassy-admin") -> int:
+    """A command that needs no process of its own."""
+    return main.run(["-c", str(pipeline.config(role)), *arguments])
+
+
+def is_frozen(pipeline: Pipeline, database: str, stream: str = "") -> bool:
+    with site(pipeline).connect(databases.ADMIN, database) as connection:
+        control = control_store.read(connection, bytes.fromhex(stream or pipeline.stream))
+    assert control.freezes == 1
+    return control.freeze is not None
+
+
+def approved(pipeline: Pipeline, order: Path, role: str = "embassy-admin") -> str:
+    assert run(pipeline, "unfreeze", "plan", str(order), "--reason", "looked into", role=role) == 0
+    for person in ("anna", "bert"):
+        assert run(pipeline, "unfreeze", "approve", str(order), "--yes", "--key", key(pipeline, person)) == 0
+    return str(order)
+
+
+@dataclass
+class Twins:
+    """Two databases of one site, in both of which a stream is frozen for the first time."""
+
+    pipeline: Pipeline
+    own: str
+    other: str
+
+
+@pytest.fixture
+def twins(make_pipeline: MakePipeline, make_database: MakeDatabase, logging_as_before: None) -> Twins:
+    pipeline = make_pipeline("", provision=False)
+    found = Twins(pipeline, pipeline.names[pipeline.embassy], make_database(pipeline.embassy))
+    for database in (found.own, found.other):
+        with site(pipeline).connect(databases.ADMIN, database) as connection:
+            replica_schema.ensure(connection)
+            assert control_store.freeze(connection, bytes.fromhex(pipeline.stream), by="anna", reason="to see")
+    return found
+
+
+def test_an_order_lifts_the_freeze_that_it_names_and_none_with_its_number(
+    twins: Twins, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline = twins.pipeline
+    order = approved(pipeline, tmp_path / "order.json")
+    assert f"registry at {pipeline.embassy}: freeze 1, by anna" in capsys.readouterr().out
+    elsewhere = admin(pipeline, "elsewhere", site="embassy-9")
+    assert run(pipeline, "unfreeze", "run", order, role=elsewhere) == 7
+    assert f"is for site {pipeline.embassy}, and this is embassy-9" in capsys.readouterr().err
+    delayed = admin(pipeline, "delayed", streams={"delayed": entry(pipeline, twins.other)})
+    assert run(pipeline, "unfreeze", "run", order, role=delayed) == 7
+    assert "delayed is not in the freeze for which" in capsys.readouterr().err
+    assert is_frozen(pipeline, twins.own)
+    assert is_frozen(pipeline, twins.other)
+    assert run(pipeline, "unfreeze", "run", order) == 0
+    assert not is_frozen(pipeline, twins.own)
+    assert is_frozen(pipeline, twins.other)
+
+
+def test_a_freeze_of_an_earlier_version_can_be_lifted_once_the_replica_is_provisioned_again(
+    twins: Twins, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline = twins.pipeline
+    with site(pipeline).connect(databases.ADMIN, twins.own) as connection:
+        connection.execute("ALTER TABLE embassy.control DROP COLUMN freeze_id, DROP COLUMN lifted_by")
+        order = tmp_path / "order.json"
+        assert run(pipeline, "unfreeze", "plan", str(order), "--reason", "looked into") == 5
+        assert "or that of an earlier version" in capsys.readouterr().err
+        replica_schema.ensure(connection)
+        assert run(pipeline, "unfreeze", "run", approved(pipeline, order)) == 0
+        # A consumer that was not restarted yet still freezes as it used to.
+        connection.execute("UPDATE embassy.control SET frozen_at = now(), frozen_by = 'protection'")
+        again = tmp_path / "again.json"
+        assert run(pipeline, "unfreeze", "plan", str(again), "--reason", "looked into") == 5
+        assert "embassy provision apply gives it a name" in capsys.readouterr().err
+        replica_schema.ensure(connection)
+        assert run(pipeline, "unfreeze", "run", approved(pipeline, again)) == 0

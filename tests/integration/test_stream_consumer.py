@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -432,6 +433,17 @@ def one_by_one(stream: Stream, first: int, last: int) -> None:
         stream.two.source.execute("INSERT INTO s.t VALUES (%s, 'v')", (number,))
 
 
+def lift(stream: Stream, freeze_id: str) -> bool:
+    return control_store.unfreeze(
+        stream.two.replica,
+        stream.enrolment.stream,
+        freeze_id=freeze_id,
+        by="an order",
+        stop_at=None,
+        at_once=False,
+    )
+
+
 def test_a_run_ends_at_a_point_within_a_batch_and_the_next_goes_on_behind_it(stream: Stream) -> None:
     stream.key()
     one_by_one(stream, 0, 10)
@@ -471,8 +483,9 @@ def test_a_mass_deletion_freezes_the_stream_before_it_until_it_is_let_pass(
         assert isinstance(freeze.suspect, Suspect)
         assert "400 rows of s.t" in freeze.reason or "300 rows of s.t" in freeze.reason
         assert rows(stream) == 505
-        assert not control_store.unfreeze(stream.two.replica, identity, number=2, stop_at=None, at_once=False)
-        assert control_store.unfreeze(stream.two.replica, identity, number=1, stop_at=None, at_once=False)
+        assert not lift(stream, str(uuid.uuid4()))
+        assert lift(stream, freeze.id)
+        assert control_store.read(stream.two.replica, identity).lifted_by == "an order"
         stream.level(running)
         assert rows(stream) == 110
 
@@ -488,7 +501,7 @@ def test_a_delayed_replica_applies_nothing_before_its_time_and_freezes_meanwhile
         poll_until(lambda: running.gauges.freezes[-1:] == [True], "it freezes while it waits")
         now[0] += 3700
         assert rows(stream) == 0
-        assert control_store.unfreeze(
-            stream.two.replica, stream.enrolment.stream, number=1, stop_at=None, at_once=False
-        )
+        freeze = control_store.read(stream.two.replica, stream.enrolment.stream).freeze
+        assert freeze is not None
+        assert lift(stream, freeze.id)
         stream.level(running)
