@@ -4,52 +4,43 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 import psycopg
 
-from embassy.cli.auditing import actor, audited
+from embassy.cli.auditing import Audited, actor, audited
+from embassy.cli.fence_word import Word, load_word
 from embassy.cli.options import Options, pass_options
 from embassy.cli.proven_report import proven_report
 from embassy.cli.stream_options import stream_options
-from embassy.model.errors import ApprovalError, EmbassyError, RefusedError
+from embassy.cli.together import Failure, each
+from embassy.model.errors import ApprovalError, RefusedError, StaleError
 from embassy.pg import source_fence
 from embassy.pg.connection import connect, place_of
 from embassy.pg.reign import reign
 from embassy.pg.replica_opening import let_in
 from embassy.pg.setup_errors import LOCK_SETTINGS, explained
-from embassy.pg.source_fence import Fence, Fenced
-from embassy.runtime.config import Settings
+from embassy.pg.source_fence import Fence, Fenced, StandingFence
+from embassy.pg.stream_lock import PROMOTION_LOCK
+from embassy.runtime.config import Settings, Stream
 from embassy.runtime.exit_codes import ExitCode, exit_code, worst
-from embassy.wire.enrolment import load_roster
-from embassy.wire.key_document import load_object
-from embassy.wire.promotion_plan import Plan, PlanFile
 from embassy.wire.promotion_report import Report
-from embassy.wire.public_keys import read_text
-from failover.promotion import PERSONS_LEAST, Mode
+from failover.fences import Opening, decide_opening, others
 
 _APPLICATION = "embassy-home-fence"
-_SIZE_MOST = 16 << 20
+_TOGETHER = 8
+"""Registries at once."""
+_HOLDER_ENDS_SECONDS = 30.0
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.group()
 def home() -> None:
     """Shut home, once the embassy has or is about to have the registries."""
-
-
-class _Word(NamedTuple):
-    """On whose word home is shut."""
-
-    plan: Plan
-    persons: frozenset[str]
-    promoted: bool
-    """Whether it is a report: the embassy has the registries already."""
 
 
 @home.command()
@@ -65,27 +56,37 @@ def fence(options: Options, path: Path, *, reason: str) -> ExitCode:
     With a report the producer refuses to run from then on; with a plan it goes on, and carries abroad what was committed
     and that nobody writes any more. Repeatable.
 
+    A registry of the plan that the report does not say was promoted is left as it is, and named: nobody else has it. A
+    report or plan of an epoch that is past is refused with 7: its database has the registry.
+
     Reads keys.operators, promotion.application_roles and streams.NAME.source.
     """
     settings = options.settings()
     with audited(options, "home.fence", {"file": str(path), "reason": reason}) as under_way:
-        word = _word(options, settings, path)
+        word = load_word(options, settings, path)
         under_way.note(nonce=word.plan.nonce.hex(), approvers=sorted(word.persons))
-        found, failures = _fence_all(options, settings, word, reason)
-        under_way.note(fenced=sorted(found))
-        for name, error in failures.items():
-            click.echo(f"error: {name}: {error}", err=True)
+        work, left = _fence_work(options, settings, word)
+        found: dict[str, Fenced] = {}
+        by_turns = threading.Lock()  # registries of one server share their roles
+
+        def one(item: _Work) -> None:
+            found[item.name] = _fence(item, word, reason, settings.promotion.application_roles, by_turns)
+
+        failures = each(work, one, at_once=_TOGETHER, what="fence")
+        under_way.note(fenced=sorted(found), not_promoted=left)
         if options.as_json:
-            report = {name: done._asdict() for name, done in sorted(found.items())}
-            click.echo(json.dumps({"schema": "embassy.home-fence/1", "fenced": report}, indent=2))
+            fenced = {name: done._asdict() for name, done in sorted(found.items())}
+            shown = {"schema": "embassy.home-fence/1", "fenced": fenced, "not_promoted": left}
+            click.echo(json.dumps({**shown, "refused": _words(failures)}, indent=2))
         else:
             for name, done in sorted(found.items()):
                 click.echo(
                     f"{name}: fenced; {done.tables} tables shut, {done.sessions} sessions ended"
                     + ("" if done.new else " (it was fenced before)")
                 )
-        code = worst(frozenset(exit_code(error) for error in failures.values()))
-        return under_way.ended(code) if failures else ExitCode.OK
+            for name in left:
+                click.echo(f"{name}: left as it is: by the report it was not promoted, and nobody else has it")
+        return _ended(under_way, failures)
 
 
 @home.command()
@@ -98,6 +99,11 @@ def release(options: Options, path: Path, *, reason: str) -> ExitCode:
 
     FILE is what embassy promote abort has written: the embassy's signed word that the plan is used up, and can never be
     run. A home whose registries were promoted stays shut.
+
+    Where home was fenced for several plans, the proof of each takes back its own part, in any order: the last one opens.
+    Until then a registry is refused with 5, and the plan that keeps it shut is named.
+
+    Reads keys.operators, promotion.application_roles and streams.NAME.source.
     """
     settings = options.settings()
     with audited(options, "home.release", {"file": str(path), "reason": reason}) as under_way:
@@ -110,129 +116,170 @@ def release(options: Options, path: Path, *, reason: str) -> ExitCode:
                 hint="ask the embassy whether it was given up; then name the roster as it was when home was fenced in "
                 "keys.operators, and release again",
             )
-        opened = list(_release_all(options, settings, report))
+        opened: list[str] = []
+
+        def one(item: _Work) -> None:
+            _release(item, report.plan.nonce, settings.promotion.application_roles)
+            opened.append(item.name)
+
+        failures = each(_release_work(options, settings, report, path), one, at_once=_TOGETHER, what="release")
+        opened.sort()
         under_way.note(opened=opened)
-    click.echo(f"open again: {', '.join(opened)}")
-    return ExitCode.OK
+        if options.as_json:
+            shown = {"schema": "embassy.home-release/1", "opened": opened, "refused": _words(failures)}
+            click.echo(json.dumps(shown, indent=2))
+        elif opened:
+            click.echo(f"open again: {', '.join(opened)}")
+        return _ended(under_way, failures)
 
 
-def _release_all(options: Options, settings: Settings, report: Report) -> Iterator[str]:
+class _Work(NamedTuple):
+    """One registry's database at home."""
+
+    name: str
+    stream: bytes
+    dsn: str
+    to_epoch: int = 0
+
+
+def _fence_work(options: Options, settings: Settings, word: Word) -> tuple[list[_Work], list[str]]:
+    """The registries that the word shuts, and the names of those that its plan is about, and a report is not.
+
+    Raises:
+        RefusedError: it shuts none.
+        ConfigurationError: the configuration does not say where one is.
+    """
+    work, left = [], []
     for name, stream in options.streams(settings).items():
         identity = bytes.fromhex(stream.stream)
-        if not report.was_given_up(identity):
-            continue
-        source = options.need(stream.source, f"streams.{name}.source")
-        place = place_of(source.dsn)
-        with (
-            explained(place),
-            connect(source.dsn, application_name=_APPLICATION, autocommit=True, settings=LOCK_SETTINGS) as session,
-        ):
-            epoch = reign(session, identity).epoch
-            others = [
-                nonce
-                for nonce, promoted in source_fence.fences(session, identity, epoch)
-                if promoted or nonce != report.plan.nonce
-            ]
-            if others:
-                raise RefusedError(
-                    f"home is fenced for another plan too: {others[0].hex()}",
-                    place=name,
-                    hint="a home whose registry was promoted stays shut",
-                )
-            source_fence.release(
-                session, report.plan.nonce, roles=settings.promotion.application_roles, grant=let_in
-            )
-        yield name
-
-
-def _word(options: Options, settings: Settings, path: Path) -> _Word:
-    """A report, or a plan that enough persons have approved and that has not expired by this machine's clock."""
-    threshold = settings.keys.threshold
-    roster = load_roster(options.need(settings.keys.operators, "keys.operators"), threshold)
-    if "signature" in load_object(read_text(path, "file", _SIZE_MOST), "file", path):
-        report = proven_report(options, settings, path)
-        if not any(report.epoch_of(planned.stream) for planned in report.plan.streams):
-            raise RefusedError(
-                "the file says that the plan was given up", place=str(path), hint="embassy home release"
-            )
-        return _Word(report.plan, report.persons, promoted=True)
-    file = PlanFile.read(path)
-    persons, needed = file.signers(roster), max(PERSONS_LEAST, threshold)
-    if len(persons) < needed:
-        raise ApprovalError(
-            f"the plan is approved by {len(persons)} of the {needed} persons it needs",
-            place=str(path),
-            hint="let another person of keys.operators run embassy promote approve",
-        )
-    plan = file.parsed(path)
-    if plan.mode != Mode.SWITCHOVER:
+        to_epoch = word.epoch_of(identity)
+        if to_epoch is not None:
+            work.append(_Work(name, identity, _source_of(options, name, stream), to_epoch))
+        elif word.plan.stream(identity) is not None:
+            left.append(name)
+    if not work and left:
         raise RefusedError(
-            "the plan is of a disaster: home is fenced with the report of its run",
-            place=str(path),
-            hint="name PLAN.report.json",
+            f"by the report {', '.join(left)} was not promoted: nobody else has it",
+            hint="if it was promoted later: take the report of that run",
         )
-    if time.time() >= min(planned.expires_at for planned in plan.streams):
-        raise ApprovalError("the plan has expired", place=str(path), hint="make a new plan, and have it approved")
-    return _Word(plan, persons, promoted=False)
-
-
-def _fence_all(
-    options: Options, settings: Settings, word: _Word, reason: str
-) -> tuple[dict[str, Fenced], dict[str, EmbassyError]]:
-    found: dict[str, Fenced] = {}
-    failures: dict[str, EmbassyError] = {}
-    lock = threading.Lock()
-
-    def revoke(connection: psycopg.Connection[Any], roles: Sequence[str]) -> None:
-        with lock:  # registries of one server share their roles
-            source_fence.revoke_login(connection, roles)
-
-    def one(name: str, dsn: str, wish: Fence) -> None:
-        place = place_of(dsn)
-        try:
-            with (
-                explained(place),
-                connect(dsn, application_name=_APPLICATION, autocommit=True, settings=LOCK_SETTINGS) as session,
-            ):
-                if not source_fence.is_ready(session):
-                    raise RefusedError(
-                        "the database has no table that tells of fences",
-                        place=place,
-                        hint="embassy provision apply at home adds it",
-                    )
-                here = reign(session, wish.stream)
-                if here.is_replica:  # its consumer would be shut out, too
-                    raise RefusedError(
-                        f"the database is a replica of epoch {here.follows}: nobody writes there, and the registry is "
-                        "elsewhere",
-                        place=place,
-                        hint="use the configuration that names the registry's present databases as streams.NAME.source",
-                    )
-                found[name] = source_fence.fence(
-                    session, wish, roles=settings.promotion.application_roles, place=place, revoke=revoke
-                )
-        except EmbassyError as error:
-            failures[name] = error
-
-    with ThreadPoolExecutor(max_workers=8, thread_name_prefix="fence") as pool:
-        for future in [pool.submit(one, *work) for work in _wishes(options, settings, word, reason)]:
-            future.result()
-    return found, failures
-
-
-def _wishes(options: Options, settings: Settings, word: _Word, reason: str) -> Iterator[tuple[str, str, Fence]]:
-    who = actor()
-    covered = 0
-    for name, stream in options.streams(settings).items():
-        planned = word.plan.stream(bytes.fromhex(stream.stream))
-        if planned is None:
-            continue
-        covered += 1
-        source = options.need(stream.source, f"streams.{name}.source")
-        yield (
-            name,
-            source.dsn,
-            Fence(word.plan.nonce, planned.stream, planned.to_epoch, who, reason, promoted=word.promoted),
-        )
-    if not covered:
+    if not work:
         raise RefusedError("the file is about none of these registries", hint="is it another site's?")
+    return work, sorted(left)
+
+
+def _release_work(options: Options, settings: Settings, report: Report, path: Path) -> list[_Work]:
+    work = [
+        _Work(name, identity, _source_of(options, name, stream))
+        for name, stream in options.streams(settings).items()
+        if report.was_given_up(identity := bytes.fromhex(stream.stream))
+    ]
+    if not work:
+        raise RefusedError(
+            "the file does not say of any of these registries that the plan was given up",
+            place=str(path),
+            hint="embassy promote abort PLAN writes one that does; is this another site's?",
+        )
+    return work
+
+
+def _source_of(options: Options, name: str, stream: Stream) -> str:
+    return options.need(stream.source, f"streams.{name}.source").dsn
+
+
+@contextmanager
+def _session(dsn: str) -> Iterator[psycopg.Connection[Any]]:
+    with (
+        explained(place_of(dsn)),
+        connect(dsn, application_name=_APPLICATION, autocommit=True, settings=LOCK_SETTINGS) as session,
+    ):
+        yield session
+
+
+def _fence(item: _Work, word: Word, reason: str, roles: Sequence[str], by_turns: threading.Lock) -> Fenced:
+    def revoke(connection: psycopg.Connection[Any], revoked: Sequence[str]) -> None:
+        with by_turns:
+            source_fence.revoke_login(connection, revoked)
+
+    place = place_of(item.dsn)
+    with _session(item.dsn) as session:
+        if not source_fence.is_ready(session):
+            raise RefusedError(
+                "the database has no table that tells of fences",
+                place=place,
+                hint="embassy provision apply at home adds it",
+            )
+        here = reign(session, item.stream)
+        if here.is_replica:  # its consumer would be shut out, too
+            raise RefusedError(
+                f"the database is a replica of epoch {here.follows}: nobody writes there, and the registry is elsewhere",
+                place=place,
+                hint="use the configuration that names the registry's present databases as streams.NAME.source",
+            )
+        if item.to_epoch <= here.epoch:
+            raise StaleError(
+                f"the file is about epoch {item.to_epoch}, and the database has the registry in epoch {here.epoch}: "
+                "nothing was shut",
+                place=place,
+                hint="take the newest plan or report: embassy promote status, at the site that is to have the registry",
+            )
+        # One that opens it, or shuts it too, would undo what follows: shutting wins.
+        if not PROMOTION_LOCK.take_over(session, item.stream, _HOLDER_ENDS_SECONDS):
+            raise StaleError(
+                f"{PROMOTION_LOCK.in_whose_hands(session, item.stream)} is at work on this stream",
+                place=place,
+                hint="end that session, then run this again",
+            )
+        wish = Fence(word.plan.nonce, item.stream, item.to_epoch, actor(), reason, promoted=word.promoted)
+        return source_fence.fence(session, wish, roles=roles, place=place, revoke=revoke)
+
+
+def _release(item: _Work, given_up: bytes, roles: Sequence[str]) -> None:
+    with _session(item.dsn) as session:
+        if not PROMOTION_LOCK.try_take(session, item.stream):
+            raise StaleError(
+                f"{PROMOTION_LOCK.in_whose_hands(session, item.stream)} is at work on this stream",
+                place=place_of(item.dsn),
+                hint="wait for it; run this again if that run has died",
+            )
+        held = {
+            fence.nonce: fence
+            for fence in source_fence.fences(session, item.stream, reign(session, item.stream).epoch)
+        }
+        opening = decide_opening({nonce: fence.promoted for nonce, fence in held.items()}, given_up)
+        if opening is Opening.SUPERSEDED:
+            raise RefusedError(
+                "the registry was promoted elsewhere, a report proves it: home stays shut",
+                place=place_of(item.dsn),
+                hint="docs/runbooks/failback.md: embassy failback run",
+            )
+        if opening is Opening.SHUT_FOR_OTHERS:
+            source_fence.take_back(session, given_up)
+            raise RefusedError(
+                "this plan keeps home shut no longer, but "
+                + _named([held[nonce] for nonce in others(held, given_up)]),
+                place=place_of(item.dsn),
+                hint="embassy promote abort, where that plan was to be run, then embassy home release with its proof",
+            )
+        source_fence.open_again(session, roles=roles, grant=let_in)
+        source_fence.take_back(session, given_up)
+
+
+def _named(fences: Sequence[StandingFence]) -> str:
+    return "; ".join(
+        f"plan {fence.nonce.hex()[:8]} to epoch {fence.to_epoch} does (fenced by {fence.by} at "
+        f"{fence.at:%Y-%m-%d %H:%M:%S}Z: {fence.reason})"
+        for fence in fences
+    )
+
+
+def _words(failures: Sequence[Failure]) -> dict[str, str]:
+    return {failed.name: str(failed.error) for failed in failures}
+
+
+def _ended(under_way: Audited, failures: Sequence[Failure]) -> ExitCode:
+    """Tell what failed, and with what the command ends."""
+    for failed in failures:
+        click.echo(f"error: {failed.name}: {failed.error}", err=True)
+    if failures:
+        under_way.note(refused={failed.name: str(failed.error.args[0]) for failed in failures})
+    return under_way.ended(worst(frozenset(exit_code(failed.error) for failed in failures)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -46,6 +47,19 @@ class Fence(NamedTuple):
     reason: str
     promoted: bool
     """Whether a report proves that the embassy has the registry already."""
+
+
+class StandingFence(NamedTuple):
+    """A fence that is noted in the database."""
+
+    nonce: bytes
+    to_epoch: int
+    by: str
+    at: datetime
+    """By the database's clock, in UTC."""
+    reason: str
+    promoted: bool
+    """See `Fence.promoted`."""
 
 
 class Superseding(NamedTuple):
@@ -153,16 +167,15 @@ def superseded_by(connection: psycopg.Connection[Any], stream: bytes, epoch: int
     return None if row is None else Superseding(*row)
 
 
-def release(
+def open_again(
     connection: psycopg.Connection[Any],
-    nonce: bytes,
     *,
     roles: Sequence[str],
     grant: Callable[[psycopg.Connection[Any], Sequence[str]], None],
 ) -> int:
-    """Open a database again whose fence was for nothing; returns how many tables were shut.
+    """Open a database whose fences were for nothing; repeatable; returns how many tables were shut.
 
-    Only for a plan that was given up, and never for one whose report proves that the embassy has the registry.
+    Only where nothing else keeps it shut: `failover.fences.decide_opening`. Afterwards `take_back`.
     """
     tables = connection.execute(_FENCED.encode(), (FENCE,)).fetchall()
     for schema, name in tables:
@@ -173,17 +186,23 @@ def release(
             sql.Identifier(connection.info.dbname)
         )
     )
-    connection.execute("DELETE FROM embassy.fence WHERE nonce = %s", (nonce,))
     grant(connection, roles)
     return len(tables)
 
 
-def fences(connection: psycopg.Connection[Any], stream: bytes, epoch: int) -> list[tuple[bytes, bool]]:
-    """The plans for which a stream is fenced in an epoch, and whether a report proves that they were run."""
+def take_back(connection: psycopg.Connection[Any], nonce: bytes) -> None:
+    """Note that a plan keeps the database shut no longer; it travels in the stream."""
+    connection.execute("DELETE FROM embassy.fence WHERE nonce = %s", (nonce,))
+
+
+def fences(connection: psycopg.Connection[Any], stream: bytes, epoch: int) -> list[StandingFence]:
+    """The fences of a stream for an epoch above this one, oldest first."""
     rows = connection.execute(
-        "SELECT nonce, promoted FROM embassy.fence WHERE stream = %s AND to_epoch > %s", (stream, epoch)
+        """SELECT nonce, to_epoch, fenced_by, fenced_at AT TIME ZONE 'UTC', reason, promoted FROM embassy.fence
+           WHERE stream = %s AND to_epoch > %s ORDER BY fenced_at""",
+        (stream, epoch),
     )
-    return [(bytes(nonce), promoted) for nonce, promoted in rows]
+    return [StandingFence(bytes(row[0]), *row[1:]) for row in rows]
 
 
 def _fence_table(connection: psycopg.Connection[Any], schema: str, name: str) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from failover.failback import FailbackStep, Proceed, SeenHome, decide_failback
+from failover.fences import Opening, decide_opening
 from failover.promotion import Finished, Mode, Seen, Step, Take, Terms, before_no_return, decide
 
 _SITES = ("home", "embassy")
@@ -54,6 +55,16 @@ class Side:
         """The epoch of what is written here."""
         return self.follows or 1
 
+    @property
+    def own(self) -> int:
+        """The epoch of its reign; 0: the stream's first."""
+        return self.follows if self.raised else 0
+
+    @property
+    def held(self) -> dict[int, bool]:
+        """The plans for an epoch above its own for which it is shut: whether a report proves that they were run."""
+        return {nonce: proven for nonce, (epoch, proven) in self.fences.items() if epoch > self.own}
+
 
 class ThereAndBack(RuleBasedStateMachine):
     """Two sites, operators who know nothing of each other, plans and reports that are copied and kept."""
@@ -87,7 +98,7 @@ class ThereAndBack(RuleBasedStateMachine):
         """By a plan; it tells so in the stream of the epoch that it writes, and a replica of that epoch sees it."""
         plan = data.draw(st.sampled_from(self.plans[-3:]))
         source, replica = self._other(plan.site), self.sides[plan.site]
-        if plan.terms.mode is not Mode.SWITCHOVER or source.guarded:
+        if plan.terms.mode is not Mode.SWITCHOVER or source.guarded or plan.terms.to_epoch <= source.own:
             return
         source.fenced = True
         source.fences.setdefault(plan.nonce, (plan.terms.to_epoch, False))
@@ -98,16 +109,28 @@ class ThereAndBack(RuleBasedStateMachine):
     @rule(data=st.data())
     def give_up(self, data: st.DataObject) -> None:
         """Abort, and release by the word of the site that was to be promoted."""
-        plan = data.draw(st.sampled_from(self.plans))
+        self._give_up(data.draw(st.sampled_from(self.plans)))
+
+    def _give_up(self, plan: Plan) -> None:
         replica, source = self.sides[plan.site], self._other(plan.site)
         if Step.EPOCH in replica.journal.get(plan.nonce, set()):
             return
         replica.used_up.add(plan.nonce)
-        own = source.follows if source.raised else 0
-        held = {nonce: proven for nonce, (epoch, proven) in source.fences.items() if epoch > own}
-        if source.fenced and held and set(held) == {plan.nonce} and not held[plan.nonce]:
+        opening = decide_opening(source.held, plan.nonce)
+        if opening is Opening.OPEN:
             source.fenced = False
-            del source.fences[plan.nonce]
+        if opening is not Opening.SUPERSEDED:
+            source.fences.pop(plan.nonce, None)
+
+    @rule(site=st.sampled_from(_SITES))
+    def call_everything_off(self, *, site: str) -> None:
+        """In any order: a side that is shut for plans of which none was run is open again once all are given up."""
+        source, held = self.sides[site], dict(self.sides[site].held)
+        plans = [plan for plan in self.plans if plan.nonce in held]
+        for plan in plans:
+            self._give_up(plan)
+        if held and not any(held.values()) and all(plan.nonce in self.sides[plan.site].used_up for plan in plans):
+            assert not source.fenced, "shut, and nothing can open it"
 
     @precondition(lambda self: self.plans)
     @rule(data=st.data(), steps=_STEPS)

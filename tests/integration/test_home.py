@@ -1,0 +1,179 @@
+"""Home is shut and opened registry by registry, each on a proof about itself: real databases, no stream."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from deploy.lab import databases, role_configs
+from deploy.lab.lab import Lab
+from embassy.model.lsn import Lsn
+from embassy.pg import reign, source_schema
+from embassy.pg.stream_lock import PROMOTION_LOCK
+from embassy.wire.keyring import Identity, load_operator
+from embassy.wire.promotion_plan import Plan, PlanFile, PlannedStream, Waivers
+from embassy.wire.promotion_report import ReportFile
+from tests.harness.command import Done, embassy
+from tests.harness.lab import MakeDatabase
+
+pytestmark = pytest.mark.usefixtures("logging_as_before")
+
+EMBASSY = Identity.from_seeds(b"\x31" * 32, b"\x32" * 32)
+NAMES = ("land", "people")
+DOWN = "host=127.0.0.1 port=1"
+
+
+@dataclass
+class Home:
+    """Two registries at home, and what operators and the embassy have signed about them."""
+
+    lab: Lab
+    folder: Path
+    databases: dict[str, str]
+    streams: dict[str, bytes]
+
+    def plan(self, number: int, *, epochs: tuple[int, int] = (1, 2)) -> PlanFile:
+        """A switchover of both, approved by two persons."""
+        soon = int(time.time()) + 1800
+        streams = [
+            PlannedStream(name, stream, *epochs, bytes(32), 0, Lsn(0), soon)
+            for name, stream in self.streams.items()
+        ]
+        waivers, nonce = Waivers(), bytes([number] * 16)
+        plan = Plan(
+            "switchover", "embassy-1", nonce, soon - 1800, None, waivers, bytes(32), EMBASSY.public, tuple(streams)
+        )
+        file = PlanFile.draft(plan)
+        for person in role_configs.OPERATORS:
+            file = file.signed(load_operator(role_configs.operator(self.lab.layout, person)))
+        return file
+
+    def report(self, plan: PlanFile, *names: str, **more: object) -> ReportFile:
+        """What the embassy says became of these."""
+        entries = [{"name": name, "stream": self.streams[name].hex(), **more} for name in names]
+        return ReportFile.made(plan, entries, EMBASSY)
+
+    def command(self, what: str, file: PlanFile | ReportFile, *options: str, code: int = 0) -> Done:
+        """Run ``embassy home``."""
+        path = self.folder / "word.json"
+        path.write_text(file.render())
+        return embassy(
+            self.folder / "home.toml", "home", what, str(path), "--reason", "a test", *options, code=code
+        )
+
+    def connect(self, name: str) -> psycopg.Connection[object]:
+        """Connect to a registry as an administrator."""
+        return self.lab.home.postgres.connect(databases.ADMIN, self.databases[name])
+
+    def writable(self) -> list[str]:
+        """The registries that take writes, whatever the session asks for."""
+        found = []
+        for name in NAMES:
+            with self.connect(name) as connection:
+                connection.execute("SET default_transaction_read_only = off")
+                try:
+                    connection.execute("DELETE FROM public.deed WHERE false")
+                except psycopg.errors.ReadOnlySqlTransaction:
+                    continue
+                found.append(name)
+        return found
+
+    def configure(self, **elsewhere: str) -> None:
+        """Write the administrator's file; ``elsewhere`` has other connection strings."""
+        content = tomllib.loads(role_configs.admin_config(self.lab.layout, "home").read_text())
+        content["promotion"] = {"application_roles": []}
+        content["streams"] = {
+            name: {
+                "stream": stream.hex(),
+                "enrolment": str(self.folder / "none.json"),
+                "source": {
+                    "dsn": elsewhere.get(name, self.lab.home.postgres.dsn(databases.ADMIN, self.databases[name]))
+                },
+            }
+            for name, stream in self.streams.items()
+        }
+        role_configs._write(self.folder / "home.toml", content)
+
+
+@pytest.fixture
+def home(lab: Lab, make_database: MakeDatabase, tmp_path: Path) -> Home:
+    made = Home(lab, tmp_path, {name: make_database("home") for name in NAMES}, {n: os.urandom(16) for n in NAMES})
+    for name in NAMES:
+        with made.connect(name) as connection:
+            source_schema.ensure(connection, producer_role=databases.PRODUCER)
+            connection.execute("CREATE TABLE public.deed (id bigint PRIMARY KEY)")
+    made.configure()
+    return made
+
+
+def test_a_home_that_was_shut_for_two_plans_is_open_once_both_are_given_up(home: Home) -> None:
+    first, second = home.plan(1), home.plan(2)
+    for plan in (first, second):
+        home.command("fence", plan)
+    assert home.writable() == []
+
+    refused = home.command("release", home.report(second, *NAMES, aborted=True), code=5).stderr
+    assert f"plan {'01' * 4} to epoch 2 does (fenced by " in refused
+    assert "embassy promote abort" in refused
+    assert home.writable() == []
+    opened = home.command("release", home.report(first, *NAMES, aborted=True), "--json")
+    assert json.loads(opened.stdout)["opened"] == list(NAMES)
+    assert home.writable() == list(NAMES)
+    home.command("release", home.report(second, *NAMES, aborted=True))
+
+    # A registry that does not answer does not keep the others shut, and one that was promoted stays so.
+    home.command("fence", first)
+    home.command("fence", home.report(first, "people"))
+    assert (
+        "was promoted elsewhere"
+        in home.command("release", home.report(first, *NAMES, aborted=True), code=5).stderr
+    )
+    assert home.writable() == ["land"]
+    home.command("fence", first)
+    home.configure(people=DOWN)
+    down = home.command("release", home.report(first, *NAMES, aborted=True), "--json", code=3)
+    assert json.loads(down.stdout)["opened"] == ["land"]
+    assert "error: people: " in down.stderr
+
+
+def test_a_report_shuts_what_it_says_was_promoted_and_nothing_of_a_past_epoch(home: Home) -> None:
+    plan = home.plan(1)
+    assert "people: left as it is" in home.command("fence", home.report(plan, "land")).stdout
+    assert home.writable() == ["people"]
+    home.configure(people=DOWN)  # it is not even asked
+    said = home.command("fence", home.report(plan, "land"), "-r", "people", code=5).stderr
+    assert "people was not promoted" in said
+    home.command("fence", home.report(plan, "land"))
+    home.configure()
+
+    # There and back: home has the registry in epoch 3, and whoever finds the first report shuts nothing.
+    with home.connect("people") as connection:
+        reign.note(connection, home.streams["people"], 3, "a_slot")
+    for word in (plan, home.report(plan, *NAMES)):
+        stale = home.command("fence", word, "-r", "people", code=7).stderr
+        assert "about epoch 2" in stale
+        assert "in epoch 3" in stale
+    assert home.writable() == ["people"]
+    home.command("fence", home.plan(2, epochs=(3, 4)), "-r", "people")
+    assert home.writable() == []
+
+
+def test_shutting_wins_over_whoever_is_at_it(home: Home) -> None:
+    plan = home.plan(1)
+    home.command("fence", plan)
+    with home.connect("land") as connection:
+        assert PROMOTION_LOCK.try_take(connection, home.streams["land"])
+        said = home.command("release", home.report(plan, *NAMES, aborted=True), code=7).stderr
+        assert "is at work on this stream" in said
+        assert home.writable() == ["people"]
+        home.command("fence", plan)
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute("SELECT")
+    assert home.writable() == []
