@@ -6,7 +6,7 @@ import json
 import secrets
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,12 +19,14 @@ from embassy.cli.options import Options, pass_options
 from embassy.cli.points import POINT
 from embassy.cli.replica_control import replica_of
 from embassy.cli.stream_options import stream_options
+from embassy.cli.together import each
 from embassy.model.control import Freeze, Point
 from embassy.model.errors import ApprovalError, RefusedError, StaleError
 from embassy.model.lsn import Lsn
 from embassy.model.wording import iso
 from embassy.pg import control_store
 from embassy.runtime.audit_line import JSON
+from embassy.runtime.exit_codes import ExitCode, exit_code, worst
 from embassy.wire.approval import Order
 from embassy.wire.enrolment import load_roster
 from embassy.wire.key_document import damaged
@@ -33,6 +35,7 @@ from embassy.wire.secret_file import replace, write_new
 _ACTION = "unfreeze"
 _PERSONS_LEAST = 2
 _CLOCKS_SECONDS = 300
+_TOGETHER = 16
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -49,6 +52,11 @@ class _Ordered(NamedTuple):
     frozen_because: str
     suspect: str | None
     """The transaction that is let pass."""
+
+    @property
+    def name(self) -> str:
+        """The registry's."""
+        return self.registry
 
 
 @click.group()
@@ -140,10 +148,11 @@ def approve(options: Options, path: Path, *, own_key: Path, yes: bool) -> None:
 @unfreeze.command()
 @click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @pass_options
-def run(options: Options, path: Path) -> None:
+def run(options: Options, path: Path) -> ExitCode:
     """Lift the freezes that the order in PATH names, if two persons of the roster have approved it.
 
-    A stream goes on from exactly where it stood. A transaction that a threshold had stopped passes, once.
+    A stream goes on from exactly where it stood. A transaction that a threshold had stopped passes, once. One that
+    cannot be lifted keeps no other from it, and is named; run again, the same order goes on with it.
     """
     settings = options.settings()
     roster = load_roster(options.need(settings.keys.operators, "keys.operators"), settings.keys.threshold)
@@ -164,15 +173,25 @@ def run(options: Options, path: Path) -> None:
         entries, stop_at = _parsed(fields, path)
         _check_site(fields["site"], settings.site, path)
         _check_time(fields, path)
-        lifted: list[JSON] = []
-        for entry in entries:
-            _lift(options, entry, stop_at, fields, path)
-            lifted.append(entry.registry)
-            under_way.note(lifted=lifted)
-    _tell(options, fields, sorted(persons))
+        done: dict[str, bool] = {}
+
+        def one(entry: _Ordered) -> None:
+            done[entry.name] = _lift(options, entry, stop_at, fields, path)
+
+        failures = each(entries, one, at_once=_TOGETHER, what="unfreeze")
+        under_way.note(lifted=sorted(done))
+        if failures:
+            under_way.note(refused={failure.name: str(failure.error.args[0]) for failure in failures})
+        results = {name: {"lifted": True, "already": not now} for name, now in sorted(done.items())}
+        failed = {failure.name: str(failure.error) for failure in failures}
+        _tell(options, fields, sorted(persons), registries=results, failed=failed)
+        for name, words in failed.items():
+            click.echo(f"error: {name}: {words}", err=True)
+        return under_way.ended(worst(frozenset(exit_code(failure.error) for failure in failures)))
 
 
-def _lift(options: Options, entry: _Ordered, stop_at: Point | None, fields: Mapping[str, Any], path: Path) -> None:
+def _lift(options: Options, entry: _Ordered, stop_at: Point | None, fields: Mapping[str, Any], path: Path) -> bool:
+    """Lift a stream's freeze; False if this very order has lifted it before."""
     streams = options.settings().streams
     found = next(((name, s) for name, s in streams.items() if s.stream == entry.stream), None)
     if found is None:
@@ -180,23 +199,23 @@ def _lift(options: Options, entry: _Ordered, stop_at: Point | None, fields: Mapp
             f"the configuration has no stream {entry.stream}", place=options.place, hint="use the site's own file"
         )
     name, stream = found
+    identity, nonce, at_once = bytes.fromhex(entry.stream), fields["nonce"], fields["at_once"]
     with replica_of(options, name, stream) as connection:
-        lifted = control_store.unfreeze(
-            connection,
-            bytes.fromhex(entry.stream),
-            freeze_id=entry.freeze_id,
-            by=fields["nonce"],
-            stop_at=stop_at,
-            at_once=fields["at_once"],
-        )
-    if not lifted:
-        raise StaleError(
-            f"{name} is not in the freeze for which this order was approved (freeze {entry.freeze}, by {entry.frozen_by} "
-            f"at {entry.frozen_at})",
-            place=str(path),
-            hint="it was lifted, or it is that of another replica: see embassy status; if this one is frozen, plan and "
-            "approve an order for it",
-        )
+        if control_store.unfreeze(
+            connection, identity, freeze_id=entry.freeze_id, by=nonce, stop_at=stop_at, at_once=at_once
+        ):
+            return True
+        control = control_store.read(connection, identity)
+    # Where the order says to freeze again, that is no new freeze to wonder about.
+    if control.lifted_by == nonce and (control.freeze is None or stop_at is not None):
+        return False
+    raise StaleError(
+        f"{name} is not in the freeze for which this order was approved (freeze {entry.freeze}, by {entry.frozen_by} "
+        f"at {entry.frozen_at})",
+        place=str(path),
+        hint="it was lifted, or it is that of another replica: see embassy status; if this one is frozen, plan and "
+        "approve an order for it",
+    )
 
 
 def _ordered(options: Options, name: str, stream: str, freeze: Freeze) -> _Ordered:
@@ -250,9 +269,12 @@ def _check_time(fields: Mapping[str, Any], path: Path) -> None:
         )
 
 
-def _tell(options: Options, fields: Mapping[str, Any], persons: list[str] | tuple[str, ...]) -> None:
+def _tell(
+    options: Options, fields: Mapping[str, Any], persons: Sequence[str], **outcome: Mapping[str, Any]
+) -> None:
+    """Show an order, and what has come of it: ``registries`` that it has lifted, and why others ``failed``."""
     if options.as_json:
-        report = {"schema": "embassy.unfreeze/1", **fields, "approved_by": list(persons)}
+        report = {"schema": "embassy.unfreeze/1", **fields, "approved_by": list(persons), **outcome}
         click.echo(json.dumps(report, indent=2, ensure_ascii=False))
         return
     entries, stop_at = _parsed(fields, Path("order"))
@@ -268,7 +290,9 @@ def _tell(options: Options, fields: Mapping[str, Any], persons: list[str] | tupl
         at_once = ", at once" if fields["at_once"] else ""
         click.echo(f"goes on up to {stop_at}{at_once}, and freezes there again")
     click.echo(f"reason: {fields.get('reason')}")
+    for name, result in outcome.get("registries", {}).items():
+        click.echo(f"{name}: " + ("lifted by this order before" if result["already"] else "lifted"))
     if persons:
-        click.echo(f"lifted; approved by {', '.join(persons)}")
+        click.echo(f"approved by {', '.join(persons)}")
     else:
         click.echo(f"valid until {iso(float(fields['expires_at']))}")

@@ -127,7 +127,7 @@ def test_one_person_freezes_and_two_lift_it(pipeline: Pipeline, tmp_path: Path) 
     said(pipeline, "unfreeze", "approve", str(order), "--yes", "--key", key(pipeline, "bert"))
     said(pipeline, "unfreeze", "run", str(order))
     pipeline.wait_level()
-    assert "is not in the freeze for which" in said(pipeline, "unfreeze", "run", str(order), code=7)
+    assert "lifted by this order before" in said(pipeline, "unfreeze", "run", str(order))
     assert pipeline.alive(consumer)
     assert said(pipeline, "audit", "log", "--verify")
 
@@ -216,6 +216,33 @@ def test_an_order_lifts_the_freeze_that_it_names_and_none_with_its_number(
     assert run(pipeline, "unfreeze", "run", order) == 0
     assert not is_frozen(pipeline, twins.own)
     assert is_frozen(pipeline, twins.other)
+
+
+def test_an_order_goes_on_with_what_it_could_not_lift(
+    twins: Twins, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline, another = twins.pipeline, os.urandom(16).hex()
+    own = entry(pipeline, twins.own)
+    up = admin(pipeline, "up", streams={"another": entry(pipeline, twins.other, another), "registry": own})
+    down = admin(
+        pipeline, "down", streams={"another": entry(pipeline, twins.other, another, DOWN), "registry": own}
+    )
+    assert run(pipeline, "freeze", "--reason", "both", "--key", key(pipeline, "anna"), role=up) == 0
+    order = approved(pipeline, tmp_path / "order.json", role=up)
+    capsys.readouterr()
+    assert run(pipeline, "--json", "unfreeze", "run", order, role=down) == 3
+    told = capsys.readouterr()
+    assert json.loads(told.out)["registries"] == {"registry": {"lifted": True, "already": False}}
+    assert "error: another: " in told.err
+    assert not is_frozen(pipeline, twins.own)
+    assert is_frozen(pipeline, twins.other, another)
+    assert run(pipeline, "unfreeze", "run", order, role=up) == 0
+    assert "another: lifted\nregistry: lifted by this order before\n" in capsys.readouterr().out
+    assert not is_frozen(pipeline, twins.other, another)
+    with site(pipeline).connect(databases.ADMIN, twins.own) as connection:
+        connection.execute("UPDATE embassy.control SET frozen_at = now(), freeze_id = gen_random_uuid()")
+    assert run(pipeline, "unfreeze", "run", order, role=up) == 7, "a new freeze needs an order of its own"
+    assert is_frozen(pipeline, twins.own)
 
 
 def test_a_freeze_of_an_earlier_version_can_be_lifted_once_the_replica_is_provisioned_again(
