@@ -219,9 +219,14 @@ def _bundle(name: str, dsn: str, untaken: Untaken, output: Path | None, found: O
             place=name,
             hint="name a folder for it with -o",
         )
-    output.mkdir(mode=0o700, parents=True, exist_ok=True)
-    output.joinpath(f"{name}.jsonl").unlink(missing_ok=True)  # of a run that was killed: nobody has noted it
-    made = make_bundle(name, dsn, untaken, slot=found.slot, publication=found.publication, output=output)
+    folder = output.resolve()  # what is noted of it is read elsewhere, and years later
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot make the folder: {error.strerror}", place=str(folder), hint="name another one with -o"
+        ) from error
+    made = make_bundle(name, dsn, untaken, slot=found.slot, publication=found.publication, output=folder)
     return made._asdict()
 
 

@@ -84,6 +84,21 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def _earlier(file: Path) -> Path:
+    """A file of an earlier incident, where the next one's would be."""
+    file.parent.mkdir(mode=0o700)
+    file.write_text("of an earlier incident\n")
+    return file
+
+
+def _beside(earlier: Path) -> Path:
+    """The one file beside an earlier one, which is as it was: runs that were killed leave nothing else."""
+    assert earlier.read_text() == "of an earlier incident\n"
+    later = earlier.with_name(earlier.stem + ".2.jsonl")
+    assert {*earlier.parent.iterdir()} == {earlier, later}
+    return later
+
+
 def _assert_kept(lines: list[dict[str, Any]], *, shut: bool = True) -> None:
     """A file has, in their order, what home's topic had and no embassy took, and what was never shipped.
 
@@ -198,6 +213,7 @@ def test_after_a_disaster_home_is_brought_level_whatever_is_killed_and_what_neve
     _look_first(homecoming, report)
     back = pipeline.start_all(reverse=True)
     bundle = pipeline.folder / "bundle"
+    earlier = _earlier(bundle / f"{pipeline.name}.jsonl")
     for window in FAILBACK:
         if window == "failback.before_bundle":
             assert "name a folder for it with -o" in homecoming.come_home(report, code=2)
@@ -207,7 +223,7 @@ def test_after_a_disaster_home_is_brought_level_whatever_is_killed_and_what_neve
             window
         )
     homecoming.come_home(report, "-o", str(bundle))
-    _assert_kept(_lines(bundle / f"{pipeline.name}.jsonl"))
+    _assert_kept(_lines(_beside(earlier)))
     homecoming.await_equal()
     homecoming.await_equal_objects()
     assert homecoming.writable() == ["embassy"]
