@@ -15,6 +15,9 @@ from deploy.lab.state import LabState
 OPERATORS = ("anna", "bert")
 THRESHOLD = 2
 
+_METRICS: Value = {"linger_seconds": 0}
+"""A service whose streams have all halted ends at once: who works with the lab waits for that."""
+
 Value = str | int | list[str] | Mapping[str, "Value"]
 
 
@@ -90,12 +93,14 @@ def _write_reverse(layout: Layout, state: LabState, home: Site, embassy: Site) -
     contents: dict[Path, dict[str, Value]] = {
         reverse_producer_config(layout, name): {
             "site": name,
+            "metrics": _METRICS,
             "kafka": {"home": _kafka(embassy, "producer")},
             "keys": {**own_key, "recipients": [str(public(recipient(layout, HOME)))], **_operators(layout)},
             "streams": _reverse_streams(layout, state, name, {"source": source}),
         },
         reverse_bridge_config(layout, name): {
             "site": HOME,
+            "metrics": _METRICS,
             "kafka": {"home": _kafka(embassy, "bridge"), "foreign": _kafka(home, "bridge")},
             "keys": _operators(layout),
             "streams": {
@@ -104,6 +109,7 @@ def _write_reverse(layout: Layout, state: LabState, home: Site, embassy: Site) -
         },
         reverse_consumer_config(layout, name): {
             "site": HOME,
+            "metrics": _METRICS,
             "kafka": {"foreign": _kafka(home, "consumer")},
             "keys": {"recipient": str(recipient(layout, HOME)), **_operators(layout)},
             "streams": _reverse_streams(
@@ -201,6 +207,7 @@ def public(secret: Path) -> Path:
 def _producer(layout: Layout, state: LabState, home: Site) -> dict[str, Value]:
     return {
         "site": HOME,
+        "metrics": _METRICS,
         "kafka": {"home": _kafka(home, "producer")},
         "keys": {
             "identity": [str(identity(layout)), str(next_identity(layout))],
@@ -222,6 +229,7 @@ def _bridge(layout: Layout, state: LabState, home: Site, embassy: Site) -> dict[
     """The bridge stands outside the circle that may know which registry a stream is of."""
     return {
         "site": embassy.name,
+        "metrics": _METRICS,
         "kafka": {"home": _kafka(home, "bridge"), "foreign": _kafka(embassy, "bridge")},
         "keys": _operators(layout),
         "streams": {registry.stream: _stream(layout, registry.stream) for registry in state.registries.values()},
@@ -231,6 +239,7 @@ def _bridge(layout: Layout, state: LabState, home: Site, embassy: Site) -> dict[
 def _consumer(layout: Layout, state: LabState, embassy: Site) -> dict[str, Value]:
     return {
         "site": embassy.name,
+        "metrics": _METRICS,
         "kafka": {"foreign": _kafka(embassy, "consumer")},
         "keys": {"recipient": str(recipient(layout, embassy.name)), **_operators(layout)},
         "streams": {

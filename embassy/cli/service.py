@@ -168,7 +168,7 @@ class Service:
         return self.supervisor is not None and self.supervisor.running(name)
 
     def run(self, assignments: Sequence[Assignment]) -> ExitCode:
-        """Run the streams until told to stop, or until all have halted."""
+        """Run the streams until told to stop, or until all have halted and have been seen to; see `Supervisor`."""
         for name, stream in self.streams.items():
             self.metrics.gauge(catalogue.RPO_TARGET, registry=name).set(stream.rpo_seconds)
         observer = _Recorded(self.metrics, self.component, self.streams, self.record)
@@ -177,7 +177,12 @@ class Service:
         systemd = Systemd()
         self.closing.callback(systemd.close)
         supervisor = self.supervisor = Supervisor(
-            assignments, component=self.component, observer=observer, systemd=systemd, reload=self.reload
+            assignments,
+            component=self.component,
+            observer=observer,
+            systemd=systemd,
+            linger_seconds=self.settings.metrics.linger_seconds,
+            reload=self.reload,
         )
         answers = Answers(
             self.metrics.exposition,

@@ -109,6 +109,9 @@ class Metrics(_Section):
     """Where /metrics, /livez and /readyz are served; port 0 picks a free one."""
 
     listen: str = "127.0.0.1:0"
+    linger_seconds: float = Field(default=900, ge=0)
+    """How long a service whose last stream has halted still tells of it before it ends, if no restart would help. Longer
+    than the slowest alert takes that rests on what it tells (EmbassyPromotionStuck: ten minutes)."""
 
 
 class Source(_Section):

@@ -1,7 +1,8 @@
 """The life of a service: a thread for each stream, and one that watches them.
 
 One stream's trouble is its own. The process ends when it is told to, or when the last stream has halted or finished; its
-exit code is then that of the worst family, so that a service file can tell what a restart would help against.
+exit code is then that of the worst family, so that a service file can tell what a restart would help against. Where none
+would, it stays for a while before it ends: a process that is gone tells no scraper why.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from embassy.runtime.systemd import Systemd
 _TICK_SECONDS = 1.0
 _DRAIN_SECONDS = 5.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_LASTING = (ExitCode.CONFIGURATION, ExitCode.REFUSED, ExitCode.INTEGRITY)
+"""Codes with which a service manager starts the process again in vain: RestartPreventExitStatus in deploy/systemd."""
 
 REAL_CLOCKS = Clocks(time.monotonic, time.time, random.uniform)
 
@@ -45,6 +48,7 @@ class Supervisor:
         systemd: Systemd,
         clocks: Clocks = REAL_CLOCKS,
         drain_seconds: float = _DRAIN_SECONDS,
+        linger_seconds: float = 0,
         reload: Callable[[], None] | None = None,
     ) -> None:
         """Take the streams.
@@ -56,6 +60,7 @@ class Supervisor:
             systemd: told how the service is.
             clocks: the time, and what spreads retries.
             drain_seconds: how long streams may take to end.
+            linger_seconds: how long the process stays once the last stream has halted for what no restart cures.
             reload: called in the main thread on SIGHUP; it must not raise. None leaves SIGHUP as it is.
         """
         self._streams = [
@@ -66,6 +71,7 @@ class Supervisor:
         self._systemd = systemd
         self._clock = clocks.monotonic
         self._drain_seconds = drain_seconds
+        self._linger_seconds = linger_seconds
         self._stop = Stop()
         self._signals: list[int] = []
         self._reload = reload
@@ -95,7 +101,8 @@ class Supervisor:
     def run(self) -> ExitCode:
         """Run all streams; returns when each has ended, or was told to and had its time.
 
-        In the main thread, SIGTERM and SIGINT stop the streams, and a second one ends the process at once.
+        In the main thread, SIGTERM and SIGINT stop the streams and end a stay behind their halts, and a second one ends
+        the process at once.
         """
         threads = [
             threading.Thread(target=self._run, args=(stream,), name=stream.name, daemon=True)
@@ -106,6 +113,7 @@ class Supervisor:
                 thread.start()
             self._systemd.ready()
             self._watch()
+            self._linger()
             deadline = self._clock() + self._drain_seconds
             for thread in threads:
                 thread.join(max(0.0, deadline - self._clock()))
@@ -115,9 +123,12 @@ class Supervisor:
         else:
             os.close(self._wake_fd)
             self._wake_fd = -1
-        code = worst(frozenset(stream.code for stream in self._streams))
+        code = self._code()
         self._log.info("ended", exit_code=int(code))
         return code
+
+    def _code(self) -> ExitCode:
+        return worst(frozenset(stream.code for stream in self._streams))
 
     def _run(self, stream: SupervisedStream) -> None:
         stream.run(self._stop)
@@ -126,22 +137,40 @@ class Supervisor:
     def _watch(self) -> None:
         """Until the end begins: tell systemd how things are."""
         while not all(stream.ended for stream in self._streams):
-            if all(check.passed for check in self.live()):
-                self._systemd.alive()
-            self._systemd.status(self._summary())
-            select.select([self._wake_fd], [], [], _TICK_SECONDS)
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(self._wake_fd)
-            if self._reload_asked and self._reload is not None:
-                self._reload_asked = False
-                self._reload()
-            if self._signals or self._asked:
+            self._turn(_TICK_SECONDS)
+            if self._told:
                 self._log.info("stopping: the streams drain", signals=self._signals)
                 self._systemd.stopping()
                 self._stop.set()
                 return
         if any(stream.condition is Condition.HALTED for stream in self._streams):
             self._log.critical("every stream has halted, or has finished")
+
+    def _linger(self) -> None:
+        """Go on telling of halts that no restart cures, until the time is over or the process is told to stop."""
+        if self._told or not self._linger_seconds or self._code() not in _LASTING:
+            return
+        self._log.info("staying, so that the halt is seen; SIGTERM ends it now", seconds=self._linger_seconds)
+        deadline = self._clock() + self._linger_seconds
+        while not self._told and (left := deadline - self._clock()) > 0:
+            self._turn(min(_TICK_SECONDS, left))
+        self._systemd.stopping()
+
+    @property
+    def _told(self) -> bool:
+        return bool(self._signals) or self._asked
+
+    def _turn(self, seconds: float) -> None:
+        """Tell systemd how things are, and wait for something to happen, for so long at most."""
+        if all(check.passed for check in self.live()):
+            self._systemd.alive()
+        self._systemd.status(self._summary())
+        select.select([self._wake_fd], [], [], seconds)
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake_fd)
+        if self._reload_asked and self._reload is not None:
+            self._reload_asked = False
+            self._reload()
 
     def _summary(self) -> str:
         counts = Counter(stream.condition for stream in self._streams)

@@ -121,11 +121,18 @@ def test_a_paused_role_wakes_up_beside_its_successor(stage: Stage, make_pipeline
     assert pipeline.alive(successor)
 
 
-def test_a_topic_that_takes_no_records_is_named_and_nothing_is_lost(make_pipeline: MakePipeline) -> None:
-    pipeline = make_pipeline(_SCHEMA)
+def test_a_topic_that_takes_no_records_is_named_and_nothing_is_lost(
+    make_pipeline: MakePipeline, tmp_path: Path
+) -> None:
+    pipeline, address = make_pipeline(_SCHEMA), tmp_path / "address"
     set_topic_limit(pipeline, 2_000)  # no KEY record fits
-    producer = pipeline.start("producer")
-    assert producer.exit_code() == 2, producer.tail()
+    producer = start_with_address(pipeline, address, linger_seconds=3600)
+    halted = 'embassy_stream_halted{component="producer",reason="configuration",registry="registry"} 1.0'
+    poll_until(lambda: halted in get(address, "/metrics")[1], "the halt is there for whoever scrapes")
+    poll_until(lambda: "staying" in producer.tail(), "its only stream has halted, and it stays")
+    assert get(address, "/livez")[0] == 200
+    assert "max.message.bytes" in get(address, "/readyz")[1]
+    assert pipeline.stop(producer) == 2, producer.tail()
     assert "max.message.bytes" in producer.tail()
     commit(pipeline, 1, 3)
     set_topic_limit(pipeline, 1_048_588)
@@ -203,8 +210,12 @@ def test_health_and_metrics_answer(make_pipeline: MakePipeline, tmp_path: Path) 
     assert pipeline.stop(role) == 0
 
 
-def start_with_address(pipeline: Pipeline, address: Path) -> RoleProcess:
-    role = pipeline.start("producer", EMBASSY_ADDRESS_FILE=str(address))
+def start_with_address(pipeline: Pipeline, address: Path, *, linger_seconds: int = 0) -> RoleProcess:
+    role = pipeline.start(
+        "producer",
+        EMBASSY_ADDRESS_FILE=str(address),
+        EMBASSY_METRICS__LINGER_SECONDS=str(linger_seconds),
+    )
     poll_until(lambda: address.is_file() and address.read_text(encoding="utf-8").strip() != "", "the address file")
     return role
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 _SCRIPT = """
-import sys, threading
+import os, sys, threading
 from embassy.model.errors import IntegrityError
 from embassy.runtime import logs
 from embassy.runtime.gauges import LifecycleGauges
@@ -49,6 +49,7 @@ supervisor = Supervisor(
     observer=LifecycleGauges(Metrics(version="0", component="consumer", site="x"), "consumer", names),
     systemd=Systemd(),
     drain_seconds=30,
+    linger_seconds=float(os.environ.get("LINGER", 0)),
 )
 print("started", flush=True)
 sys.exit(supervisor.run())
@@ -123,6 +124,21 @@ def test_all_halted_ends_with_the_family_of_the_halt() -> None:
         assert popen.returncode == 9
         assert "record 7 is missing" in err
         assert "every stream has halted" in err
+
+
+def test_what_has_halted_for_good_stays_for_a_while_with_its_watchdog_fed_until_it_is_told_to_end(
+    tmp_path: Path,
+) -> None:
+    with _systemd(tmp_path) as (address, messages):
+        environment = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "1000000", "LINGER": "3600"}
+        with _service("halting", **environment) as popen:
+            _until(messages, "1 halted (halting)")
+            assert _until(messages, "WATCHDOG=1")
+            assert popen.poll() is None
+            popen.terminate()
+            _, err = popen.communicate(timeout=20)
+            assert popen.returncode == 9
+            assert "every stream has halted" in err
 
 
 def test_one_halted_stream_keeps_the_process_and_shows_in_its_status(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 import yaml  # type: ignore[import-untyped] # it carries no annotations
 
 from deploy.grafana.dashboard import FILE, dashboard, render
+from embassy.runtime import config as settings
 from embassy.runtime.metrics import CATALOGUE, Kind, Metric
 
 _ROOT = Path(__file__).parents[2]
@@ -140,6 +141,17 @@ def test_every_alert_is_tried_both_ways() -> None:
         for expected in case.get("exp_alerts", ()):
             annotations = _alerts()[case["alertname"]]["annotations"]
             assert expected["exp_annotations"]["summary"] == annotations["summary"]
+
+
+def test_a_service_that_has_halted_is_there_until_every_alert_on_it_has_fired() -> None:
+    slowest = 0
+    for rule in _alerts().values():
+        if re.search(r"embassy_(apply_halted|stream_halted|slot_lost|gaps_total|operation_step)", rule["expr"]):
+            minutes = int(rule.get("for", "0m").removesuffix("m"))
+            ages = [int(seconds) for seconds in re.findall(r"time\(\) - (\d+)", rule["expr"])]
+            slowest = max(slowest, minutes * 60, *ages)
+    assert slowest == 600
+    assert settings.Metrics().linger_seconds >= slowest + 120
 
 
 def test_prometheus_scrapes_the_roles_under_the_names_that_the_rules_look_for() -> None:

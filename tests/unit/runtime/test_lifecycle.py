@@ -12,7 +12,7 @@ from embassy.runtime.exit_codes import ExitCode
 from embassy.runtime.gauges import LifecycleGauges
 from embassy.runtime.lifecycle import Supervisor
 from embassy.runtime.metrics import Metrics
-from embassy.runtime.supervised_stream import Assignment
+from embassy.runtime.supervised_stream import Assignment, Finished
 from embassy.runtime.systemd import Systemd
 
 
@@ -59,6 +59,10 @@ class _Told(Systemd):
 
     def alive(self) -> None:
         self.lines.append("alive")
+        self.on_alive()
+
+    def on_alive(self) -> None:
+        """For a test to look about while the service is alive."""
 
     def stopping(self) -> None:
         self.lines.append("stopping")
@@ -80,7 +84,9 @@ class _Setting(NamedTuple):
 Loop = _Working | _Failing | _Deaf
 
 
-def _setting(streams: Iterable[tuple[str, Loop]], *, drain_seconds: float = 5) -> _Setting:
+def _setting(
+    streams: Iterable[tuple[str, Loop]], *, drain_seconds: float = 5, linger_seconds: float = 0
+) -> _Setting:
     loops = dict(streams)
     metrics = Metrics(version="0", component="consumer", site="here")
     systemd = _Told()
@@ -90,6 +96,7 @@ def _setting(streams: Iterable[tuple[str, Loop]], *, drain_seconds: float = 5) -
         observer=LifecycleGauges(metrics, "consumer", loops),
         systemd=systemd,
         drain_seconds=drain_seconds,
+        linger_seconds=linger_seconds,
     )
     return _Setting(supervisor, metrics, systemd)
 
@@ -151,6 +158,35 @@ def test_when_all_streams_have_halted_the_worst_family_is_the_exit_code(
 ) -> None:
     setting = _setting([(f"stream_{n}", _Failing(error)) for n, error in enumerate(errors)])
     assert _run(setting) == code
+
+
+def test_a_halt_that_no_restart_cures_is_shown_for_a_while_and_a_word_ends_that() -> None:
+    seen: dict[str, object] = {}
+
+    def look() -> None:
+        if not seen and setting.systemd.lines[-2:-1] == ["1 halted (land)"]:  # a turn of the stay has passed
+            (check,) = setting.supervisor.ready()
+            seen.update(ready=check.passed, live=all(live.passed for live in setting.supervisor.live()))
+            seen["halted"] = setting.metric('embassy_apply_halted{reason="refused",registry="land"}')
+            setting.supervisor.stop()
+
+    setting = _setting([("land", _Failing(RefusedError("promoted")))], linger_seconds=3600)
+    setting.systemd.on_alive = look  # type: ignore[method-assign]
+    assert _run(setting) is ExitCode.REFUSED
+    assert seen == {"ready": False, "live": True, "halted": "1.0"}
+    assert setting.systemd.lines[-1] == "stopping"
+
+
+def test_a_stay_behind_a_halt_ends_by_itself() -> None:
+    setting = _setting([("land", _Failing(IntegrityError("a gap")))], linger_seconds=0.1)
+    assert _run(setting) is ExitCode.INTEGRITY
+    assert "alive" in setting.systemd.lines
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), Finished("all is done")])
+def test_what_a_restart_may_cure_and_what_is_done_ends_at_once(error: Exception) -> None:
+    setting = _setting([("land", _Failing(error))], linger_seconds=3600)
+    assert _run(setting) in (ExitCode.BUG, ExitCode.OK)
 
 
 def test_a_stream_that_does_not_end_in_time_is_named_and_left() -> None:
