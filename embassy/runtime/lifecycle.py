@@ -116,7 +116,9 @@ class Supervisor:
             self._linger()
             deadline = self._clock() + self._drain_seconds
             for thread in threads:
-                thread.join(max(0.0, deadline - self._clock()))
+                # Tick by tick: a second signal that comes just before a wait begins would be handled when it ends.
+                while thread.is_alive() and (left := deadline - self._clock()) > 0:
+                    thread.join(min(_TICK_SECONDS, left))
         self.stuck = tuple(thread.name for thread in threads if thread.is_alive())
         if self.stuck:
             self._log.warning("left without draining; nothing is lost", streams=self.stuck)
