@@ -161,7 +161,19 @@ def test_prometheus_scrapes_the_roles_under_the_names_that_the_rules_look_for() 
         "embassy-producer",
         "embassy-bridge",
         "embassy-consumer",
+        "embassy-other-site",
     }
+
+
+def test_what_two_sites_are_compared_by_comes_from_the_other_one_too() -> None:
+    """Each site has a Prometheus of its own, and a rule sees nothing but what that one has."""
+    content = yaml.safe_load((_PROMETHEUS / "prometheus.yml").read_text(encoding="utf-8"))
+    (other,) = [job for job in content["scrape_configs"] if job["job_name"] == "embassy-other-site"]
+    assert (other["metrics_path"], other["honor_labels"]) == ("/federate", True)
+    compared = {
+        name for rule in _rules() if "count by (registry)" in rule["expr"] for name, _ in _selectors(rule["expr"])
+    }
+    assert compared == set(other["params"]["match[]"]) == {"embassy_writable"}
 
 
 def test_the_dashboard_is_what_its_generator_writes() -> None:
