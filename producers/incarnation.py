@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from embassy.model.errors import IntegrityError, RefusedError
+from embassy.model.errors import IntegrityError, RefusedError, TransientError
 from embassy.model.record import Head, SealedRecord
 from embassy.pg.replication_session import SourceIdentity
 from embassy.runtime.failpoints import PRODUCER_AFTER_KEY_APPENDED, failpoint
@@ -75,3 +75,20 @@ def begin_incarnation(
         place=log.topic,
         hint="find it: it does not hold this stream's slot",
     )
+
+
+def must_follow(before: Head, after: Head, topic: str) -> None:
+    """Make sure that a KEY is the very next record behind what this producer has appended.
+
+    If not, another one has had the slot and written meanwhile. What it shipped was never seen here, by the copies of
+    tables for one: a start finds its way, the loop need not.
+
+    Raises:
+        TransientError: something counted in between.
+    """
+    if after.sequence != before.sequence + 1:
+        raise TransientError(
+            f"another producer has written {after.sequence - before.sequence - 1} records while the slot was let go",
+            place=topic,
+            hint="nothing to do: this one begins anew behind them",
+        )

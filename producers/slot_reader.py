@@ -3,6 +3,7 @@
 *The walsender's session is the lease,* whoever reads: another producer waits for it. When a stretch of log is to be
 read by query, that session ends and another begins at once, to send what is committed behind the stretch. It goes over
 the stretch without sending anything, as it would have to in any case to find its place, and is read afterwards.
+Another producer may have had the slot between the two: the loop proves behind that that the topic is still its own.
 
 *Nothing is lost or twice.* Both sources know a transaction by the start of its commit record. Those before the
 stretch's end come by query, the others from the walsender; and what ends before what was taken already is passed over
@@ -103,6 +104,7 @@ class SlotReader:
         self._backlog: BacklogSession | None = None
         self._end = Lsn(0)
         self._due = False
+        self._small = 0
         self._drained_at = 0.0
         self.session = open_session()
         """The walsender's; holding it is the lease."""
@@ -167,25 +169,45 @@ class SlotReader:
             )
         self.session.confirm(flushed)
 
+    def delivered(self, small: int, age_seconds: float) -> None:
+        """Notice that many small transactions are late: it is worth a look how many more there are.
+
+        Args:
+            small: how many have come since the last call.
+            age_seconds: how long the newest transaction had been committed when it came.
+        """
+        self._small = self._small + small if age_seconds >= LATE_SECONDS else 0
+        if self._small >= SMALL_TRANSACTIONS:
+            self._small = 0
+            self.late()
+
     def late(self) -> None:
         """Say that there is reason to look whether much is waiting."""
         self._due = self._backlog is None
 
+    @property
+    def due(self) -> bool:
+        """Whether `turn` would look."""
+        return self._due and self._clock() >= self._patience.not_before
+
     def turn(self, resume_lsn: Lsn, source: SourceIdentity) -> bool:
         """Read by query from now on if that pays; called between two turns, while no part of a transaction was shipped.
+
+        To do so the slot is let go and taken again, and another producer may have had it in between: whoever appends
+        makes sure first of what is in the topic.
 
         Args:
             resume_lsn: everything that ends by here was passed on.
             source: who has proven to be the stream's own.
 
-        Returns whether a transaction that has been passed on in part comes again, from its beginning.
+        Returns whether that was done; a transaction that has been passed on in part comes again, from its beginning.
 
         Raises:
             TransientError: the lease was lost in between.
         """
-        now = self._clock()
-        if not self._due or now < self._patience.not_before:
+        if not self.due:
             return False
+        now = self._clock()
         self._due = False
         self._patience.not_before = now + _ASK_SECONDS
         try:

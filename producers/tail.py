@@ -31,10 +31,11 @@ from producers.batch_builder import PART_MESSAGES, BatchBuilder
 from producers.confirming import Confirming
 from producers.copy_lane import CopyLane
 from producers.heartbeat import Stages
-from producers.incarnation import Standing, begin_incarnation
+from producers.incarnation import Standing, begin_incarnation, must_follow
 from producers.pgoutput_decoder import Begin, decode_begin, decode_commit
+from producers.renewal import Renewal
 from producers.resting import wait
-from producers.slot_reader import LATE_SECONDS, SMALL_TRANSACTIONS, SlotReader
+from producers.slot_reader import SlotReader
 
 _BEGIN, _COMMIT, _RELATION, _TYPE = b"BCRY"
 _RECEIVE_MESSAGES = 20_000
@@ -102,7 +103,7 @@ class Tail:
         )
         self._clock = clock
         self._pulse = pulse
-        self._rotate = rotate
+        self._renewal = Renewal(tuning, rotate, clock)
         self._rouse = rouse
         self._carried = False
         self._resume_lsn = standing.head.resume_lsn
@@ -118,8 +119,6 @@ class Tail:
         self._beaten = False  # the newest transaction was a beat
         self._small = 0
         self._ripe_at = 0.0
-        self._rotate_at = 0.0
-        self._sealed_bytes = 0
         self._captured_at = 0
 
     @property
@@ -129,7 +128,7 @@ class Tail:
 
     def begin(self) -> None:
         """Append a KEY that counts; from then on the topic is this producer's."""
-        self._rotate.clear()
+        self._renewal.begins()
         self._head, self._confirming.next_offset = begin_incarnation(
             Standing(self._head, self._confirming.next_offset),
             sealer=self._sealer,
@@ -141,8 +140,6 @@ class Tail:
         # A predecessor's last records may have counted since the head was found: they are not sent again.
         self._resume_lsn = self._head.resume_lsn
         failpoint(failpoints.PRODUCER_AFTER_KEY_COUNTED)
-        self._rotate_at = self._clock() + self._tuning.rotate_seconds
-        self._sealed_bytes = 0
 
     @property
     def head(self) -> Head:
@@ -191,23 +188,20 @@ class Tail:
                 self._open_bytes += len(message)
                 if self._open_bytes >= self._tuning.batch_bytes or len(self._open) >= PART_MESSAGES:
                     self._ship_part()
-        self._notice_a_backlog()
+        self._reader.delivered(self._small, self._age_seconds())
+        self._small = 0
         return dry
-
-    def _notice_a_backlog(self) -> None:
-        """Many small transactions that are late: it is worth a look how many more there are."""
-        if self._age_seconds() < LATE_SECONDS:
-            self._small = 0
-        elif self._small >= SMALL_TRANSACTIONS:
-            self._small = 0
-            self._reader.late()
 
     def _choose_source(self) -> None:
         """Between parts of transactions only: what was shipped of one cannot come again."""
-        if self._part == 0 and self._reader.turn(self._resume_lsn, self._source):
+        if self._part or not self._reader.due:
+            return
+        self._settle()  # the slot is let go for a moment: what counts by then is what was acknowledged
+        if self._reader.turn(self._resume_lsn, self._source):
             self._begin = None
             self._skipping = False
             self._early, self._open, self._open_bytes = [], [], 0
+            self._renew()  # who had the slot meanwhile may have become the writer
 
     def _commit(self, message: bytes) -> None:
         commit = decode_commit(message)
@@ -281,7 +275,7 @@ class Tail:
             number = self._appender.append(sealed.value)
             failpoint(failpoints.PRODUCER_AFTER_APPEND)
             self._head = sealed.head
-            self._sealed_bytes += len(sealed.value)
+            self._renewal.sealed(len(sealed.value))
         committed_at = batch.transactions[-1].committed_at if batch.transactions and batch.complete else 0
         self._confirming.shipped(number, resume_lsn, committed_at)
 
@@ -369,19 +363,22 @@ class Tail:
         )
 
     def _rotate_if_due(self) -> None:
-        """Begin a new incarnation between transactions: a fresh data key, and a near anchor for head searches."""
-        due = (
-            self._clock() >= self._rotate_at
-            or self._sealed_bytes >= self._tuning.rotate_bytes
-            or self._rotate.is_set()
-        )
-        if not due or self._part:  # what is only being received has left no trace in the topic
-            return
+        """Begin a new incarnation between transactions; what is only being received has left no trace in the topic."""
+        if self._part == 0 and self._renewal.due:
+            self._settle()
+            self._renew()
+
+    def _settle(self) -> None:
+        """Ship what is whole, and wait until the cluster has all of it."""
         self._ship_whole(must=True)
         while self._appender.inflight:
             self._confirming.await_acks()
+
+    def _renew(self) -> None:
+        """Begin a new incarnation, with nothing in flight."""
         before = self._head
         self.begin()
+        must_follow(before, self._head, self._log.topic)
         self._renewed(before, self._head)
 
     def _drain(self) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from deploy.lab import databases
 from embassy.runtime import failpoints
-from producers.slot_reader import LATE_SECONDS
-from tests.harness.pipeline import MakePipeline, Pipeline, Stage, poll_until
+from producers.slot_reader import LATE_SECONDS, SMALL_TRANSACTIONS
+from tests.harness.pipeline import MakePipeline, Pipeline, RoleProcess, Stage, poll_until
 
 _SCHEMA = """
 CREATE TABLE public.account (id bigint PRIMARY KEY, owner text NOT NULL UNIQUE, balance numeric(20, 2) NOT NULL);
@@ -97,3 +100,61 @@ def test_kill_9_while_a_backlog_is_read_by_query(name: str, make_pipeline: MakeP
     business(pipeline, 2)
     pipeline.wait_level()
     assert all(pipeline.alive(role) for role in roles)
+
+
+_LETS_GO_OF_ITS_SLOT = """
+import pathlib, sys, time
+from embassy.cli.main import main
+from producers import slot_reader
+
+slot_reader.LATE_SECONDS = -60.0         # everything is late,
+slot_reader.pays = lambda *_: True       # and worth it
+folder, take_again = pathlib.Path(sys.argv.pop(1)), slot_reader.SlotReader._take_again
+
+def interrupted(reader, *place):
+    reader.session.close()
+    (folder / "let go").touch()
+    while not (folder / "go on").exists():
+        time.sleep(0.01)
+    take_again(reader, *place)
+
+slot_reader.SlotReader._take_again = interrupted
+sys.exit(main())
+"""
+"""A producer that is slow between two sessions with its slot."""
+
+
+def test_who_takes_the_slot_while_a_backlog_is_begun_is_not_written_over(make_pipeline: MakePipeline) -> None:
+    tuning = {"producer": {"backlog_bytes": 4096, "confirm_delay_seconds": 0}}
+    pipeline = make_pipeline(_SCHEMA, tuning)
+    for stage in ("bridge", "consumer"):
+        pipeline.start(stage)
+    with pipeline.source(databases.ADMIN) as connection:
+        for number in range(4 * SMALL_TRANSACTIONS):
+            connection.execute("INSERT INTO public.entry VALUES (now(), %s, 1)", (number,))
+    slow = _start_slow(pipeline)
+    poll_until((pipeline.folder / "let go").exists, "the slot is let go")
+    other = pipeline.start("producer")
+    pipeline.wait_level()
+    pipeline.kill(other)
+    (pipeline.folder / "go on").touch()
+    poll_until(lambda: "another producer has written" in slow.tail(), "it notices who has written")
+    pipeline.wait_level()
+    assert all(pipeline.alive(role) for role in pipeline.running if role is not other)
+
+
+def _start_slow(pipeline: Pipeline) -> RoleProcess:
+    script, log = pipeline.folder / "slow.py", pipeline.folder / "slow.log"
+    script.write_text(_LETS_GO_OF_ITS_SLOT)
+    with log.open("wb") as output:
+        popen = subprocess.Popen(
+            [sys.executable, script, pipeline.folder, "-c", pipeline.config("producer"), "producer", "run"],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+    slow = RoleProcess("producer", popen, log)
+    pipeline.running.append(slow)
+    return slow
