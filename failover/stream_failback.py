@@ -12,7 +12,7 @@ from embassy.model.errors import EmbassyError, IntegrityError, RefusedError, Sta
 from embassy.model.record import Head
 from embassy.model.touched import Touched
 from embassy.model.verification import TableName
-from embassy.pg import promotion_store, replica_turn, source_fence
+from embassy.pg import promotion_store, replica_turn, source_fence, verify_store
 from embassy.pg import reign as reigns
 from embassy.pg.connection import connect, place_of
 from embassy.pg.lost_session import transient
@@ -74,7 +74,7 @@ class StreamFailback:
         self._told: dict[str, Any] = {}
 
     def run(self) -> Mapping[str, Any]:
-        """Take every step that is left; returns what was done.
+        """Take every step that is left; returns what was done, and which tables are not proven to be level.
 
         Raises:
             RefusedError: it must not be done, as things are.
@@ -101,7 +101,9 @@ class StreamFailback:
                 if isinstance(action, Finished):
                     noted = self._noted(connection)  # whichever run made it: what it lacks is told each time
                     bundle = {} if noted is None else {"bundle": noted}
-                    return {"name": self.name, "stream": self._wish.stream.hex(), **bundle, **self._told}
+                    unproven = [{"table": table, "why": why} for table, why in self._unproven(connection)]
+                    told = {"name": self.name, "stream": self._wish.stream.hex(), **bundle, **self._told}
+                    return {**told, "unproven": unproven}
                 if isinstance(action, Refuse):
                     raise _REFUSALS.get(action.why, RefusedError)(action.reason, place=self.name, hint=action.hint)
                 self._take(connection, action.step)
@@ -221,4 +223,12 @@ class StreamFailback:
 
     def _level(self, connection: psycopg.Connection[Any]) -> str:
         self._ports.level(connection)
-        return "every row is the embassy's"
+        unproven = self._unproven(connection)
+        if not unproven:
+            return "every row is the embassy's"
+        return "not proven to be the embassy's: " + "; ".join(f"{table}: {why}" for table, why in unproven)
+
+    def _unproven(self, connection: psycopg.Connection[Any]) -> list[tuple[str, str]]:
+        """The tables of which the last comparison did not show that every row is the embassy's, and why."""
+        found = verify_store.tables(connection, self._wish.stream, with_findings=False)
+        return [(str(table.result.table), table.result.doubt) for table in found if table.result.doubt]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -26,11 +26,13 @@ from embassy.pg import large_objects, repair_source, table_copies, verify_source
 from embassy.pg.connection import place_of
 from embassy.pg.repair_source import Requested
 from embassy.pg.setup_errors import explained
+from embassy.pg.verify_store import FoundTable, TableResult
 from embassy.runtime.config import Stream
 from producers.verification import Verification, Wish
 
 _POLL_SECONDS = 0.2
-_ROUNDS = 3
+_ROUNDS = ((True, False), (False, False), (False, True))
+"""Of a comparison: whether it is the first, and the last."""
 _REASON = "failback"
 
 
@@ -99,10 +101,7 @@ class Leveller:
                 _Shown(bars, self._tell),
                 self._wish.wait_seconds,
             )
-            tables = compared_tables(embassy, source.publication)
-            if self._wish.snapshot or not work.by_rows(tables):
-                awaited = [TableName(*table) for table in table_copies.awaited(replica)]
-                work.by_tables([*awaited, *(table for table in tables if table == PAGES)])
+            work.level(compared_tables(embassy, source.publication), snapshot=self._wish.snapshot)
             table_copies.await_no_more(replica)
 
 
@@ -138,42 +137,77 @@ class _Levelling:
         self._bars, self._tell = shown
         self._wait_seconds = wait_seconds
 
-    def by_rows(self, tables: list[TableName]) -> bool:
-        """Compare every row, and have those sent that differ; returns whether all are proven to be alike in the end."""
-        wanted, whole = tables, True
-        for _ in range(_ROUNDS):
-            run = self._verified(wanted, whole=whole)
-            found = [
-                table
+    def level(self, tables: list[TableName], *, snapshot: bool) -> None:
+        """Compare every row, and have sent what is not alike: rows by their keys, in the end whole tables.
+
+        What stays in doubt, the comparisons have noted in the replica.
+
+        Args:
+            tables: all that can be compared.
+            snapshot: whether tables are sent whole that wait for rows, or differ.
+        """
+        if snapshot:
+            self._send_whole({*self._awaited(), *(table for table in tables if table == PAGES)})
+        left = self._compare(tables, whole=True, by_keys=not snapshot)
+        in_doubt = {name for name, table in left.items() if table is None or _is_sent_whole(table.result)}
+        if again := in_doubt | (left.keys() & self._awaited()):
+            self._send_whole(again)
+            self._compare([*left], whole=False, by_keys=True)
+
+    def _compare(
+        self, tables: list[TableName], *, whole: bool, by_keys: bool
+    ) -> dict[TableName, FoundTable | None]:
+        """Compare every row, and have those sent that differ, and compare again, until all are proven to be alike.
+
+        Args:
+            tables: which.
+            whole: whether they are all that are compared.
+            by_keys: whether rows are sent by their keys, where these are known; else their tables.
+
+        Returns:
+            Those of which that is not proven at the last time, as they are noted; None: nothing is.
+        """
+        left: dict[TableName, FoundTable | None] = dict.fromkeys(tables)
+        for first, last in _ROUNDS:
+            # What a collation orders otherwise here and there can be told by digests only, which read all of a table.
+            by_digest = any(table is not None and table.result.undecided for table in left.values())
+            run = self._verified(Wish([*left], whole and first, by_digest=by_digest))
+            noted = {
+                table.result.table: table
                 for table in verify_store.tables(self._replica, self._identity, with_findings=True)
-                if table.run == run
-            ]
-            differing = [table for table in found if table.result.differing]
-            open_tables = [t for t in found if t.result.differing or t.result.in_flight or t.result.undecided]
-            if len(found) == len(wanted) and not open_tables:
-                return True
-            if differing:
+            }
+            proven = {name for name, table in noted.items() if table.run == run and not table.result.doubt}
+            # A row that was in flight may be one that is missing: it is looked at once more.
+            left = {name: noted.get(name) for name in left if name not in proven}
+            if not left or last:
+                break
+            if differing := [table for table in left.values() if table is not None and table.result.differing]:
                 rows = sum(table.result.differing for table in differing)
                 self._tell(f"{rows} rows of {len(differing)} tables differ: they are sent")
-                self._sent([repair_of(self._replica, table) for table in differing])
-            # A row that was in flight may be one that is missing: it is looked at once more.
-            wanted, whole = [table.result.table for table in open_tables] or tables, False
-        return False
+                self._sent(
+                    [
+                        repair_of(self._replica, table) if by_keys else _whole(table.result.table)
+                        for table in differing
+                    ]
+                )
+        return left
 
-    def by_tables(self, tables: Iterable[TableName]) -> None:
-        """Have whole tables sent."""
-        repairs = [TableRepair(table, (), (), 0) for table in tables]
-        self._tell(f"{len(repairs)} tables are sent whole")
-        self._sent(repairs)
+    def _awaited(self) -> set[TableName]:
+        return {TableName(*table) for table in table_copies.awaited(self._replica)}
 
-    def _verified(self, tables: list[TableName], *, whole: bool) -> uuid.UUID:
-        self._tell(f"comparing {len(tables)} tables")
+    def _send_whole(self, tables: set[TableName]) -> None:
+        if tables:
+            self._tell(f"{len(tables)} tables are sent whole")
+            self._sent([_whole(table) for table in sorted(tables)])
+
+    def _verified(self, wish: Wish) -> uuid.UUID:
+        self._tell(f"comparing {len(wish.tables)} tables" + (", by digest" if wish.by_digest else ""))
         run = uuid.uuid4()
-        task = self._bars.add_task(f"{self._name}: comparing", total=len(tables))
+        task = self._bars.add_task(f"{self._name}: comparing", total=len(wish.tables))
         verification = Verification(
             self._embassy, run, stream=self._identity, progress=_Silent(), chance=random.SystemRandom()
         )
-        for _ in verification.run(Wish(tables, whole)):
+        for _ in verification.run(wish):
             self._bars.advance(task)
         self._until(lambda: self._ended(run), "the comparison does not reach the replica")
         self._bars.remove_task(task)
@@ -231,6 +265,15 @@ class _Levelling:
                       (SELECT max(verified_at) FROM embassy.verification),
                       (SELECT max(behind) FROM embassy.large_object_state) FROM embassy.table_copy"""
         ).fetchone()
+
+
+def _whole(table: TableName) -> TableRepair:
+    return TableRepair(table, (), (), 0)
+
+
+def _is_sent_whole(result: TableResult) -> bool:
+    """Whether a table is, once sending its rows has not helped: not for rows that only change too often to be judged."""
+    return bool(result.differing or result.undecided)
 
 
 class _Silent:

@@ -81,7 +81,8 @@ def run(
     that it lacks then come through the stream; a verification of every row ends it. For that the configuration names the
     embassy's database as streams.NAME.source; without it, the command ends by saying what is to be done there.
 
-    Killed at any moment, the same command goes on. Exits with 4 if a file is not whole.
+    Killed at any moment, the same command goes on. Exits with 4 if a file is not whole, or if not every row is proven to
+    be the embassy's, and names the tables.
 
     Reads keys.operators, promotion.application_roles, streams.NAME.replica and streams.NAME.source.
 
@@ -109,11 +110,23 @@ def run(
             click.echo(json.dumps({"schema": _SCHEMA, "registries": found}, indent=2))
         else:
             for entry in found:
-                click.echo(f"{entry['name']}: follows the embassy, level" + _lacking(entry))
+                click.echo(f"{entry['name']}: follows the embassy" + _how_level(entry) + _lacking(entry))
         code = worst(frozenset(exit_code(failed.error) for failed in failures))
-        if not failures and any(not entry.get("bundle", {}).get("complete", True) for entry in found):
+        if not failures and any(
+            entry["unproven"] or not entry.get("bundle", {}).get("complete", True) for entry in found
+        ):
             code = ExitCode.CHECK_FAILED
         return under_way.ended(code)
+
+
+def _how_level(entry: Mapping[str, Any]) -> str:
+    if not entry["unproven"]:
+        return ", level"
+    named = "; ".join(f"{table['table']}: {table['why']}" for table in entry["unproven"])
+    return (
+        f"; NOT PROVEN LEVEL: {named} → where the registry is: embassy verify --by-digest; embassy repair for what "
+        "differs; then run this again"
+    )
 
 
 def _lacking(entry: Mapping[str, Any]) -> str:

@@ -43,6 +43,15 @@ class TableResult(NamedTuple):
         """Rows that are."""
         return max(0, self.rows - self.mismatched - self.missing - self.in_flight)
 
+    @property
+    def doubt(self) -> str:
+        """Why not every row is proven to be as at home; empty if each is."""
+        if self.differing:
+            return f"{self.differing} rows differ"
+        return self.undecided or (
+            f"{self.in_flight} rows changed while they were compared" if self.in_flight else ""
+        )
+
 
 class Finding(NamedTuple):
     """A row that differs."""
