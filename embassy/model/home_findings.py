@@ -44,6 +44,12 @@ def _source(observation: Observation, limits: Limits) -> Iterator[Finding]:
     if source.fence is not None:  # whatever else is seen follows from it
         yield _fenced(source.fence, source.clock.now)
         return
+    if source.half_shut:
+        text = (
+            "writes are refused here, and no plan or report is noted that wants it: a command was stopped half way"
+        )
+        remedy = "run it again: embassy home fence, embassy home release, or embassy failback run"
+        yield Finding(stage, Condition.FENCED, text, remedy)
     if source.slot is None:
         if source.began_at is None:
             yield Finding(stage, Condition.PROVISIONING, "there is no replication slot yet", PROVISION)

@@ -92,7 +92,9 @@ class SourceSeen(NamedTuple):
     slot: SlotSeen | None
     """None: there is no slot of that name."""
     fence: FenceSeen | None = None
-    """The fence for the highest epoch above the one that was enrolled; None: writers are let in."""
+    """The fence for the highest epoch above the one that was enrolled; None: none is noted."""
+    half_shut: bool = False
+    """Whether writes are refused although none is noted."""
 
 
 class TailSeen(NamedTuple):

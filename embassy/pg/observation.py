@@ -22,6 +22,7 @@ from embassy.model.observation import (
     SourceSeen,
     VerifiedSeen,
 )
+from embassy.pg import source_fence
 from embassy.pg.connection import connect, place_of
 from embassy.pg.lost_session import transient
 from embassy.pg.stream_lock import CONSUMER_LEASE
@@ -107,7 +108,10 @@ class Databases:
             found = _slot(connection, slot)
             (flushed,) = connection.execute(_FLUSHED).fetchone() or (None,)
             fence = _fence(connection, stream, epoch)
-            return SourceSeen(clock, Lsn.parse(str(flushed)), beat, began_at, found, fence)
+            half_shut = fence is None and bool(
+                source_fence.fenced_tables(connection) or source_fence.is_read_only(connection)
+            )
+            return SourceSeen(clock, Lsn.parse(str(flushed)), beat, began_at, found, fence, half_shut)
 
     def replica(self, dsn: str, *, stream: bytes) -> ReplicaSeen | Absent:
         """Look at a replica.

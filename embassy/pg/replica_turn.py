@@ -22,18 +22,9 @@ from embassy.pg import large_objects, progress_store, replica_schema, slots, sou
 from embassy.pg.ddl_capture import let_go
 from embassy.pg.presence import has_table
 from embassy.pg.setup_errors import in_turn
-from embassy.pg.source_fence import FENCE, release_table
+from embassy.pg.source_fence import fenced_tables, is_read_only, release_table
 from embassy.pg.write_triggers import tables_without
 
-_FENCES = """
-SELECT n.nspname, c.relname FROM pg_catalog.pg_trigger t
-JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE t.tgname = %s AND t.tgfoid = pg_catalog.to_regproc('embassy.refuse_fenced_write') ORDER BY 1, 2"""
-_READ_ONLY = """
-SELECT EXISTS (SELECT FROM pg_catalog.pg_db_role_setting s
-               WHERE s.setdatabase = (SELECT oid FROM pg_catalog.pg_database
-                                      WHERE datname = pg_catalog.current_database())
-                 AND s.setrole = 0 AND 'default_transaction_read_only=on' = ANY (s.setconfig))"""
 _OWN_SLOT = """
 SELECT p.slot, coalesce((SELECT pubname FROM pg_catalog.pg_publication WHERE oid = p.publication), 'embassy')
 FROM embassy.slot_proof p JOIN pg_catalog.pg_replication_slots s
@@ -70,10 +61,10 @@ def is_guarded(connection: psycopg.Connection[Any]) -> bool:
     """Whether it is as a replica has to be: guards, and nothing that would fire, refuse or be captured."""
     return not (
         replica_schema.unguarded(connection)
-        or connection.execute(_FENCES, (FENCE,)).fetchone()
+        or fenced_tables(connection)
         or replica_schema.firing(connection)
         or let_go(connection, dry=True)
-        or connection.execute(_READ_ONLY).fetchone() == (True,)
+        or is_read_only(connection)
     )
 
 
@@ -82,7 +73,7 @@ def guard(connection: psycopg.Connection[Any]) -> int:
     let_go(connection)
     for schema, name in replica_schema.unguarded(connection):
         in_turn(connection, partial(replica_schema.guard, connection, schema, name))
-    fenced = connection.execute(_FENCES, (FENCE,)).fetchall()
+    fenced = fenced_tables(connection)
     for schema, name in fenced:
         in_turn(connection, partial(release_table, connection, schema, name))
     replica_schema.forget_enabled(connection)

@@ -35,6 +35,11 @@ _FENCED = """
 SELECT n.nspname, c.relname FROM pg_catalog.pg_trigger t
 JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE t.tgfoid = pg_catalog.to_regproc('embassy.refuse_fenced_write') AND t.tgname = %s ORDER BY 1, 2"""
+_READ_ONLY_BY_DEFAULT = """
+SELECT EXISTS (SELECT FROM pg_catalog.pg_db_role_setting s
+               WHERE s.setdatabase = (SELECT oid FROM pg_catalog.pg_database
+                                      WHERE datname = pg_catalog.current_database())
+                 AND s.setrole = 0 AND 'default_transaction_read_only=on' = ANY (s.setconfig))"""
 
 
 class Fence(NamedTuple):
@@ -177,7 +182,7 @@ def open_again(
 
     Only where nothing else keeps it shut: `failover.fences.decide_opening`. Afterwards `take_back`.
     """
-    tables = connection.execute(_FENCED.encode(), (FENCE,)).fetchall()
+    tables = fenced_tables(connection)
     for schema, name in tables:
         in_turn(connection, partial(release_table, connection, schema, name))
         failpoint(failpoints.HOME_BETWEEN_RELEASES)
@@ -188,6 +193,16 @@ def open_again(
     )
     grant(connection, roles)
     return len(tables)
+
+
+def fenced_tables(connection: psycopg.Connection[Any]) -> list[tuple[str, str]]:
+    """The tables on which a fence stands, by their schema and name."""
+    return connection.execute(_FENCED.encode(), (FENCE,)).fetchall()
+
+
+def is_read_only(connection: psycopg.Connection[Any]) -> bool:
+    """Whether new transactions of the database are read-only by default."""
+    return connection.execute(_READ_ONLY_BY_DEFAULT.encode()).fetchone() == (True,)
 
 
 def take_back(connection: psycopg.Connection[Any], nonce: bytes) -> None:

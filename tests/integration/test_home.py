@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -15,7 +16,9 @@ import pytest
 from deploy.lab import databases, role_configs
 from deploy.lab.lab import Lab
 from embassy.model.lsn import Lsn
+from embassy.model.observation import SourceSeen
 from embassy.pg import reign, source_schema
+from embassy.pg.observation import Databases
 from embassy.pg.stream_lock import PROMOTION_LOCK
 from embassy.wire.keyring import Identity, load_operator
 from embassy.wire.promotion_plan import Plan, PlanFile, PlannedStream, Waivers
@@ -68,6 +71,10 @@ class Home:
             self.folder / "home.toml", "home", what, str(path), "--reason", "a test", *options, code=code
         )
 
+    def dsn(self, name: str) -> str:
+        """A registry, for an administrator."""
+        return self.lab.home.postgres.dsn(databases.ADMIN, self.databases[name])
+
     def connect(self, name: str) -> psycopg.Connection[object]:
         """Connect to a registry as an administrator."""
         return self.lab.home.postgres.connect(databases.ADMIN, self.databases[name])
@@ -93,9 +100,7 @@ class Home:
             name: {
                 "stream": stream.hex(),
                 "enrolment": str(self.folder / "none.json"),
-                "source": {
-                    "dsn": elsewhere.get(name, self.lab.home.postgres.dsn(databases.ADMIN, self.databases[name]))
-                },
+                "source": {"dsn": elsewhere.get(name, self.dsn(name))},
             }
             for name, stream in self.streams.items()
         }
@@ -163,6 +168,28 @@ def test_a_report_shuts_what_it_says_was_promoted_and_nothing_of_a_past_epoch(ho
     assert home.writable() == ["people"]
     home.command("fence", home.plan(2, epochs=(3, 4)), "-r", "people")
     assert home.writable() == []
+
+
+def test_what_is_shut_half_way_is_seen_and_opened(home: Home) -> None:
+    stream, plan, dsn = home.streams["land"], home.plan(1), home.dsn("land")
+
+    def seen() -> tuple[bool, bool]:
+        with contextlib.closing(Databases()) as observer:
+            source = observer.source(dsn, stream=stream, slot="none", epoch=1)
+        assert isinstance(source, SourceSeen)
+        return source.fence is not None, source.half_shut
+
+    assert seen() == (False, False)
+    home.command("fence", plan)
+    assert seen() == (True, False)
+    for statement in ("DELETE FROM embassy.fence", f"ALTER DATABASE {home.databases['land']} RESET ALL"):
+        with home.connect("land") as connection:
+            connection.execute("SET default_transaction_read_only = off")
+            connection.execute(statement.encode())
+        assert seen() == (False, True)
+    home.command("release", home.report(plan, *NAMES, aborted=True))
+    assert seen() == (False, False)
+    assert home.writable() == list(NAMES)
 
 
 def test_shutting_wins_over_whoever_is_at_it(home: Home) -> None:

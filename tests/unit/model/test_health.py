@@ -50,6 +50,14 @@ def test_what_is_well_is_called_by_how_far_it_is_seen() -> None:
         assert health.state.healthy
 
 
+def test_a_source_that_is_shut_half_way_is_not_green_while_it_beats() -> None:
+    health = assess(well(HOME)._replace(source=SOURCE._replace(half_shut=True)), LIMITS)
+    assert (health.state, health.state.healthy) == (State.FENCED, False)
+    assert health.cause is not None
+    assert "stopped half way" in health.cause.text
+    assert "embassy home release" in health.cause.remedy
+
+
 @pytest.mark.parametrize(("proven", "remedy"), [(True, "failback run"), (False, "promote abort")])
 def test_a_source_that_is_shut_is_no_publisher(*, proven: bool, remedy: str) -> None:
     shut = SOURCE._replace(fence=FenceSeen(2, "anna", NOW - 60, proven))
