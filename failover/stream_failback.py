@@ -56,6 +56,8 @@ class HomePorts(NamedTuple):
     """Writes what never shipped to a file that stays; returns what is noted of it: ``file``, ``transactions``, ``tables``
     (schema and name of each that it touches), ``statements`` (how many change the schema), and what
     `failover.conflicts.lacking` wants."""
+    kept: Callable[[Mapping[str, Any]], bool]
+    """Whether the file of which that was noted is there, and as it was written."""
     touched: Callable[[OwnSlot], Mapping[TableName, Touched] | None]
     """The rows that what never shipped touches; None: it cannot be told."""
     level: Callable[[psycopg.Connection[Any]], None]
@@ -72,6 +74,7 @@ class StreamFailback:
         self._wish = wish
         self._ports = ports
         self._told: dict[str, Any] = {}
+        self._kept = False
 
     def run(self) -> Mapping[str, Any]:
         """Take every step that is left; returns what was done, and which tables are not proven to be level.
@@ -112,14 +115,15 @@ class StreamFailback:
         wish = self._wish
         reign = reigns.reign(connection, wish.stream)
         begun = reign.follows >= wish.genesis.epoch
+        cleared = begun or self._shipped_all(connection) or replica_turn.is_cleared(connection, wish.nonce)
         return SeenHome(
             to_epoch=wish.genesis.epoch,
             epoch=reign.follows,
             raised=reign.raised,
             shut=begun or replica_turn.is_shut(connection, wish.nonce),
-            bundled=begun or self._shipped_all(connection) or self._noted(connection) is not None,
+            bundled=cleared or self._is_kept(connection),
             guarded=begun or replica_turn.is_guarded(connection),
-            cleared=begun or self._shipped_all(connection) or replica_turn.is_cleared(connection, wish.nonce),
+            cleared=cleared,
             slot=not begun and replica_turn.own_slot(connection, wish.stream) is not None,
             level=not awaited(connection),
         )
@@ -163,6 +167,12 @@ class StreamFailback:
             return False
         return promotion_store.home_fenced_at(connection, self._wish.nonce) == self._wish.fenced_at
 
+    def _is_kept(self, connection: psycopg.Connection[Any]) -> bool:
+        """Whether what never shipped is in a file, before it is taken out of the tables; the file is read once a run."""
+        noted = self._noted(connection)
+        self._kept = self._kept or (noted is not None and self._ports.kept(noted))
+        return self._kept
+
     def _noted(self, connection: psycopg.Connection[Any]) -> Mapping[str, Any] | None:
         return replica_turn.bundle_of(connection, self._wish.nonce)
 
@@ -174,6 +184,10 @@ class StreamFailback:
                 "the slot that the database was replicated from is gone: nothing tells what it never shipped",
                 place=self.place,
                 hint="keep a copy of it if that matters; then make it anew: docs/runbooks/failback.md, From nothing",
+            )
+        if (noted := self._noted(connection)) is not None:
+            self._ports.tell(
+                FailbackStep.BUNDLE, f"{noted['file']} is not there any more as it was written: once more"
             )
         end_holder(connection, found.slot)
         bundle = self._ports.bundle(found)

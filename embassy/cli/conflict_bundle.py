@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -119,6 +119,15 @@ def keep(partial: Path, name: str, sha256: str) -> Path:
             partial.rename(target)
         sync_folder(target.parent)
     return target
+
+
+def is_kept(bundle: Mapping[str, Any]) -> bool:
+    """Whether the file of a `Bundle` is there, and as it was written."""
+    path = Path(bundle["file"])
+    try:
+        return _sha256(path) == str(bundle["sha256"])
+    except OSError:  # moved away, or another machine's: it is written once more
+        return False
 
 
 def _sha256(path: Path) -> str:

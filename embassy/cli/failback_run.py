@@ -16,7 +16,7 @@ import click
 import psycopg
 
 from embassy.cli.auditing import actor, audited
-from embassy.cli.conflict_bundle import make_bundle
+from embassy.cli.conflict_bundle import is_kept, make_bundle
 from embassy.cli.failback_level import Leveller, LevelWish
 from embassy.cli.options import Options, pass_options
 from embassy.cli.proven_report import proven_report
@@ -201,6 +201,7 @@ def _work(options: Options, settings: Settings, order: _Order, lines: _Lines) ->
             dsn=dsn,
             revoke=revoke,
             bundle=partial(_bundle, name, dsn, untaken, order.output),
+            kept=is_kept,
             touched=partial(_touched, dsn, untaken),
             level=leveller.run,
             tell=partial(lines.tell, name),

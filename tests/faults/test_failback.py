@@ -239,7 +239,9 @@ def test_after_a_disaster_home_is_brought_level_whatever_is_killed_and_what_neve
     bundle = pipeline.folder / "bundle"
     earlier = _earlier(bundle / f"{pipeline.name}.jsonl")
     for window in FAILBACK:
-        if window == "failback.before_bundle":
+        if window == "failback.before_clear":  # someone takes what was kept away, before it is the only copy
+            _beside(earlier).unlink()
+        if window in ("failback.before_bundle", "failback.before_clear"):
             assert "name a folder for it with -o" in homecoming.come_home(report, code=2)
         homecoming.come_home(report, "-o", str(bundle), code=-9, failpoint=window)
         # a home that comes back is open until it is told; nothing of it counts any more

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from embassy.cli.conflict_bundle import keep
+from embassy.cli.conflict_bundle import is_kept, keep
 from embassy.model.errors import ConfigurationError
 
 
@@ -28,6 +28,15 @@ def test_a_run_that_was_killed_before_it_noted_its_file_leaves_it_to_the_next(tm
     assert _kept(tmp_path, b"second\n") == second
     assert _kept(tmp_path, b"first\n") == first
     assert {*tmp_path.iterdir()} == {first, second}
+
+
+def test_a_file_that_is_gone_or_changed_keeps_nothing(tmp_path: Path) -> None:
+    noted = {"file": str(_kept(tmp_path, b"rows\n")), "sha256": hashlib.sha256(b"rows\n").hexdigest()}
+    assert is_kept(noted)
+    Path(noted["file"]).write_bytes(b"row\n")
+    assert not is_kept(noted)
+    Path(noted["file"]).unlink()
+    assert not is_kept(noted)
 
 
 def test_a_folder_that_takes_no_file_is_named(tmp_path: Path) -> None:
