@@ -14,6 +14,7 @@ from embassy.pg import promotion_store
 from embassy.pg.connection import place_of
 from embassy.pg.lost_session import transient
 from embassy.pg.promotion_obstacles import obstacles
+from embassy.pg.promotion_store import JournalledStep
 from embassy.pg.setup_errors import explained
 from embassy.pg.stream_lock import PROMOTION_LOCK
 from embassy.runtime.failpoints import failpoint
@@ -42,7 +43,7 @@ _REFUSALS: Mapping[Why, type[EmbassyError]] = {
 
 
 class StreamPromotion:
-    """Runs a plan's part about one stream; enter it, `prepare`, `finish`."""
+    """Runs a plan's part about one stream; enter it, `go_on`, or `prepare` and `finish`."""
 
     def __init__(self, wish: Wish, ports: Ports) -> None:
         self.name = wish.planned.name
@@ -60,8 +61,19 @@ class StreamPromotion:
         self._approach.close()
         self._replica.close()
 
-    def prepare(self) -> bool:
-        """Take every step before the point of no return; returns whether it is still to be passed.
+    def go_on(self) -> Mapping[str, Any] | None:
+        """Go on to the end if a run of the plan has passed the point of no return; None: it is still to be passed.
+
+        Raises:
+            EmbassyError: as `prepare`.
+        """
+        with transient(self.place), explained(self.place):
+            promotion_store.require(self._replica.connection, self.place)
+            journal = promotion_store.journal(self._replica.connection, self._wish.nonce)
+        return self.finish() if _has_raised(journal) else None
+
+    def prepare(self) -> None:
+        """Take every step before the point of no return.
 
         Raises:
             RefusedError: the plan must not be run, as things are.
@@ -69,7 +81,7 @@ class StreamPromotion:
             TransientError: the replica or the cluster is unreachable.
             IntegrityError: the stream or the replica is in doubt.
         """
-        return self._advance(before_no_return)
+        self._advance(before_no_return)
 
     def finish(self) -> Mapping[str, Any]:
         """Pass the point of no return and go on to the end; returns what the report says of the stream.
@@ -109,17 +121,17 @@ class StreamPromotion:
             "seconds": round((ended - begun.begun_at).total_seconds(), 3),
         }
 
-    def _advance(self, wanted: Callable[[Step], bool]) -> bool:
+    def _advance(self, wanted: Callable[[Step], bool]) -> None:
         with transient(self.place), explained(self.place):
             promotion_store.require(self._replica.connection, self.place)
             while True:
                 action = self._decide()
                 if isinstance(action, Finished):
-                    return False
+                    return
                 if isinstance(action, Refuse):
                     raise _REFUSALS[action.why](action.reason, place=self.name, hint=action.hint)
                 if not wanted(action.step):
-                    return True
+                    return
                 self._take(action.step)
 
     def _decide(self) -> Action:
@@ -127,7 +139,7 @@ class StreamPromotion:
         progress = self._replica.progress()
         begun = promotion_store.find_plan(connection, wish.nonce)
         journal = promotion_store.journal(connection, wish.nonce)
-        raised = NO_RETURN in journal and journal[NO_RETURN].done_at is not None
+        raised = _has_raised(journal)
         done = set(self._done)
         if raised:
             done |= {step for step in Step if before_no_return(step)}
@@ -209,6 +221,10 @@ class StreamPromotion:
             epochs=(planned.from_epoch, planned.to_epoch),
             document=self._wish.document,
         )
+
+
+def _has_raised(journal: Mapping[str, JournalledStep]) -> bool:
+    return NO_RETURN in journal and journal[NO_RETURN].done_at is not None
 
 
 def _facts(result: Mapping[str, Any]) -> dict[str, Any]:

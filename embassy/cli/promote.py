@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
 import click
-from rich.console import Console
 
-from embassy.cli.auditing import Audited, audited
+from embassy.cli.auditing import audited
 from embassy.cli.key_prompts import ask, confirm
 from embassy.cli.options import Options, pass_options
+from embassy.cli.promote_abort import abort
 from embassy.cli.promote_approving import Approval
 from embassy.cli.promote_planning import Intention, make_plan
-from embassy.cli.promote_reports import proof_of_abort, report_json, write_report
-from embassy.cli.promote_running import PlanRun, read_plan
-from embassy.cli.promote_screen import StepLines, show_plan, show_report, show_terms
-from embassy.cli.promote_status import abort_plan, states
+from embassy.cli.promote_reports import plan_details, report_json
+from embassy.cli.promote_run import run
+from embassy.cli.promote_running import read_plan
+from embassy.cli.promote_screen import console, show_plan, show_report, show_terms
+from embassy.cli.promote_status import states
 from embassy.cli.proven_report import proven_report
-from embassy.cli.stream_options import stream_options
-from embassy.cli.together import Failure
-from embassy.model.errors import StaleError
-from embassy.runtime import logs
+from embassy.cli.stream_options import all_or_named, stream_options
 from embassy.runtime.audit_line import JSON
-from embassy.runtime.exit_codes import ExitCode, exit_code, worst
-from embassy.runtime.failpoints import PROMOTION_AFTER_ABORTED, failpoint
-from embassy.wire.keyring import load_identity, load_operator
-from embassy.wire.promotion_plan import Plan, Waivers
-from embassy.wire.promotion_report import ReportFile
+from embassy.runtime.exit_codes import ExitCode
+from embassy.wire.keyring import load_operator
+from embassy.wire.promotion_plan import Waivers
 from embassy.wire.secret_file import write_new
 from failover.promotion import Mode
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _PLAN = click.Path(exists=True, dir_okay=False, path_type=Path)
-_WIDTH = 120
 
 
 @click.group()
@@ -49,6 +43,10 @@ def promote() -> None:
 
     Nothing of home is asked, and nothing is promoted by itself. docs/runbooks/promotion.md leads through it.
     """  # noqa: D301 - \b is click's mark for lines that stay as they are
+
+
+promote.add_command(run)
+promote.add_command(abort)
 
 
 @promote.command()
@@ -104,13 +102,13 @@ def plan(
         )
     if mode != Mode.DISASTER and accept_loss is not None:
         raise click.UsageError("--accept-loss belongs to --mode disaster: a switchover loses nothing")
-    options = _all_or_named(options)
+    options = all_or_named(options)
     with audited(options, "promote.plan", {"mode": mode, "output": str(output)}) as under_way:
         waivers = Waivers(accept_undrained, accept_violations, accept_differences)
         intention = Intention(mode, accept_loss, waivers, valid_minutes)
         file, outlooks = make_plan(options, intention)
         write_new(output, file.render(), mode=0o644)
-        under_way.note(**_named(file.parsed(output)), payload_sha256=file.payload_hash.hex())
+        under_way.note(**plan_details(file.parsed(output)), payload_sha256=file.payload_hash.hex())
     made = file.parsed(output)
     if options.as_json:
         click.echo(
@@ -127,7 +125,7 @@ def plan(
             )
         )
     else:
-        show_plan(_console(), made, outlooks)
+        show_plan(console(), made, outlooks)
         click.echo(
             f"Written to {output}. Next, each of two persons: embassy … promote approve {output} --key THEIRS"
         )
@@ -175,10 +173,11 @@ def approve(
     """
     settings = options.settings()
     found = read_plan(options, settings, path)
-    show_terms(_console(stderr=True), found.plan, found.persons)
+    found.must_be_of_these_operators(path)
+    show_terms(console(stderr=True), found.plan, found.persons)
     if not yes:
         confirm("Approve this?")
-    details: dict[str, JSON] = {**_named(found.plan), "payload_sha256": found.file.payload_hash.hex()}
+    details: dict[str, JSON] = {**plan_details(found.plan), "payload_sha256": found.file.payload_hash.hex()}
     if site_lost:
         details["sites_declared_lost"] = list(site_lost)
     with audited(options, "promote.approve", details) as under_way:
@@ -194,68 +193,6 @@ def approve(
         )
     persons = read_plan(options, settings, path).persons
     click.echo(f"{path}: approved by {', '.join(sorted(persons))}")
-
-
-@promote.command()
-@click.argument("path", metavar="PLAN", type=_PLAN)
-@click.option(
-    "--confirm", required=True, metavar="NAME", help="The registry's name; 'all' if the run is for several."
-)
-@click.option("-o", "--output", type=_FILE, help="Where the report goes; default: PLAN with .report.json.")
-@pass_options
-@stream_options
-def run(options: Options, path: Path, confirm: str, *, output: Path | None) -> ExitCode:
-    """Run an approved plan: drain, seal, verify, raise the epoch, open, report.
-
-    Until the point of no return, which is announced, a failure of one registry stops the run and nothing is changed;
-    -r runs the plan for some. Killed at any moment, the same command goes on. All ends in a signed report, the proof by
-    which a home that returns learns that it was superseded: copy it there.
-
-    A home that is not lost and ships on does not hold a disaster's run up: what had arrived is in, what comes later is
-    left behind and told.
-
-    Reads kafka.foreign, keys.identity, keys.recipient (to apply the rest where no consumer runs), keys.operators,
-    promotion and streams.NAME.replica.
-    """
-    settings = options.settings()
-    options = _all_or_named(options)
-    if options.log_level == "info":
-        logs.configure(level="warning")  # the consumers inside need not tell that they start
-    console = _console(stderr=True)
-    with audited(options, "promote.run", {"plan": str(path)}) as under_way:
-        approved = read_plan(options, settings, path)
-        plan_ = approved.plan
-        names = [p.name for p in plan_.streams if not options.registries or p.name in options.registries]
-        under_way.note(**_named(plan_), registries=names, approvers=sorted(approved.persons))
-        _must_confirm(names, confirm)
-        identity = load_identity(options.identity_file(settings))
-        if identity.public != plan_.identity:
-            raise StaleError(
-                "keys.identity is another one than the plan names", place=str(path), hint="make a new plan"
-            )
-        lines = StepLines(console, Mode(plan_.mode), len(names))
-        with PlanRun(options, settings, approved, path, lines.tell) as work:
-            ready, failures = work.prepare()
-            if failures:
-                passed = [name for name in names if name not in {f.name for f in failures}]
-                return under_way.ended(_tell_failures(failures, path, passed, under_way))
-            if ready:
-                lines.announce(plan_, ready)
-            found, failures = work.finish()
-        report = ReportFile.made(approved.file, found, identity)
-        target = output or path.with_suffix(".report.json")
-        write_report(target, report)
-        under_way.note(promoted=[str(entry["name"]) for entry in found], report=str(target))
-        if options.as_json:
-            click.echo(json.dumps(report_json(approved.persons, plan_, found), indent=2))
-        else:
-            show_report(_console(), found, approved.persons)
-            click.echo(
-                f"The signed report is {target}. Copy it to home: beside each enrolment, or for embassy home fence."
-            )
-        if failures:
-            return under_way.ended(_tell_failures(failures, path, [], under_way))
-    return ExitCode.OK
 
 
 @promote.command()
@@ -276,34 +213,6 @@ def status(options: Options) -> ExitCode:
 
 
 @promote.command()
-@click.argument("path", metavar="PLAN", type=_PLAN)
-@click.option("--reason", required=True, help="Why; it stays in the journal and the audit log.")
-@pass_options
-@stream_options
-def abort(options: Options, path: Path, *, reason: str) -> ExitCode:
-    """Give a plan up before its point of no return: it can never be run again, and the consumers go on.
-
-    Refused for a registry whose epoch the plan has raised: run the plan to its end instead. Writes the signed proof by
-    which a home that was fenced for this plan is opened again (embassy home release): PLAN with .aborted.json.
-
-    Reads keys.identity, keys.operators and streams.NAME.replica.
-    """
-    settings = options.settings()
-    options = _all_or_named(options)
-    with audited(options, "promote.abort", {"plan": str(path), "reason": reason}) as under_way:
-        approved = read_plan(options, settings, path)
-        under_way.note(**_named(approved.plan))
-        aborted = abort_plan(options, settings, approved, reason)
-        failpoint(PROMOTION_AFTER_ABORTED)
-        proof = path.with_suffix(".aborted.json")
-        identity = load_identity(options.identity_file(settings))
-        write_report(proof, proof_of_abort(approved, aborted, identity))
-        under_way.note(aborted=aborted, proof=str(proof))
-    click.echo(f"given up: {', '.join(aborted)}. If home was fenced for it: embassy home release {proof}")
-    return ExitCode.OK
-
-
-@promote.command()
 @click.argument("path", metavar="REPORT", type=_PLAN)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @pass_options
@@ -314,47 +223,4 @@ def report(options: Options, path: Path, *, as_json: bool) -> None:
     if as_json or options.as_json:
         click.echo(json.dumps(report_json(proven.persons, proven.plan, list(proven.streams)), indent=2))
     else:
-        show_report(_console(), proven.streams, proven.persons)
-
-
-def _must_confirm(names: list[str], confirm: str) -> None:
-    expected = names[0] if len(names) == 1 else "all"
-    if confirm != expected:
-        raise click.UsageError(
-            f"the run is for {', '.join(names) or 'nothing'}: confirm it with --confirm {expected}"
-        )
-
-
-def _tell_failures(failures: list[Failure], path: Path, passed: list[str], under_way: Audited) -> ExitCode:
-    for failure in failures:
-        click.echo(f"error: {failure.name}: {failure.error}", err=True)
-    if passed:
-        some = " ".join(f"-r {name}" for name in passed)
-        confirm = passed[0] if len(passed) == 1 else "all"
-        click.echo(
-            "hint: nothing was changed. To go on with the others: "
-            f"embassy … promote run {path} {some} --confirm {confirm}",
-            err=True,
-        )
-    under_way.note(refused={failure.name: str(failure.error.args[0]) for failure in failures})
-    return worst(frozenset(exit_code(failure.error) for failure in failures))
-
-
-def _named(plan_: Plan) -> dict[str, JSON]:
-    """What the audit log keeps of a plan."""
-    return {
-        "nonce": plan_.nonce.hex(),
-        "mode": plan_.mode,
-        "accept_loss_seconds": plan_.accept_loss_seconds,
-        "streams": {p.name: f"{p.from_epoch}→{p.to_epoch}" for p in plan_.streams},
-    }
-
-
-def _all_or_named(options: Options) -> Options:
-    """``-r all`` is every stream, as no ``-r`` is."""
-    return dataclasses.replace(options, registries=()) if options.registries == ("all",) else options
-
-
-def _console(*, stderr: bool = False) -> Console:
-    console = Console(stderr=stderr)
-    return console if console.is_terminal else Console(stderr=stderr, width=_WIDTH)
+        show_report(console(), proven.streams, proven.persons)

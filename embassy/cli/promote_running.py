@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
@@ -20,8 +20,8 @@ from embassy.pg import replica_opening
 from embassy.runtime.config import Settings, Source, Stream
 from embassy.wire.enrolment import Enrolment, load_enrolment, load_roster
 from embassy.wire.kafka_reader import TopicReader
+from embassy.wire.keyring import Identity, load_identity
 from embassy.wire.promotion_plan import Plan, PlanFile, PlannedStream, roster_hash
-from embassy.wire.public_keys import PublicOperator
 from embassy.wire.verifying import RecordVerifier
 from failover.promotion import Mode, Step, Terms
 from failover.stream_promotion import StreamPromotion
@@ -34,11 +34,26 @@ Tell = Callable[[str, Step, str], None]
 
 
 class Approved(NamedTuple):
-    """A plan that fits the configuration, and who has approved it."""
+    """A plan of this site, and who has approved it."""
 
     file: PlanFile
     plan: Plan
     persons: frozenset[str]
+    same_operators: bool
+    """Whether the operators are those of when it was made; else it raises no epoch any more, and nobody approves it."""
+
+    def must_be_of_these_operators(self, place: Path) -> None:
+        """Refuse it otherwise.
+
+        Raises:
+            StaleError: the operators have changed.
+        """
+        if not self.same_operators:
+            raise StaleError(
+                "the operators or their threshold are others than when the plan was made",
+                place=str(place),
+                hint="make a new plan, and have it approved",
+            )
 
 
 def read_plan(options: Options, settings: Settings, path: Path) -> Approved:
@@ -46,34 +61,72 @@ def read_plan(options: Options, settings: Settings, path: Path) -> Approved:
 
     Raises:
         ConfigurationError: it cannot be read, or is damaged.
-        StaleError: it is of another site or roster.
+        StaleError: it is of another site.
     """
     keys = settings.keys
     roster = load_roster(options.need(keys.operators, "keys.operators"), keys.threshold)
     file = PlanFile.read(path)
     persons = file.signers(roster)  # before anything of it is parsed
     plan = file.parsed(path)
-    _must_fit(plan, settings, roster, path)
-    return Approved(file, plan, persons)
-
-
-def _must_fit(plan: Plan, settings: Settings, roster: Sequence[PublicOperator], path: Path) -> None:
     if plan.site != settings.site:
         raise StaleError(
             f"the plan is for site {plan.site}, and this is {settings.site}",
             place=str(path),
             hint="use that site's configuration",
         )
-    if plan.roster != roster_hash(roster, settings.keys.threshold):
-        raise StaleError(
-            "the operators or their threshold are others than when the plan was made",
-            place=str(path),
-            hint="make a new plan, and have it approved",
+    return Approved(file, plan, persons, plan.roster == roster_hash(roster, keys.threshold))
+
+
+def chosen(plan: Plan, options: Options, path: Path) -> tuple[PlannedStream, ...]:
+    """The plan's streams that ``-r`` names; without it, all of them.
+
+    Raises:
+        ConfigurationError: the plan is not about one that is named.
+    """
+    known = [planned.name for planned in plan.streams]
+    strange = [name for name in options.registries if name not in known]
+    if strange:
+        raise ConfigurationError(
+            f"the plan is not about {', '.join(strange)}", place=str(path), hint=f"it is about {', '.join(known)}"
         )
+    return tuple(p for p in plan.streams if not options.registries or p.name in options.registries)
+
+
+def own_identity(options: Options, settings: Settings, plan: Plan, path: Path) -> Identity:
+    """The key that signs what becomes of the plan.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+        StaleError: it is another one than the plan names, and nobody would believe it.
+    """
+    identity = load_identity(options.identity_file(settings))
+    if identity.public != plan.identity:
+        raise StaleError(
+            "keys.identity is another one than the plan names",
+            place=str(path),
+            hint="name the key that it was made with; or make a new plan",
+        )
+    return identity
+
+
+def planned_stream(options: Options, settings: Settings, planned: PlannedStream) -> Stream:
+    """The configuration's word on a stream of the plan.
+
+    Raises:
+        ConfigurationError: there is none, or it is about another stream.
+    """
+    stream = settings.streams.get(planned.name)
+    if stream is None or stream.stream != planned.stream.hex():
+        raise ConfigurationError(
+            f"the plan's stream {planned.name} is not in the configuration, or is another one",
+            place=options.place,
+            hint="use the configuration that the plan was made with",
+        )
+    return stream
 
 
 class PlanRun:
-    """One run of a plan over the streams that it is for; enter it, then `prepare` and `finish`."""
+    """One run of a plan over the streams that it is for; enter it, then `go_on`, `prepare` and `finish`."""
 
     def __init__(self, options: Options, settings: Settings, approved: Approved, path: Path, tell: Tell) -> None:
         self._options = options
@@ -84,57 +137,65 @@ class PlanRun:
         self._closing = ExitStack()
         self._roles_lock = threading.Lock()
         self._promotions: list[StreamPromotion] = []
+        """Those that are not at their end."""
 
     def __enter__(self) -> Self:
         cluster = self._options.need(self._settings.kafka.foreign, "kafka.foreign")
         consumers = Consumers(self._settings, cluster)
         self._closing.callback(consumers.close)
-        named = self._options.registries
-        for planned in self._approved.plan.streams:
-            if not named or planned.name in named:
-                promotion = StreamPromotion(self._wish(planned), self._ports(planned, consumers))
-                self._promotions.append(self._closing.enter_context(promotion))
+        for planned in chosen(self._approved.plan, self._options, self._path):
+            promotion = StreamPromotion(self._wish(planned), self._ports(planned, consumers))
+            self._promotions.append(self._closing.enter_context(promotion))
         return self
 
     def __exit__(self, *_error: object) -> None:
         self._closing.close()
 
-    def prepare(self) -> tuple[list[str], list[Failure]]:
-        """Take every step before the point of no return.
+    def go_on(self) -> tuple[list[Mapping[str, Any]], list[Failure]]:
+        """Go to the end with the streams whose epoch an earlier run of the plan has raised: nothing holds them up.
 
-        Returns the streams that have it still before them, and those that cannot go on.
+        Returns what the report says of each, and those that did not get there, or of which it is not known.
         """
-        ready: list[str] = []
+        return self._ended(StreamPromotion.go_on)
+
+    def prepare(self) -> tuple[list[str], list[Failure]]:
+        """Take every step before the point of no return with the streams that are left.
+
+        Returns those that are ready to pass it, and those that cannot go on.
+        """
 
         def one(promotion: StreamPromotion) -> None:
-            if promotion.prepare():
-                ready.append(promotion.name)
+            self._approved.must_be_of_these_operators(self._path)
+            promotion.prepare()
 
+        names = {promotion.name for promotion in self._promotions}
         failures = self._each(one)
-        return sorted(ready), failures
+        return sorted(names - {failure.name for failure in failures}), failures
 
     def finish(self) -> tuple[list[Mapping[str, Any]], list[Failure]]:
         """Go on to the end; returns what the report says of each stream, and those that did not get there."""
-        found: list[Mapping[str, Any]] = []
-        failures = self._each(lambda promotion: found.append(promotion.finish()))
-        return sorted(found, key=lambda entry: str(entry["name"])), failures
+        return self._ended(StreamPromotion.finish)
 
-    def summaries(self) -> list[Mapping[str, Any]]:
-        """What the journals say of a plan that has run."""
-        return [promotion.summary() for promotion in self._promotions]
+    def _ended(
+        self, work: Callable[[StreamPromotion], Mapping[str, Any] | None]
+    ) -> tuple[list[Mapping[str, Any]], list[Failure]]:
+        found: dict[str, Mapping[str, Any]] = {}
+
+        def one(promotion: StreamPromotion) -> None:
+            entry = work(promotion)
+            if entry is not None:
+                found[promotion.name] = entry
+
+        failures = self._each(one)
+        over = found.keys() | {failure.name for failure in failures}
+        self._promotions = [promotion for promotion in self._promotions if promotion.name not in over]
+        return [found[name] for name in sorted(found)], failures
 
     def _each(self, work: Callable[[StreamPromotion], None]) -> list[Failure]:
         return each(self._promotions, work, at_once=_TOGETHER, what="promote")
 
     def _stream(self, planned: PlannedStream) -> Stream:
-        stream = self._settings.streams.get(planned.name)
-        if stream is None or stream.stream != planned.stream.hex():
-            raise ConfigurationError(
-                f"the plan's stream {planned.name} is not in the configuration, or is another one",
-                place=self._options.place,
-                hint="use the configuration that the plan was made with",
-            )
-        return stream
+        return planned_stream(self._options, self._settings, planned)
 
     def _enrolment(self, planned: PlannedStream) -> Enrolment:
         stream = self._stream(planned)
@@ -173,7 +234,9 @@ class PlanRun:
             reverse=None
             if promotion.reverse_role is None
             else Reverse(
-                promotion.reverse_role, self._stream(planned).slot, Source.model_fields["publication"].default
+                promotion.reverse_role,
+                self._stream(planned).slot,
+                Source.model_fields["publication"].default,
             ),
         )
 

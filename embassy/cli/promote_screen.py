@@ -32,6 +32,15 @@ CHECKLIST = {
 }
 
 
+_WIDTH = 120
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console that is wide enough where there is no terminal."""
+    found = Console(stderr=stderr)
+    return found if found.is_terminal else Console(stderr=stderr, width=_WIDTH)
+
+
 def show_plan(console: Console, plan: Plan, outlooks: Sequence[Outlook]) -> None:
     """The checklist, the steps, and what is predicted."""
     console.print(f"Plan {plan.nonce.hex()[:8]}: [bold]{plan.mode}[/bold] at {plan.site}")

@@ -14,6 +14,11 @@ from embassy.cli.options import Options
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+def all_or_named(options: Options) -> Options:
+    """``-r all`` is every stream, as no ``-r`` is."""
+    return dataclasses.replace(options, registries=()) if options.registries == ("all",) else options
+
+
 def stream_options(command: F) -> F:
     """Add the two options; what they say is in the ``Options`` that the command gets. Stands under `pass_options`."""
 

@@ -132,6 +132,21 @@ class ReportFile:
             frozenset(p.stream for p in plan.streams if _was_given_up(streams, p.stream)),
         )
 
+    def said_of(self, plan: PlanFile, place: Path) -> tuple[Mapping[str, Any], ...]:
+        """What it says of the streams of a plan that is at hand, once the embassy's signature holds.
+
+        Raises:
+            ConfigurationError: it is about another plan, it is not signed by the embassy that the plan names, or it is
+                damaged.
+        """
+        plan_file, streams = self._stated(place)
+        if plan_file.payload != plan.payload:
+            raise ConfigurationError(
+                f"the {_WHAT} is about another plan", place=str(place), hint="name the one that is about this plan"
+            )
+        self._must_be_signed_by(plan.parsed(place).identity, place)
+        return streams
+
     def claimed_epoch(self, stream: bytes, place: Path) -> int | None:
         """The epoch to which the report claims that a stream was promoted; nothing of it is proven.
 

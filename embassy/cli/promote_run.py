@@ -1,0 +1,116 @@
+"""``embassy promote run``: an approved plan, over all its registries or some, to the signed report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from embassy.cli.auditing import audited
+from embassy.cli.options import Options, pass_options
+from embassy.cli.promote_reports import earlier_entries, plan_details, report_json, write_report
+from embassy.cli.promote_running import PlanRun, chosen, own_identity, read_plan
+from embassy.cli.promote_screen import StepLines, console, show_report
+from embassy.cli.stream_options import all_or_named, stream_options
+from embassy.cli.together import Failure
+from embassy.model.errors import ApprovalError
+from embassy.runtime import logs
+from embassy.runtime.exit_codes import ExitCode, exit_code, worst
+from failover.promotion import Mode
+
+
+@click.command()
+@click.argument("path", metavar="PLAN", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--confirm", required=True, metavar="NAME", help="The registry's name; 'all' if the run is for several."
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where the report goes; default: PLAN with .report.json. What it says of the plan's other registries stays.",
+)
+@pass_options
+@stream_options
+def run(options: Options, path: Path, confirm: str, *, output: Path | None) -> ExitCode:
+    """Run an approved plan: drain, seal, verify, raise the epoch, open, report.
+
+    Until the point of no return, which is announced, a failure of one registry stops the run and nothing is changed;
+    -r runs the plan for some. Killed at any moment, the same command goes on: registries whose epoch the plan has raised
+    are opened, whatever holds the others up. All ends in a signed report, the proof by which a home that returns learns
+    that it was superseded: copy it there.
+
+    A home that is not lost and ships on does not hold a disaster's run up: what had arrived is in, what comes later is
+    left behind and told.
+
+    Reads kafka.foreign, keys.identity, keys.recipient (to apply the rest where no consumer runs), keys.operators,
+    promotion and streams.NAME.replica.
+    """
+    settings = options.settings()
+    options = all_or_named(options)
+    if options.log_level == "info":
+        logs.configure(level="warning")  # the consumers inside need not tell that they start
+    with audited(options, "promote.run", {"plan": str(path)}) as under_way:
+        approved = read_plan(options, settings, path)
+        plan = approved.plan
+        names = [planned.name for planned in chosen(plan, options, path)]
+        under_way.note(**plan_details(plan), registries=names, approvers=sorted(approved.persons))
+        _must_confirm(names, confirm)
+        identity = own_identity(options, settings, plan, path)
+        target = output or path.with_suffix(".report.json")
+        earlier_entries(target, approved.file)  # before anything is changed
+        lines = StepLines(console(stderr=True), Mode(plan.mode), len(names))
+        with PlanRun(options, settings, approved, path, lines.tell) as work:
+            found, failures = work.go_on()
+            ready, refused = work.prepare()
+            failures = [*failures, *refused]
+            if ready and not failures:
+                lines.announce(plan, ready)
+                opened, failures = work.finish()
+                found, ready = [*found, *opened], []
+        if found:
+            entries = write_report(target, approved.file, found, identity)
+            under_way.note(promoted=[str(entry["name"]) for entry in found], report=str(target))
+            if options.as_json:
+                click.echo(json.dumps(report_json(approved.persons, plan, entries), indent=2))
+            else:
+                show_report(console(), entries, approved.persons)
+                click.echo(
+                    f"The signed report is {target}. Copy it to home: beside each enrolment, or for embassy home fence."
+                )
+        if failures:
+            _tell(failures, path, held=ready, promoted=bool(found))
+            under_way.note(refused={failure.name: str(failure.error.args[0]) for failure in failures})
+            return under_way.ended(worst(frozenset(exit_code(failure.error) for failure in failures)))
+    return ExitCode.OK
+
+
+def _must_confirm(names: Sequence[str], confirm: str) -> None:
+    expected = names[0] if len(names) == 1 else "all"
+    if confirm != expected:
+        raise click.UsageError(f"the run is for {', '.join(names)}: confirm it with --confirm {expected}")
+
+
+def _tell(failures: Sequence[Failure], path: Path, *, held: Sequence[str], promoted: bool) -> None:
+    """Say what failed, and how to go on with those that could and were held up."""
+    for failure in failures:
+        click.echo(f"error: {failure.name}: {failure.error}", err=True)
+    if held:
+        confirm = held[0] if len(held) == 1 else "all"
+        unchanged = f"nothing was changed for {', '.join(held)}" if promoted else "nothing was changed"
+        click.echo(
+            f"hint: {unchanged}. To go on: embassy … promote run {path} {_named(held)} --confirm {confirm}",
+            err=True,
+        )
+    if promoted and any(isinstance(failure.error, ApprovalError) for failure in failures):
+        left = sorted({*held, *(failure.name for failure in failures)})
+        click.echo(
+            f"hint: a new plan has to leave out what is promoted: embassy … promote plan … {_named(left)}",
+            err=True,
+        )
+
+
+def _named(names: Sequence[str]) -> str:
+    return " ".join(f"-r {name}" for name in names)
