@@ -10,6 +10,7 @@ import click
 from embassy.cli.auditing import audited
 from embassy.cli.key_prompts import ask, new_passphrase
 from embassy.cli.options import Options, pass_options
+from embassy.cli.telling import tell
 from embassy.model.errors import ConfigurationError
 from embassy.runtime.audit_line import JSON
 from embassy.wire.escrow import (
@@ -89,9 +90,18 @@ def split(options: Options, key: Path, *, custodians: int, threshold: int, folde
         for share in made.shares:
             write_new(folder / f"share-{share.custodian}.json", share.render(), mode=0o600)
         under_way.note(escrow=made.escrow.id.hex())
-    click.echo(f"recipient {recipient.hex()}: any {threshold} of {custodians} shares in {folder} bring it back")
-    click.echo(
-        "next: give each custodian one share and everyone escrow.json; then destroy the shares here, and the key"
+    tell(
+        options,
+        "embassy.keys-escrow/1",
+        {
+            "id": recipient.hex(),
+            "escrow": made.escrow.id.hex(),
+            "folder": str(folder),
+            "custodians": custodians,
+            "threshold": threshold,
+        },
+        f"recipient {recipient.hex()}: any {threshold} of {custodians} shares in {folder} bring it back",
+        "next: give each custodian one share and everyone escrow.json; then destroy the shares here, and the key",
     )
 
 
@@ -118,4 +128,9 @@ def recover(options: Options, document: Path, shares: tuple[Path, ...], *, path:
                 hint="take the document from another custodian",
             )
         made = write_recipient(path, seed, phrase=phrase)
-    click.echo(f"recipient {made.id.hex()}: {made.secret}")
+    tell(
+        options,
+        "embassy.keys-recovered/1",
+        {"id": made.id.hex(), "secret": str(made.secret), "public": str(made.public)},
+        f"recipient {made.id.hex()}: {made.secret}",
+    )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -13,6 +15,7 @@ from rich.text import Text
 from embassy.cli.auditing import audited
 from embassy.cli.key_prompts import confirm, signed_by
 from embassy.cli.options import Options, pass_options
+from embassy.cli.telling import tell
 from embassy.model.errors import ConfigurationError, RefusedError
 from embassy.wire.public_keys import PublicOperator, load_public_operator
 from embassy.wire.roster import Roster, RosterFile, without
@@ -68,7 +71,7 @@ def init(
         file = RosterFile.begin([load_public_operator(operator) for operator in operators], threshold)
         file = signed_by(file, keys, under_way)
         write_new(path, file.render(), mode=0o644)
-    _tell(path, file)
+    _tell(options, path, file)
 
 
 @roster.command()
@@ -89,7 +92,7 @@ def add(
             file.changed([*last.operators, *fresh], threshold or last.threshold, path), keys, under_way
         )
         replace(path, file.render())
-    _tell(path, file)
+    _tell(options, path, file)
 
 
 @roster.command()
@@ -114,7 +117,7 @@ def remove(
         file = file.changed(without(last, persons), threshold or last.threshold, path)
         file = signed_by(file, keys, under_way)
         replace(path, file.render())
-    _tell(path, file)
+    _tell(options, path, file)
 
 
 @roster.command()
@@ -132,7 +135,7 @@ def sign(options: Options, path: Path, *, key: Path, yes: bool) -> None:
     with audited(options, "keys.roster-sign", {"path": str(path), "version": len(file.versions)}) as under_way:
         file = signed_by(file, (key,), under_way)
         replace(path, file.render())
-    _tell(path, file)
+    _tell(options, path, file)
 
 
 @roster.command()
@@ -147,13 +150,7 @@ def show(options: Options, path: Path, *, as_json: bool) -> None:
         return
     counts = _counting(path, file)
     versions = [
-        {
-            "number": found.number,
-            "threshold": found.threshold,
-            "persons": found.persons,
-            "signers": sorted(_signers(file, found)),
-            "counts": found.number == counts,
-        }
+        _version(found, sorted(_signers(file, found)), counts=found.number == counts)
         for found in file.stated(path)
     ]
     click.echo(json.dumps({"schema": "embassy.roster/1", "file": str(path), "versions": versions}, indent=2))
@@ -191,13 +188,28 @@ def _signers(file: RosterFile, found: Roster) -> frozenset[str]:
     return file.versions[found.number - 1].signers(known)
 
 
-def _tell(path: Path, file: RosterFile) -> None:
+def _tell(options: Options, path: Path, file: RosterFile) -> None:
+    """Say how the last version stands."""
     last = file.stated(path)[-1]
-    signers = ", ".join(sorted(_signers(file, last))) or "nobody yet"
-    state = "it counts" if _counting(path, file) == last.number else "it does not count yet"
-    click.echo(
-        f"{path}: version {last.number}, {last.threshold} of {len(last.persons)}; signed by {signers}: {state}"
+    signers, counts = sorted(_signers(file, last)), _counting(path, file) == last.number
+    tell(
+        options,
+        "embassy.roster-version/1",
+        {"file": str(path), **_version(last, signers, counts=counts)},
+        f"{path}: version {last.number}, {last.threshold} of {len(last.persons)}; signed by "
+        f"{', '.join(signers) or 'nobody yet'}: {'it counts' if counts else 'it does not count yet'}",
     )
+
+
+def _version(found: Roster, signers: Sequence[str], *, counts: bool) -> dict[str, Any]:
+    """For scripts."""
+    return {
+        "number": found.number,
+        "threshold": found.threshold,
+        "persons": found.persons,
+        "signers": list(signers),
+        "counts": counts,
+    }
 
 
 def _print(path: Path, file: RosterFile, console: Console) -> None:

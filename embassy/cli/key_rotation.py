@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,6 +16,7 @@ from embassy.cli.key_prompts import new_passphrase, signed_by
 from embassy.cli.key_report import key_entries, roster_of
 from embassy.cli.key_standing import KeyStanding, enrolment_of, key_standing, key_standings
 from embassy.cli.options import Options, pass_options
+from embassy.cli.telling import say, tell
 from embassy.model.errors import ConfigurationError, RefusedError, TransientError
 from embassy.pg import source_schema
 from embassy.pg.connection import connect
@@ -79,11 +81,10 @@ def data(options: Options, wait_seconds: float) -> None:
             with connect(sources[name].dsn, application_name="embassy-keys", autocommit=True) as connection:
                 source_schema.request_rotation(connection, bytes.fromhex(stream.stream))
             if not watched:
-                click.echo(f"{name}: requested")
-        if not watched:
-            return
+                say(options, f"{name}: requested")
+        begun: dict[str, dict[str, Any]] = {}
         deadline = time.monotonic() + wait_seconds
-        for name, stream in streams.items():
+        for name, stream in streams.items() if watched else ():
             found = _renewed(settings, stream, before[name], deadline)
             if found is None:
                 raise TransientError(
@@ -92,7 +93,9 @@ def data(options: Options, wait_seconds: float) -> None:
                     hint="is the producer running? It takes the request up when it starts",
                 )
             under_way.note(**{name: found.incarnation.hex()})
-            click.echo(f"{name}: data key {found.incarnation.hex()[:8]}… counts from record {found.sequence} on")
+            say(options, f"{name}: data key {found.incarnation.hex()[:8]}… counts from record {found.sequence} on")
+            begun[name] = {"data_key": found.incarnation.hex(), "sequence": found.sequence}
+        tell(options, "embassy.keys-rotate-data/1", {"requested": list(streams), "streams": begun})
 
 
 @rotate.command()
@@ -111,10 +114,15 @@ def recipient(options: Options, path: Path | None, *, locked: bool) -> None:
     with audited(options, "keys.rotate-recipient", {"path": str(target)}) as under_way:
         made = generate_recipient(target, phrase=phrase)
         under_way.note(id=made.id.hex())
-    click.echo(f"recipient {made.id.hex()}: {made.secret}")
-    click.echo("next: 1. let the consumer read it (systemctl reload embassy-consumer)")
-    click.echo(f"      2. at home: embassy -c producer.toml keys announce {made.public.name}; reload the producer")
-    click.echo("      3. embassy keys list --topics, until it is active in every stream; then retire the old one")
+    tell(
+        options,
+        "embassy.keys-rotate-recipient/1",
+        {"id": made.id.hex(), "secret": str(made.secret), "public": str(made.public)},
+        f"recipient {made.id.hex()}: {made.secret}",
+        "next: 1. let the consumer read it (systemctl reload embassy-consumer)",
+        f"      2. at home: embassy -c producer.toml keys announce {made.public.name}; reload the producer",
+        "      3. embassy keys list --topics, until it is active in every stream; then retire the old one",
+    )
 
 
 @rotate.command()
@@ -141,25 +149,31 @@ def identity(
     """
     settings = options.settings()
     streams = options.streams(settings)
+    announced: dict[str, dict[str, Any]] = {}
     with audited(options, "keys.rotate-identity", {"streams": list(streams)}) as under_way:
         if public is None:
             target = path or _fresh_name(settings.keys.identity, "identity", settings)
             public = generate_identity(target, phrase=new_passphrase() if locked else None).public
-            click.echo(f"secret: {target}")
+            say(options, f"secret: {target}")
         producer = load_public_identity(public)
         under_way.note(id=producer.id.hex())
-        click.echo(f"identity {producer.id.hex()}: {public}")
+        say(options, f"identity {producer.id.hex()}: {public}")
         for name, stream in streams.items():
+            announced[name] = {"enrolment": str(stream.enrolment), "already": True}
             file = _announced(settings, stream, producer, discard_unsigned=discard_unsigned)
             if file is None:
-                click.echo(f"{name}: announced already")
+                say(options, f"{name}: announced already")
                 continue
             file = signed_by(file, operators, under_way)
             replace(stream.enrolment, file.render())
-            signers = len(file.successions[-1].signers(roster_of(settings.keys)))
-            click.echo(
-                f"{name}: announced in {stream.enrolment}; signed by {signers} of {settings.keys.threshold}"
+            signers = file.successions[-1].signers(roster_of(settings.keys))
+            announced[name] |= {"already": False, "signers": sorted(signers), "threshold": settings.keys.threshold}
+            say(
+                options,
+                f"{name}: announced in {stream.enrolment}; signed by {len(signers)} of {settings.keys.threshold}",
             )
+    facts = {"id": producer.id.hex(), "public": str(public), "streams": announced}
+    tell(options, "embassy.keys-rotate-identity/1", facts)
 
 
 @click.command()
@@ -187,8 +201,13 @@ def announce(options: Options, public: Path) -> None:
         half = read_public(public, KeyKind.RECIPIENT)
         target = folder / f"{found.id.hex()}.pub.json"
         write_new(target, render_key(half), mode=0o644)
-    click.echo(f"recipient {found.id.hex()}: {target}")
-    click.echo("next: reload the producer; embassy keys list --topics shows when it is active in every stream")
+    tell(
+        options,
+        "embassy.keys-announce/1",
+        {"id": found.id.hex(), "file": str(target)},
+        f"recipient {found.id.hex()}: {target}",
+        "next: reload the producer; embassy keys list --topics shows when it is active in every stream",
+    )
 
 
 @click.command()
@@ -219,8 +238,14 @@ def retire(options: Options, key_id: str) -> None:
         _must_do_without(key_standings(settings, streams), files.keys() - {retired}, retired)
         moved = [_move_away(path, settings) for path in files[retired]]
         under_way.note(moved=[str(path) for path in moved])
-    click.echo(f"recipient {retired}: retired to {', '.join(map(str, moved))}")
-    click.echo("next: reload the service that reads it")
+    files_moved = [str(path) for path in moved]
+    tell(
+        options,
+        "embassy.keys-retire/1",
+        {"id": retired, "files": files_moved},
+        f"recipient {retired}: retired to {', '.join(files_moved)}",
+        "next: reload the service that reads it",
+    )
 
 
 def _recipient_files(settings: Settings) -> dict[str, list[Path]]:

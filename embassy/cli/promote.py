@@ -20,6 +20,7 @@ from embassy.cli.promote_screen import console, show_plan, show_report, show_ter
 from embassy.cli.promote_status import states
 from embassy.cli.proven_report import proven_report
 from embassy.cli.stream_options import all_or_named, stream_options
+from embassy.cli.telling import tell
 from embassy.runtime.audit_line import JSON
 from embassy.runtime.exit_codes import ExitCode
 from embassy.wire.keyring import load_operator
@@ -192,7 +193,12 @@ def approve(
             err=True,
         )
     persons = read_plan(options, settings, path).persons
-    click.echo(f"{path}: approved by {', '.join(sorted(persons))}")
+    tell(
+        options,
+        "embassy.promotion-approval/1",
+        {"plan": str(path), "nonce": found.plan.nonce.hex(), "by": approval.person, "approvers": sorted(persons)},
+        f"{path}: approved by {', '.join(sorted(persons))}",
+    )
 
 
 @promote.command()

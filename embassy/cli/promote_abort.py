@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -12,6 +11,7 @@ from embassy.cli.options import Options, pass_options
 from embassy.cli.promote_reports import aborted_entries, earlier_entries, plan_details, write_report
 from embassy.cli.promote_running import Approved, chosen, own_identity, planned_stream, read_plan
 from embassy.cli.stream_options import all_or_named, stream_options
+from embassy.cli.telling import tell
 from embassy.cli.together import each
 from embassy.model.errors import EmbassyError, RefusedError, StaleError
 from embassy.pg import promotion_store
@@ -73,17 +73,21 @@ def abort(options: Options, path: Path, *, reason: str) -> ExitCode:
 def _tell(options: Options, path: Path, proof: Path, aborted: list[str], failed: dict[str, EmbassyError]) -> None:
     for name, error in failed.items():
         click.echo(f"error: {name}: {error}", err=True)
-    if options.as_json:
-        told = {
-            "schema": "embassy.promotion-abort/1",
+    tell(
+        options,
+        "embassy.promotion-abort/1",
+        {
             "plan": str(path),
             "aborted": aborted,
             "failed": {name: str(error.args[0]) for name, error in failed.items()},
             "proof": str(proof) if aborted else None,
-        }
-        click.echo(json.dumps(told, indent=2))
-    elif aborted:
-        click.echo(f"given up: {', '.join(aborted)}. If home was fenced for it: embassy home release {proof}")
+        },
+        *(
+            [f"given up: {', '.join(aborted)}. If home was fenced for it: embassy home release {proof}"]
+            if aborted
+            else []
+        ),
+    )
 
 
 def _use_up(options: Options, settings: Settings, approved: Approved, planned: PlannedStream, reason: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -67,8 +68,8 @@ class Keys:
         assert found is not None
         return found
 
-    def command(self, role: str, *arguments: str, code: int = 0) -> str:
-        done = self.pipeline.embassy_command(role, "keys", *arguments)
+    def command(self, role: str, *arguments: str, code: int = 0, json_: bool = False) -> str:
+        done = self.pipeline.embassy_command(role, *(["--json"] if json_ else []), "keys", *arguments)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
 
@@ -135,7 +136,7 @@ def test_data_recipient_and_identity_keys_are_replaced_while_the_stream_runs(  #
         assert "for none that remains" in keys.command("producer", "retire", old[:8], code=5)
         reload(producer)
         poll_until(lambda: len(keys.standing().recipients) == 2, "wrapped for both")
-        keys.command("producer", "retire", old[:8])
+        assert json.loads(keys.command("producer", "retire", old[:8], json_=True))["id"] == old
         reload(producer)
         poll_until(lambda: len(keys.standing().recipients) == 1, "wrapped for the new one only")
         arrived(pipeline)
@@ -153,7 +154,8 @@ def test_data_recipient_and_identity_keys_are_replaced_while_the_stream_runs(  #
         poll_until(lambda: keys.standing().generation == 2, "the successor writes")
         reload(consumer)  # it was forgotten: it stayed where it was, and reads again from there
         arrived(pipeline)
-        keys.command("home-admin", "rotate", "data")
+        begun = json.loads(keys.command("home-admin", "rotate", "data", json_=True))["streams"][pipeline.name]
+        assert begun["data_key"] == keys.standing().incarnation.hex()
     pipeline.wait_level()
     assert [role.popen.poll() for role in (producer, bridge, consumer)] == [None, None, None], "none was restarted"
     # and from then on the old identity is good for nothing
