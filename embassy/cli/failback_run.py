@@ -124,8 +124,8 @@ def _how_level(entry: Mapping[str, Any]) -> str:
         return ", level"
     named = "; ".join(f"{table['table']}: {table['why']}" for table in entry["unproven"])
     return (
-        f"; NOT PROVEN LEVEL: {named} → where the registry is: embassy verify --by-digest; embassy repair for what "
-        "differs; then run this again"
+        f"; NOT PROVEN LEVEL: {named} → where the registry is: embassy verify --by-digest; what differs is sent "
+        "by embassy repair; then run this again"
     )
 
 
