@@ -24,6 +24,7 @@ _COLOURS = {
     State.SNAPSHOTTING: "yellow",
     State.PROVISIONING: "yellow",
     State.STALLED: "red",
+    State.PROMOTING: "bold red",
     State.PROMOTED: "bold cyan",
     State.FENCED: "bold cyan",
     State.BROKEN: "bold red",

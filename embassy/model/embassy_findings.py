@@ -10,6 +10,7 @@ from embassy.model.findings import (
     DOCTOR_HOME,
     DOCTOR_KAFKA,
     FAILBACK,
+    GO_ON,
     LOOK,
     PROVISION,
     RESYNC,
@@ -69,7 +70,7 @@ def consumer(observation: Observation, measures: Measures, limits: Limits) -> It
     else:
         contradictions = tuple(_contradicted(observation, replica.progress))
         yield from contradictions
-        if any(found.condition is Condition.PROMOTED for found in contradictions):
+        if any(found.condition in (Condition.PROMOTED, Condition.PROMOTING) for found in contradictions):
             return  # it follows nothing any more
         if replica.control is not None and replica.control.frozen_at is not None:
             yield _frozen(observation, replica.control, replica.control.frozen_at)
@@ -155,7 +156,13 @@ def _unsent(observation: Observation, topic: TopicSeen, limits: Limits) -> Itera
 
 def _contradicted(observation: Observation, progress: ProgressSeen) -> Iterator[Finding]:
     enrolled, tail = observation.enrolled_epoch, tail_of(observation.foreign)
-    if enrolled is not None and progress.epoch > enrolled:
+    if progress.opening:
+        text = (
+            f"epoch {progress.epoch} is raised, and the registry is not open yet: nothing is applied any more, and "
+            "writing may still be refused"
+        )
+        yield Finding(Stage.CONSUMER, Condition.PROMOTING, text, GO_ON)
+    elif enrolled is not None and progress.epoch > enrolled:
         text = (
             f"the replica was promoted to epoch {progress.epoch}: nothing of epoch {enrolled} is applied any more"
         )

@@ -26,6 +26,7 @@ class Condition(Enum):
     """What a finding means for the stream."""
 
     BROKEN = "broken"
+    PROMOTING = "promoting"
     PROMOTED = "promoted"
     FENCED = "fenced"
     PROVISIONING = "provisioning"
@@ -54,6 +55,7 @@ DOCTOR_KAFKA = "embassy doctor kafka"
 DOCTOR_EMBASSY = "embassy doctor embassy"
 UNFREEZE = "embassy unfreeze plan"
 CLOCKS = "let NTP set the servers' clocks; until then an age cannot be told"
+GO_ON = "embassy promote status; if no run is at it, run the same plan again"
 FAILBACK = "embassy failback run, with the promotion's report: docs/runbooks/failback.md"
 LOOK = "embassy events tail"
 

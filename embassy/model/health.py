@@ -38,6 +38,8 @@ class State(Enum):
     """What comes is fresh, and a table is still being copied: the replica is not whole."""
     STALLED = "stalled"
     """Nothing fresh arrives."""
+    PROMOTING = "promoting"
+    """A promotion has raised the epoch and has not opened the registry: nobody serves it."""
     PROMOTED = "promoted"
     """The replica has a higher epoch than its enrolment: it is the registry, and follows nothing any more."""
     FENCED = "fenced"
@@ -56,6 +58,7 @@ class State(Enum):
 
 
 _STATES = {
+    Condition.PROMOTING: State.PROMOTING,
     Condition.PROMOTED: State.PROMOTED,
     Condition.FENCED: State.FENCED,
     Condition.BROKEN: State.BROKEN,
@@ -108,6 +111,8 @@ def assess(observation: Observation, limits: Limits) -> Health:
         own = tuple(consumer(observation, measures, limits))
     findings = before + own
     conditions = {finding.condition for finding in findings}
+    if Condition.PROMOTING in conditions:
+        return Health(State.PROMOTING, measures, findings)
     if Condition.PROMOTED in conditions:
         return Health(State.PROMOTED, measures, findings)
     if Condition.FENCED in conditions and Side.REPLICA not in sides:

@@ -137,6 +137,8 @@ class ProgressSeen(NamedTuple):
     """When the row last moved, by the replica's clock."""
     committed_at: float | None
     """Source time of the newest transaction applied."""
+    opening: bool = False
+    """Whether a promotion has raised the epoch and has not come to its end."""
 
 
 class ControlSeen(NamedTuple):

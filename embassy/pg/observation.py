@@ -52,6 +52,9 @@ _FLUSHED = """SELECT (CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.p
 _PROGRESS = """SELECT epoch, sequence, resume_lsn::text, next_offset, extract(epoch FROM applied_at)::float8,
                       extract(epoch FROM committed_at)::float8
                FROM embassy.progress WHERE stream = %s"""
+_OPENING = """SELECT EXISTS (SELECT FROM embassy.promotion_plan p JOIN embassy.promotion s USING (nonce)
+                             WHERE p.stream = %s AND p.to_epoch = %s AND p.outcome IS NULL
+                               AND s.step = 'epoch' AND s.done_at IS NOT NULL)"""
 _CONTROL = """SELECT extract(epoch FROM frozen_at)::float8, coalesce(frozen_by, ''), coalesce(freeze_reason, ''),
                      apply_delay_seconds
               FROM embassy.control WHERE stream = %s"""
@@ -206,4 +209,6 @@ def _progress(connection: _Connection, stream: bytes) -> ProgressSeen | None:
     if row is None:
         return None
     epoch, sequence, resume_lsn, next_offset, applied_at, committed_at = row
-    return ProgressSeen(epoch, sequence, Lsn.parse(resume_lsn), next_offset, applied_at, committed_at)
+    journalled = _has(connection, "embassy.promotion_plan", "embassy.promotion")
+    opening = journalled and bool(_one(connection, _OPENING, stream, epoch))
+    return ProgressSeen(epoch, sequence, Lsn.parse(resume_lsn), next_offset, applied_at, committed_at, opening)

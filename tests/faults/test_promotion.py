@@ -91,6 +91,11 @@ class Ceremony:
             (epoch,) = connection.execute("SELECT epoch FROM embassy.progress").fetchone() or (0,)
             return int(epoch)
 
+    def state(self) -> str:
+        """What embassy status calls the registry."""
+        seen = json.loads(self.pipeline.embassy_command("embassy-admin", "--json", "status").stdout)
+        return str(seen["registries"][self.pipeline.name]["state"])
+
     def writes(self, table: str = "entry") -> bool:
         """Whether the application's role can write to the replica."""
         with self.pipeline.replica(databases.OWNER) as connection:
@@ -141,6 +146,8 @@ def test_killed_at_every_step_and_run_again_it_completes_with_one_writable_side(
             if window in ("promotion.after_drain", "promotion.after_epoch"):
                 server.kill9()  # what was drained is drained again, or on disk
                 server.start()
+            if window == "promotion.before_open":
+                assert ceremony.state() == "promoting", "raised, not open"
             assert ceremony.writes() is False or ceremony.epoch() == 2, window
     shown = json.loads(ceremony.run(plan, 0).partition("\n}")[0] + "\n}")
     (stream,) = shown["streams"]
@@ -191,8 +198,7 @@ def _home_comes_back(ceremony: Ceremony, report: Path) -> None:
         assert connection.execute("SELECT count(*) FROM public.account WHERE owner = 'too late'").fetchone() == (
             0,
         )
-    status = json.loads(pipeline.embassy_command("embassy-admin", "status", "--json").stdout)
-    assert status["registries"][pipeline.name]["state"] == "promoted"
+    assert ceremony.state() == "promoted"
 
     # What it committed since is found, whole and readable, and nobody else may read it.
     bundle = pipeline.folder / "bundle"

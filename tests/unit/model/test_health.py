@@ -145,6 +145,11 @@ _REPLICA_CASES = {
         State.PROMOTED,
         Stage.CONSUMER,
     ),
+    "promoted, and not open yet": (
+        well()._replace(replica=REPLICA._replace(progress=PROGRESS._replace(epoch=2, opening=True))),
+        State.PROMOTING,
+        Stage.CONSUMER,
+    ),
     "the embassy's topic ends before the replica": (
         well()._replace(foreign=topic(90, 9_000)),
         State.BROKEN,
