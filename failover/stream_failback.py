@@ -21,7 +21,7 @@ from embassy.pg.setup_errors import LOCK_SETTINGS, explained
 from embassy.pg.slots import end_holder
 from embassy.pg.source_fence import Fence
 from embassy.pg.stream_lock import PROMOTION_LOCK
-from embassy.pg.table_copies import awaited
+from embassy.pg.table_copies import awaited, registry_tables
 from embassy.runtime.failpoints import failpoint
 from failover.conflicts import lacking
 from failover.failback import FailbackStep, SeenHome, decide_failback
@@ -213,7 +213,9 @@ class StreamFailback:
         found, noted = replica_turn.own_slot(connection, self._wish.stream), self._noted(connection)
         known = found is not None and noted is not None and noted["complete"]
         touched = self._ports.touched(found) if found is not None and known else None
-        deleted = replica_turn.clear(connection, self._wish.nonce, touched)
+        deleted = replica_turn.clear(
+            connection, self._wish.nonce, touched, publication=found.publication if found is not None else ""
+        )
         self._told["cleared"] = deleted
         return (
             f"{sum(deleted.values())} rows of {len(deleted)} tables, which never shipped, are taken out"
@@ -245,4 +247,8 @@ class StreamFailback:
     def _unproven(self, connection: psycopg.Connection[Any]) -> list[tuple[str, str]]:
         """The tables of which the last comparison did not show that every row is the embassy's, and why."""
         found = verify_store.tables(connection, self._wish.stream, with_findings=False)
-        return [(str(table.result.table), table.result.doubt) for table in found if table.result.doubt]
+        doubts = {table.result.table: table.result.doubt for table in found}
+        if doubts:  # else nothing had to be compared: home was shut before the embassy opened
+            left_out = "nothing has compared it: it is kept out of the stream, or new"
+            doubts = dict.fromkeys((TableName(*name) for name in registry_tables(connection)), left_out) | doubts
+        return sorted((str(table), doubt) for table, doubt in doubts.items() if doubt)

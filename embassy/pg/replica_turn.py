@@ -19,6 +19,7 @@ from embassy.model.record import Head
 from embassy.model.touched import Touched
 from embassy.model.verification import TableName
 from embassy.pg import large_objects, progress_store, replica_schema, slots, source_schema, table_copies
+from embassy.pg.catalog import source_tables
 from embassy.pg.ddl_capture import let_go
 from embassy.pg.presence import has_table
 from embassy.pg.setup_errors import in_turn
@@ -122,7 +123,11 @@ def note_bundle(
 
 
 def clear(
-    connection: psycopg.Connection[Any], nonce: bytes, touched: Mapping[TableName, Touched] | None
+    connection: psycopg.Connection[Any],
+    nonce: bytes,
+    touched: Mapping[TableName, Touched] | None,
+    *,
+    publication: str,
 ) -> dict[str, int]:
     """Take out of the tables what never shipped, and note that their rows are awaited: all of it in one transaction.
 
@@ -134,13 +139,18 @@ def clear(
     Args:
         connection: an administrator's, in autocommit mode.
         nonce: of the plan that superseded the database.
-        touched: the rows; None: it is not known which, and every table is emptied.
+        touched: the rows; None: it is not known which, and every table is emptied that was in the stream. No row of
+            another one ever travelled, and none would come back.
+        publication: what was in the stream.
 
     Returns:
         How many rows were deleted, by table.
     """
     every = {TableName(*found) for found in table_copies.registry_tables(connection)}
-    wanted = dict.fromkeys((*every, OBJECTS), Touched((), None))
+    published = {
+        TableName(table.schema, table.name) for table in source_tables(connection, publication) if table.published
+    }
+    wanted = dict.fromkeys((*(every & published or every), OBJECTS), Touched((), None))
     if touched is not None and touched.keys() <= wanted.keys():
         wanted = dict(touched)
     deleted = {}

@@ -148,9 +148,10 @@ def _assert_told_by_every_run(homecoming: Homecoming, report: Path) -> None:
                || '{"complete": false, "missing_after": "0/1", "missing_upto": "0/2", "missing_why": "a test"}'"""
         )
         connection.execute("UPDATE embassy.verification SET undecided = 'a test' WHERE table_name = 'line'")
+        connection.execute("CREATE TABLE public.stray (a int)")
     said = homecoming.come_home(report, code=4)
     assert "NOT WHOLE" in said
-    assert "NOT PROVEN LEVEL: public.line: a test" in said
+    assert "NOT PROVEN LEVEL: public.line: a test; public.stray: nothing has compared it" in said
 
 
 def test_a_switchover_turns_the_stream_round_and_another_one_turns_it_back(homecoming: Homecoming) -> None:

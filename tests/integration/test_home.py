@@ -17,7 +17,8 @@ from deploy.lab import databases, role_configs
 from deploy.lab.lab import Lab
 from embassy.model.lsn import Lsn
 from embassy.model.observation import SourceSeen
-from embassy.pg import reign, source_schema
+from embassy.model.verification import TableName
+from embassy.pg import reign, replica_turn, source_schema, table_copies
 from embassy.pg.observation import Databases
 from embassy.pg.stream_lock import PROMOTION_LOCK
 from embassy.wire.keyring import Identity, load_operator
@@ -204,3 +205,19 @@ def test_shutting_wins_over_whoever_is_at_it(home: Home) -> None:
         with pytest.raises(psycopg.OperationalError):
             connection.execute("SELECT")
     assert home.writable() == []
+
+
+def test_what_never_travelled_is_not_emptied(home: Home) -> None:
+    name, nonce = TableName("public", "deed"), bytes(16)
+    with home.connect("land") as connection:
+        replica_turn.prepare(connection)
+        connection.execute("CREATE TABLE public.kept (a int)")
+        connection.execute("INSERT INTO public.kept VALUES (1)")
+        connection.execute("INSERT INTO public.deed VALUES (1)")
+        connection.execute("CREATE PUBLICATION traffic FOR TABLE public.deed")
+        cleared = replica_turn.clear(connection, nonce, None, publication="traffic")
+        assert (cleared[str(name)], "public.kept" in cleared) == (1, False)
+        assert table_copies.awaited(connection) == [name]
+        assert connection.execute("SELECT count(*) FROM public.kept").fetchone() == (1,)
+        # Where nobody knows what travelled, nothing stays that the embassy may not have.
+        assert replica_turn.clear(connection, nonce, None, publication="none")["public.kept"] == 1
