@@ -3,7 +3,8 @@
 It holds no secret key. It proves signatures and links as it carries: a bridge that forwarded anything at all could
 be made to resume from a forged head and pass over real records. It keeps no position of its own: the head of the
 foreign topic is where it goes on. So a request that fails is not tried again by the client: what was on the way is given
-up, and the stream goes on from that head. That lets it have many requests on the way, however long the line is.
+up, and the stream goes on from that head. That lets it have many requests on the way, however long the line is. Only a
+KEY waits until all that is in front of it is acknowledged: docs/adr/0015-the-bridge-sends-once-and-begins-again.md
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import NamedTuple, Protocol
 import structlog
 
 from embassy.model.chain import Follower, Signers, Standing
-from embassy.model.record import Head
+from embassy.model.record import Head, RecordKind
 from embassy.runtime import failpoints
 from embassy.runtime.failpoints import failpoint
 from embassy.runtime.stop import IDLE_WAIT_SECONDS, Stop
@@ -112,9 +113,9 @@ class Forwarder:
             appender.close()
 
     def _head(self) -> Head:
-        """Where the embassy's topic ends."""
+        """Where the embassy's topic ends, or a little before: what is behind it is sent once more."""
         genesis = self._enrolment.genesis()
-        found = find_head(self._foreign.log(self._topic), self._signers, genesis)
+        found = find_head(self._foreign.log(self._topic), self._signers, genesis, repeats=True)
         return genesis if found is None else found.head
 
 
@@ -157,6 +158,10 @@ class _Carriage:
     def _carry(self, fetched: list[Fetched]) -> None:
         records = value_bytes = 0
         for (_, timestamp_ms, value), record in self._judge.counting(fetched):
+            if record.header.kind is RecordKind.KEY:
+                # A KEY that is there stands behind all that it names: `find_head` goes by that when something was lost.
+                while self._appender.inflight:
+                    self._await_acks()
             while self._appender.inflight_bytes > self._limits.inflight_bytes:
                 self._await_acks()
             failpoint(failpoints.BRIDGE_BEFORE_APPEND)

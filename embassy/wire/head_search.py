@@ -54,13 +54,16 @@ class _Seen(NamedTuple):
     generation: int
 
 
-def find_head(log: Log, signers: Signers, genesis: Head) -> FoundHead | None:
-    """The head of a topic, or None if the topic holds no record of the stream.
+def find_head(log: Log, signers: Signers, genesis: Head, *, repeats: bool = False) -> FoundHead | None:
+    """The head of a topic, or None if it is the genesis.
 
     Args:
         log: the topic.
         signers: which of the enrolled producers each record is of.
         genesis: the head that the stream's enrolment defines.
+        repeats: a record that counted before the head will do too, in a topic to which only what counts is carried, and
+            no KEY before all in front of it. To the carrier, who repeats what comes behind it, it is as good: copies
+            count nowhere. So it need not be explained what stands behind a gap, as its own broken connection leaves one.
 
     Raises:
         IntegrityError: there are records of the stream, but the head cannot be proven from them.
@@ -73,13 +76,15 @@ def find_head(log: Log, signers: Signers, genesis: Head) -> FoundHead | None:
         # Each record is read once: near copies of rows they are a megabyte each.
         begin = max(low, start - window)
         seen = _signed(log, begin, start, signers, seen[:1]) + seen
-        if begin > low and (proven := _from_proven_key(seen)) is not None:
-            return proven
+        proven = _from_proven_key(seen) if begin > low else None
+        if proven is not None and (found := proven.found if repeats else proven.unless_outrun(seen)) is not None:
+            return found
         start, window = begin, window * _WINDOW_GROWTH
     if not seen:
         return None
-    # Once retention has passed over the beginning, what still names the genesis is a copy.
-    found = _walk(seen, FoundHead(genesis, low, None)).found if low == 0 else _from_proven_key(seen)
+    found = _from_all(seen, FoundHead(genesis, low, None), repeats=repeats)
+    if repeats and found is not None and found.key_record is None:
+        return None  # all that was ever carried stands behind a gap at the very beginning
     if found is None or found.key_record is None:
         raise IntegrityError(
             f"the head cannot be found: {len(seen)} records are left and none is proven to have counted",
@@ -162,8 +167,21 @@ def _signed(log: Log, start: int, stop: int, signers: Signers, behind: list[_See
     return [entry for entry in seen if entry.generation]
 
 
-def _from_proven_key(seen: list[_Seen]) -> FoundHead | None:
-    """The head that the newest proven KEY leads to; None if there is none, or if the range may be an older one's copy."""
+def _from_all(seen: list[_Seen], beginning: FoundHead, *, repeats: bool) -> FoundHead | None:
+    """The head of a topic that was read as a whole; ``beginning`` is the genesis."""
+    if beginning.next_offset == 0:
+        return _walk(seen, beginning).found
+    proven = _from_proven_key(seen)
+    if proven is not None:
+        return proven.unless_outrun(seen) or (proven.found if repeats else None)
+    if any(entry.record.header.kind is RecordKind.DATA for entry in seen):
+        return None  # retention has passed over the beginning, and what still names the genesis is a copy
+    # It passed over earlier reigns only, and the first producer of this one ended before it sent anything.
+    return _walk(seen, beginning).unless_outrun(seen)
+
+
+def _from_proven_key(seen: list[_Seen]) -> _Walk | None:
+    """Forward from the newest proven KEY; None if there is none. The range may be an older one's copy."""
     named = {
         (entry.record.header.previous, entry.record.header.incarnation, entry.generation)
         for entry in seen
@@ -181,9 +199,7 @@ def _from_proven_key(seen: list[_Seen]) -> FoundHead | None:
     if anchor < 0:
         return None
     offset, record, generation = seen[anchor]
-    return _walk(seen[anchor + 1 :], FoundHead(Head.at(record, generation), offset + 1, record)).unless_outrun(
-        seen
-    )
+    return _walk(seen[anchor + 1 :], FoundHead(Head.at(record, generation), offset + 1, record))
 
 
 def _rank(entry: _Seen) -> tuple[int, int]:
@@ -198,6 +214,10 @@ class _Walk(NamedTuple):
     """The hashes of what counted on the way, the beginning included."""
     begun: int
     """The sequence number where the walk began."""
+    start: int
+    """The offset where it began."""
+    root: bytes | None
+    """The genesis, if it began there: of no record in the topic, so whatever names it branches off."""
 
     def unless_outrun(self, seen: list[_Seen]) -> FoundHead | None:
         """What was found; None if a higher record is not explained by the walk.
@@ -208,7 +228,8 @@ class _Walk(NamedTuple):
         head's, or are signed by a producer that was succeeded.
 
         A KEY from behind the beginning names what has counted, as its producer had found it. One that names nothing of
-        the walk is of another history: then the beginning was a copy.
+        the walk is of another history: then the beginning was a copy. So it was if anything that counted on the way is
+        there before it too.
         """
         head, _, key_record = self.found
         newest = 0 if key_record is None else key_record.header.sequence
@@ -217,9 +238,11 @@ class _Walk(NamedTuple):
             for _, record, _ in seen
             if record.header.kind is RecordKind.KEY and record.header.sequence < newest
         } - {head.incarnation}
-        branches: set[bytes] = set()
-        for _, record, generation in seen:
+        branches = set() if self.root is None else {self.root}
+        for offset, record, generation in seen:
             header = record.header
+            if offset < self.start and record.hash in self.counted:
+                return None
             if generation < head.generation:
                 continue
             if record.hash in self.counted or header.previous in branches:  # in this order: behind what it names
@@ -235,7 +258,8 @@ class _Walk(NamedTuple):
 
 def _walk(seen: list[_Seen], found: FoundHead) -> _Walk:
     head, next_offset, key_record = found
-    begun, counted = head.sequence, {head.hash}
+    begun, start, counted = head.sequence, next_offset, {head.hash}
+    root = head.hash if key_record is None else None
     for offset, record, generation in seen:
         linked = head.link(record.header, record.hash, generation)
         if linked is not None:
@@ -243,7 +267,7 @@ def _walk(seen: list[_Seen], found: FoundHead) -> _Walk:
             counted.add(head.hash)
             if record.header.kind is RecordKind.KEY:
                 key_record = record
-    return _Walk(FoundHead(head, next_offset, key_record), frozenset(counted), begun)
+    return _Walk(FoundHead(head, next_offset, key_record), frozenset(counted), begun, start, root)
 
 
 def _scan(log: Log, head: Head, verified: Callable[[SealedRecord], int], start: int, stop: int) -> int | None:

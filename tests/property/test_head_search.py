@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from embassy.model.errors import IntegrityError
 from embassy.model.record import Head, RecordKind, SealedRecord
 from embassy.wire.head_search import find_head, locate
-from embassy.wire.record_codec import decode_record
+from embassy.wire.record_codec import decode_record, record_or_none
 from tests.harness.memory_log import GENESIS, MemoryLog, seal, verified
 
 
@@ -62,6 +63,16 @@ def fold(log: MemoryLog, head: Head, start: int) -> Head:
 
 def true_head(log: MemoryLog) -> Head:
     return fold(log, GENESIS, 0)
+
+
+def every_counting(log: MemoryLog) -> Iterator[tuple[bytes, Head]]:
+    """What has counted, one after the other, and the head with each."""
+    head = GENESIS
+    for fetched in log.read(*log.bounds()):
+        record = record_or_none(fetched.value)
+        if record is not None and (linked := head.link(record.header, record.hash, verified(record))):
+            head = linked
+            yield fetched.value, head
 
 
 def first(log: MemoryLog, wanted: Callable[[SealedRecord], bool]) -> int | None:
@@ -155,6 +166,7 @@ def test_the_head_found_is_the_head(seed: int, steps: int) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(seed=st.integers(0, 2**32), steps=st.integers(1, 120), share=st.floats(0, 1))
+@example(seed=9931, steps=36, share=0.125)  # the first KEY is gone, a copy of it stands behind what followed it
 def test_after_retention_the_head_found_is_the_head_or_none_is(seed: int, steps: int, share: float) -> None:
     log, _ = random_log(random.Random(seed), steps)
     truth = true_head(log)
@@ -169,6 +181,78 @@ def test_after_retention_the_head_found_is_the_head_or_none_is(seed: int, steps:
         assert "cannot be found" in str(error)  # noqa: PT017 - either outcome is right
     else:
         assert found is None or found.head == truth
+
+
+@settings(max_examples=150, deadline=None)
+@given(seed=st.integers(0, 2**32), steps=st.integers(1, 120), runs=st.integers(1, 6), share=st.floats(0, 1))
+def test_a_carrier_whose_requests_are_lost_carries_everything(
+    seed: int, steps: int, runs: int, share: float
+) -> None:
+    """As `bridge.forwarder` does: what it sends may be lost here and there, but no KEY goes out before all in front of it
+    is acknowledged."""
+    rng = random.Random(seed)
+    home, _ = random_log(rng, steps)
+    counting = list(every_counting(home))
+    places = {head.hash: place for place, (_, head) in enumerate(counting, start=1)}
+    foreign, followed = MemoryLog(), GENESIS
+    for loss in [rng.random() / 2 for _ in range(runs)] + [0.0]:
+        try:
+            found = find_head(foreign, verified, GENESIS, repeats=True)
+        except IntegrityError:
+            assert foreign.base  # else it can always be told
+            return
+        place = 0 if found is None else places[found.head.hash]
+        missing = False
+        for value, _ in counting[place : rng.randint(place, len(counting)) if loss else None]:
+            if missing and decode_record(value).header.kind is RecordKind.KEY:
+                break
+            lost = rng.random() < loss
+            missing = missing or lost
+            if not lost:
+                foreign.append(value)
+        followed = fold(foreign, followed, foreign.base)
+        if loss:
+            foreign.truncate_front(int(rng.random() * share * len(foreign.values)))
+    assert followed == true_head(home)
+
+
+@pytest.mark.parametrize("low", [0, 3])
+@pytest.mark.parametrize("lost", [0, 4, 9])
+def test_a_gap_in_the_last_incarnation_holds_up_no_carrier(low: int, lost: int) -> None:
+    """A connection broke: the first of the requests that were on the way was lost, and what was behind it came."""
+    log, writer = MemoryLog(), None
+    for incarnation in (b"a" * 16, b"b" * 16):
+        writer = Writer(log, incarnation)
+        writer.start(1)
+        for _ in range(10):
+            writer.send(random.Random(0))
+            writer.flush_one()
+    assert writer is not None
+    for _ in range(10):
+        writer.send(random.Random(0))
+    del writer.queue[lost]
+    while writer.queue:
+        writer.flush_one()
+    truth = true_head(log)
+    log.truncate_front(low)
+    found = find_head(log, verified, GENESIS, repeats=True)
+    assert found is not None
+    assert found.head == truth
+    assert truth.sequence == 22 + lost
+
+
+@pytest.mark.parametrize("keys", [1, 2])
+def test_behind_earlier_reigns_the_first_key_is_the_head(keys: int) -> None:
+    """The producer ended between its KEY and its first record; a second one's KEY at the same place counts nowhere."""
+    log = MemoryLog(values=[b"of another reign"] * 5)
+    log.truncate_front(3)
+    first_key, expected = seal(GENESIS, RecordKind.KEY, incarnation=b"1" * 16)
+    second_key, _ = seal(GENESIS, RecordKind.KEY, incarnation=b"2" * 16)
+    for value in (first_key, second_key)[:keys]:
+        log.append(value)
+    found = find_head(log, verified, GENESIS)
+    assert found is not None
+    assert (found.head, found.next_offset) == (expected, 6)
 
 
 @settings(max_examples=300, deadline=None)
