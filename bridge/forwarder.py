@@ -105,7 +105,7 @@ class Forwarder:
         appender = self._writer.appender(self._topic, subscription.wake)
         try:
             with stop.waking(appender.wake):
-                _Carriage(follower, appender, self._limits, self._gauges, pulse).run(
+                Carriage(follower, appender, self._limits, self._gauges, pulse).run(
                     subscription, stop, self._clock
                 )
         finally:
@@ -125,7 +125,7 @@ class _Sent(NamedTuple):
     timestamp_ms: int
 
 
-class _Carriage:
+class Carriage:
     """The loop proper, between one subscription and one appender."""
 
     def __init__(
@@ -136,6 +136,15 @@ class _Carriage:
         gauges: Gauges,
         pulse: Callable[[], None],
     ) -> None:
+        """Take both ends.
+
+        Args:
+            follower: stands at the head of the appender's topic.
+            appender: of the foreign topic.
+            limits: bounds.
+            gauges: told once a turn.
+            pulse: called while it lives.
+        """
         self._follower = follower
         self._judge = Judge(follower, gauges.ignored)
         self._appender = appender
@@ -145,24 +154,29 @@ class _Carriage:
         self._sent: deque[_Sent] = deque()
 
     def run(self, subscription: Subscription, stop: Stop, clock: Callable[[], float]) -> None:
+        """Carry until told to stop, then let what is on the way be acknowledged.
+
+        Raises:
+            EmbassyError: what was on the way is given up, or the stream cannot be followed.
+        """
         while not stop.is_set():
             self._pulse()
             fetched = subscription.take(IDLE_WAIT_SECONDS)
             if fetched:
-                self._carry(fetched)
+                self._carry(fetched, stop)
             self._take_acks()
         deadline = clock() + _DRAIN_SECONDS
         while self._appender.inflight and clock() < deadline:
             self._await_acks()
 
-    def _carry(self, fetched: list[Fetched]) -> None:
+    def _carry(self, fetched: list[Fetched], stop: Stop) -> None:
         records = value_bytes = 0
         for (_, timestamp_ms, value), record in self._judge.counting(fetched):
-            if record.header.kind is RecordKind.KEY:
-                # A KEY that is there stands behind all that it names: `find_head` goes by that when something was lost.
-                while self._appender.inflight:
-                    self._await_acks()
-            while self._appender.inflight_bytes > self._limits.inflight_bytes:
+            # A KEY that is there stands behind all that it names: `find_head` goes by that when something was lost.
+            most_bytes = 0 if record.header.kind is RecordKind.KEY else self._limits.inflight_bytes
+            while self._appender.inflight_bytes > most_bytes:
+                if stop.is_set():
+                    return
                 self._await_acks()
             failpoint(failpoints.BRIDGE_BEFORE_APPEND)
             number = self._appender.append(value)

@@ -109,7 +109,7 @@ class Appender:
             EmbassyError: a record was refused for good.
         """
         self._told = False  # first: whatever comes from here on wakes again
-        if self._rung:  # most turns have another reason
+        if self._rung and not self._hushed:  # most turns have another reason; hushed, it rings for something else
             with self._lock, contextlib.suppress(BlockingIOError):
                 self._rung = False
                 os.eventfd_read(self.wake_fd)

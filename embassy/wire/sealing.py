@@ -160,7 +160,7 @@ class Sealer:
         """One zstd frame, with its content's size, cut into parts; each with whether it is the last."""
         # A compressor keeps what it needed for the largest batch, half a megabyte or more. Making one takes 10 µs.
         compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL)
-        chunker = compressor.chunker(size=len(encoded), chunk_size=part_bytes)
+        chunker = compressor.chunker(size=len(encoded), chunk_size=min(part_bytes, _compressed_most(len(encoded))))
         held = b""
         for content in _drained(chunker, encoded):
             if held:
@@ -206,6 +206,11 @@ class Sealer:
             digest, header.sequence, header.epoch, header.incarnation, header.resume_lsn, self._use.generation
         )
         return Sealed(value, head)
+
+
+def _compressed_most(size: int) -> int:
+    """So many bytes a zstd frame has at most (ZSTD_COMPRESSBOUND in zstd.h, and room for its header)."""
+    return size + (size >> 8) + 256
 
 
 def _drained(chunker: zstandard.ZstdCompressionChunker, encoded: bytes) -> Iterator[bytes]:

@@ -106,6 +106,20 @@ def test_an_acknowledgement_is_taken_and_does_not_end_it(stream: Stream) -> None
     timer.join()
 
 
+def test_whoever_rings_while_acknowledgements_are_taken_ends_it(stream: Stream) -> None:
+    take_acks = stream.take_acks
+
+    def rung_meanwhile() -> None:
+        stream.appender.wake()
+        take_acks()
+
+    stream.take_acks = rung_meanwhile  # type: ignore[method-assign]
+    stream.source.say(b"k")
+    begun = time.monotonic()
+    assert stream.wait(30) == []
+    assert time.monotonic() - begun < 15
+
+
 def test_a_refusal_ends_it_at_once(stream: Stream) -> None:
     stream.appender.append(b"v")
     stream.wait(0.01)

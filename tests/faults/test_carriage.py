@@ -1,0 +1,51 @@
+"""What a broken connection leaves in the foreign topic, and retention takes from it, stops no bridge."""
+
+from __future__ import annotations
+
+from confluent_kafka import TopicPartition
+
+from embassy.model.record import RecordKind
+from embassy.wire.record_codec import decode_record
+from tests.faults.test_attacks import carry, commit, home_values, sealed_at_home, shown
+from tests.harness.kafka import read_values
+from tests.harness.pipeline import MakePipeline, Pipeline, poll_until
+
+_SCHEMA = "CREATE TABLE public.deed (id bigint PRIMARY KEY, owner text NOT NULL);"
+
+
+def keys(values: list[bytes]) -> list[int]:
+    """Where KEY records are."""
+    return [at for at, value in enumerate(values) if decode_record(value).header.kind is RecordKind.KEY]
+
+
+def pass_over(pipeline: Pipeline, before: int) -> None:
+    """Do what retention does abroad."""
+    beginning = TopicPartition(pipeline.topic, 0, before)
+    admin = pipeline.lab.admin_client(pipeline.embassy)
+    admin.delete_records([beginning])[beginning].result(30)
+
+
+def test_a_gap_is_mended_although_the_beginning_is_gone(make_pipeline: MakePipeline) -> None:
+    pipeline = make_pipeline(_SCHEMA)
+    sealed_at_home(pipeline, 2)
+    producer = pipeline.start("producer")
+    commit(pipeline, 3, 1)
+    poll_until(lambda: len(keys(home_values(pipeline))) == 2, "the second producer's KEY is in the home topic")
+    key = keys(home_values(pipeline))[1]
+    poll_until(lambda: len(home_values(pipeline)) > key + 3, "three records are behind it")
+    pipeline.stop(producer)
+    values = home_values(pipeline)
+    consumer = pipeline.start("consumer")
+    carry(pipeline, [*values[: key + 2], *values[key + 3 :]])
+    poll_until(lambda: shown(pipeline)[:2] == [1, 2], "the replica has what was in front of the KEY")
+    pipeline.stop(consumer)
+    pass_over(pipeline, key)
+    abroad = pipeline.lab.client_config(pipeline.embassy, "admin")
+    bridge = pipeline.start("bridge")
+    poll_until(lambda: values[key + 2] in read_values(abroad, pipeline.topic), "what was lost is carried", 40)
+    pipeline.start("consumer")
+    pipeline.start("producer")
+    commit(pipeline, 4, 2)
+    pipeline.wait_level()
+    assert shown(pipeline) == [1, 2, 3, 4, 5]
+    assert pipeline.alive(bridge)
