@@ -56,5 +56,5 @@ class Approval:
         proofs = [ReportFile.read(proof).given_up(proof) for proof in given_up]
         before.refuse_second_embassy(found.plan, given_up=proofs, lost=lost, place=kept)
         signed = found.file.signed(self._operator)
-        before.with_plan(found.plan).write(kept)  # first: what was not noted must not be signed
+        before.with_plan(found.file, found.plan).write(kept)  # first: what was not noted must not be signed
         replace(path, signed.render())

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from embassy.model.errors import RefusedError
 from embassy.wire import secret_file
 from embassy.wire.key_document import damaged, load_object
-from embassy.wire.promotion_plan import Plan
+from embassy.wire.promotion_plan import Plan, PlanFile
 from embassy.wire.promotion_report import GivenUp
 from embassy.wire.public_keys import PublicOperator
 
@@ -35,6 +35,8 @@ class Given(NamedTuple):
     stream: str
     name: str
     to_epoch: int
+    plan: str = ""
+    """The SHA-256 of the plan's payload, hexadecimal; empty: noted by a version that did not keep it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +74,11 @@ class GivenApprovals:
         else:
             secret_file.write_new(path, text, mode=_MODE)
 
-    def with_plan(self, plan: Plan) -> GivenApprovals:
-        """These and a plan's."""
+    def with_plan(self, file: PlanFile, plan: Plan) -> GivenApprovals:
+        """These and a plan's: the file, and what it says."""
+        nonce, embassy, payload = plan.nonce.hex(), plan.identity.ed25519.hex(), file.payload_hash.hex()
         added = (
-            Given(plan.nonce.hex(), plan.site, plan.identity.ed25519.hex(), p.stream.hex(), p.name, p.to_epoch)
-            for p in plan.streams
+            Given(nonce, plan.site, embassy, p.stream.hex(), p.name, p.to_epoch, payload) for p in plan.streams
         )
         return replace(self, given=tuple(dict.fromkeys((*self.given, *added))))
 
@@ -119,18 +121,15 @@ def is_majority(roster: Sequence[PublicOperator], threshold: int) -> bool:
 
 
 def _gives_up(word: GivenUp, earlier: Given) -> bool:
-    """Whether it is of the very embassy and plan that was approved: nobody else can give them up."""
-    return (
-        word.nonce.hex() == earlier.nonce
-        and word.embassy.ed25519.hex() == earlier.embassy
-        and bytes.fromhex(earlier.stream) in word.streams
-    )
+    """Whether it is about the very plan that was approved, which names the keys of the embassy that must say so."""
+    return word.plan.hex() == earlier.plan and bytes.fromhex(earlier.stream) in word.streams
 
 
 def _given(entry: Any) -> Given:
     given = Given(**entry)
-    if not all(isinstance(text, str) for text in given[:-1]) or type(given.to_epoch) is not int:
+    texts = (given.nonce, given.site, given.embassy, given.stream, given.name, given.plan)
+    if type(given.to_epoch) is not int or not all(isinstance(text, str) for text in texts):
         raise ValueError("a member is of another kind")
-    for digits in (given.nonce, given.embassy, given.stream):
+    for digits in (given.nonce, given.embassy, given.stream, given.plan):
         bytes.fromhex(digits)
     return given

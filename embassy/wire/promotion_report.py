@@ -126,11 +126,8 @@ class ReportFile:
         plan_file, streams = self._stated(place)
         plan = plan_file.parsed(place)
         self._must_be_signed_by(plan.identity, place)
-        return GivenUp(
-            plan.nonce,
-            plan.identity,
-            frozenset(p.stream for p in plan.streams if _was_given_up(streams, p.stream)),
-        )
+        streams_of = frozenset(p.stream for p in plan.streams if _was_given_up(streams, p.stream))
+        return GivenUp(plan_file.payload_hash, streams_of)
 
     def said_of(self, plan: PlanFile, place: Path) -> tuple[Mapping[str, Any], ...]:
         """What it says of the streams of a plan that is at hand, once the embassy's signature holds.
@@ -178,8 +175,8 @@ class ReportFile:
 class GivenUp(NamedTuple):
     """An embassy's signed word that a plan of its own can never be run."""
 
-    nonce: bytes
-    embassy: PublicIdentity
+    plan: bytes
+    """The SHA-256 of the plan's payload, which names the embassy's keys."""
     streams: frozenset[bytes]
     """In whose replicas the plan is used up."""
 
