@@ -152,7 +152,9 @@ class Supervisor:
         """Go on telling of halts that no restart cures, until the time is over or the process is told to stop."""
         if self._told or not self._linger_seconds or self._code() not in _LASTING:
             return
-        self._log.info("staying, so that the halt is seen; SIGTERM ends it now", seconds=self._linger_seconds)
+        self._log.info(
+            "staying, so that the halt is seen; SIGTERM or Ctrl-C ends it now", seconds=self._linger_seconds
+        )
         deadline = self._clock() + self._linger_seconds
         while not self._told and (left := deadline - self._clock()) > 0:
             self._turn(min(_TICK_SECONDS, left))
