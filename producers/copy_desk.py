@@ -128,6 +128,11 @@ class CopyDesk:
         """The loop has ended: let the readers go."""
         self._closed.set()
 
+    def fail(self, error: EmbassyError) -> None:
+        """End the loop with an error, between two transactions; by any thread."""
+        self.failure = error
+        self._wake()
+
     # ------------------------------------------------------------------ the readers' side
 
     def open_window(self, oid: int) -> None:

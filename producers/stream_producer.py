@@ -20,6 +20,7 @@ from embassy.pg.backlog_session import BacklogSession
 from embassy.pg.connection import connect
 from embassy.pg.exchange import Errand
 from embassy.pg.orders import Orders, OrdersLook
+from embassy.pg.publication_watch import PublicationWatch
 from embassy.pg.reign import Reign
 from embassy.pg.replication_session import ReplicationSession, SourceIdentity
 from embassy.pg.slots import SlotState, slot_errand, slot_state
@@ -53,6 +54,9 @@ _SEQUENCES_IDLE_SECONDS = 15.0
 """Only what is rolled back moves a sequence then: no committed row depends on it."""
 _SLOT_IDLE_SECONDS = 15.0
 """Other databases of the server write log, and this slot keeps it."""
+_PUBLICATION_SECONDS = 5.0
+_PUBLICATION_IDLE_SECONDS = 30.0
+"""Of a publication that somebody has altered nothing is seen in the stream: so it is looked at all the same."""
 _CLEAR_SECONDS = 60.0
 _AUTHORITY_SECONDS = 10.0
 
@@ -127,6 +131,7 @@ class StreamProducer:
         self._rotate = threading.Event()
         self._rotations = Rotations(self.rotate)
         self._orders = OrdersLook(setup.enrolment.stream)
+        self._publication = PublicationWatch(setup.name, setup.enrolment.stream, setup.source.publication)
         self._log = structlog.get_logger(component="producer", stream=setup.name)
 
     def rotate(self) -> None:
@@ -180,7 +185,7 @@ class StreamProducer:
                 copies = self._copier(loop, desk)
                 copies.adopt(standing.head, loop.head)
                 sweep = self._sweep()
-                heartbeat = self._heartbeat(loop, copies, sweep)
+                heartbeat = self._heartbeat(loop, desk, copies, sweep)
                 stirred.tell = heartbeat.rouse
                 with heartbeat, copies, sweep:
                     loop.run(stop)
@@ -188,7 +193,7 @@ class StreamProducer:
                 desk.close()
                 appender.close()
 
-    def _heartbeat(self, loop: Tail, copies: Copier, sweep: LargeObjectSweep) -> Heartbeat:
+    def _heartbeat(self, loop: Tail, desk: CopyDesk, copies: Copier, sweep: LargeObjectSweep) -> Heartbeat:
         tuning, slot = self._tuning, self._setup.slot
 
         def ordered(found: Orders) -> None:
@@ -210,6 +215,7 @@ class StreamProducer:
                 Chore(_SEQUENCES_SECONDS, source_schema.SAMPLE_SEQUENCES, _SEQUENCES_IDLE_SECONDS),
                 Chore(_SLOT_SECONDS, slot_errand(slot, self._slot_gauge), _SLOT_IDLE_SECONDS),
                 Chore(_AUTHORITY_SECONDS, self._authority),
+                Chore(_PUBLICATION_SECONDS, self._publication.errand(desk.fail), _PUBLICATION_IDLE_SECONDS),
                 Chore(_CLEAR_SECONDS, ddl_capture.CLEAR_ROWS),
                 Chore(_OWNERS_SECONDS, ddl_capture.SAMPLE_OWNERS),
             ),
@@ -270,14 +276,7 @@ class StreamProducer:
                     place=setup.name,
                     hint="nothing of home counts any more; failback begins in the embassy",
                 )
-            name = setup.source.publication
-            if source_schema.publication_was_replaced(connection, setup.enrolment.stream, name):
-                raise IntegrityError(
-                    f"publication {name} is not the one that the stream began with: what was committed while there "
-                    "was none is not in the log's changes",
-                    place=setup.name,
-                    hint="resync the stream; a new stream's publication is made by embassy provision apply",
-                )
+            self._publication.prove(connection)
         genesis = setup.enrolment.genesis()
         found = find_head(log, signers, genesis)
         if found is None:

@@ -53,7 +53,7 @@ class Look:
     is made anew. Any thread may look, with whatever connection.
     """
 
-    def __init__(self, *parts: Part, **constants: bytes | int) -> None:
+    def __init__(self, *parts: Part, **constants: bytes | int | str) -> None:
         """Take what is to be looked at, and what its expressions name."""
         self._parts = parts
         self._constants = {name: _literal(value) for name, value in constants.items()}
@@ -108,5 +108,7 @@ class Look:
         return _Statement(supposed, Question(f"SELECT {', '.join(expressions)}, {there}".encode()))
 
 
-def _literal(value: bytes | int) -> str:
+def _literal(value: bytes | int | str) -> str:
+    if isinstance(value, str):
+        return sql.Literal(value).as_string()
     return f"pg_catalog.decode('{value.hex()}', 'hex')" if isinstance(value, bytes) else str(value)

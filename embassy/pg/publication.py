@@ -94,6 +94,22 @@ def add(connection: psycopg.Connection[Any], publication: str, table: SourceTabl
     )
 
 
+def leave(connection: psycopg.Connection[Any], publication: str, table: SourceTable) -> None:
+    """Take a table out, if it is in by itself."""
+    row = connection.execute(
+        """SELECT EXISTS (SELECT FROM pg_catalog.pg_publication_rel r
+                          JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid
+                          WHERE p.pubname = %s AND r.prrelid = %s::pg_catalog.regclass)""",
+        (publication, _name(table).as_string()),
+    ).fetchone()
+    if row == (True,):
+        connection.execute(
+            sql.SQL("ALTER PUBLICATION {} DROP TABLE {}{}").format(
+                sql.Identifier(publication), _only(table), _name(table)
+            )
+        )
+
+
 def identify_by_whole_row(connection: psycopg.Connection[Any], table: SourceTable) -> None:
     """REPLICA IDENTITY FULL: for a table without a usable key, before it is published."""
     connection.execute(sql.SQL("ALTER TABLE {} REPLICA IDENTITY FULL").format(_name(table)))

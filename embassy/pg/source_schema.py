@@ -17,6 +17,7 @@ from embassy.pg.reign import Reign
 
 _SCRIPTS = (
     "source.sql",
+    "source_published.sql",
     "source_copy.sql",
     "shared_ddl.sql",
     "source_ddl_tables.sql",

@@ -17,10 +17,19 @@ from psycopg import sql
 
 from embassy.model.errors import ConfigurationError, RefusedError
 from embassy.model.step import Step
-from embassy.pg import ddl_capture, large_objects, publication, slots, source_schema, table_copies
+from embassy.pg import (
+    ddl_capture,
+    large_objects,
+    publication,
+    publication_watch,
+    slots,
+    source_schema,
+    table_copies,
+)
 from embassy.pg import reign as reigns
 from embassy.pg.catalog import OWN_TABLES, SourceTable, brief, source_tables
 from embassy.pg.connection import connect, place_of
+from embassy.pg.late_tables import LateTables
 from embassy.pg.setup_errors import LOCK_SETTINGS, in_turn
 
 _APPLICATION = "embassy-provision"
@@ -62,6 +71,9 @@ class _Setup:
         self._wish = wish
         self._place = place_of(wish.dsn)
         self._reign = reigns.reign(connection, wish.stream)
+        self._late = LateTables(
+            connection, wish.publication, role=wish.producer_role, copied=not wish.replica_is_level
+        )
 
     def steps(self) -> Iterator[Step]:
         connection, wish = self._connection, self._wish
@@ -80,6 +92,8 @@ class _Setup:
         broken = [table for table in tables if table.breaks_updates(version)]
         self._check_partitions(broken)
         tables = [table for table in tables if table not in broken]
+        left_out = self._late.left_out(tables, self._place) if slot is not None else []
+        tables = [table for table in tables if table not in left_out]
 
         ensure = partial(source_schema.ensure, connection, producer_role=wish.producer_role)
         yield Step(self._place, "schema embassy", None if ensured else ensure, refresh=ensure)
@@ -98,6 +112,9 @@ class _Setup:
         yield self._capture()
         yield self._step(f"slot {wish.slot}", self._make_slot if slot is None else None)
         yield from self._publish([table for table in tables if table not in before], later=True)
+        for table in left_out:
+            again = partial(in_turn, connection, partial(self._late.add_again, table))
+            yield self._step(f"table {table} in the publication again, and copied", again)
         for table in broken:  # the stream brings it: the replica has to know
             yield self._withhold(table)
         yield from self._large_objects()
@@ -107,8 +124,10 @@ class _Setup:
 
     def _publish(self, tables: list[SourceTable], *, later: bool) -> Iterator[Step]:
         for table in tables:
-            add = partial(
-                self._add_later if later else publication.add, self._connection, self._wish.publication, table
+            add = (
+                partial(self._late.add, table)
+                if later
+                else partial(publication.add, self._connection, self._wish.publication, table)
             )
             yield self._step(
                 f"table {table} in the publication",
@@ -272,20 +291,6 @@ class _Setup:
             hint=_LEVEL,
         )
 
-    def _add_later(self, connection: psycopg.Connection[Any], name: str, table: SourceTable) -> None:
-        """Into a stream that runs: nobody may write between the look for rows and the publication.
-
-        The rows that are there are asked for in the same transaction, so the stream brings the request before any
-        change of the table.
-        """
-        publication.keep_writers_out(connection, table)
-        if not (self._wish.replica_is_level or table.own):
-            for leaf in publication.unpublished_leaves(connection, name, table):
-                if publication.holding_rows(connection, [leaf]):
-                    publication.let_read(connection, leaf, self._wish.producer_role)
-                    table_copies.request(connection, leaf.schema, leaf.name, reason="there before the stream")
-        publication.add(connection, name, table)
-
     def _make_slot(self) -> None:
         wish = self._wish
         with slots.new_slot(wish.dsn, wish.slot, wait_seconds=wish.slot_wait_seconds) as made:
@@ -302,6 +307,7 @@ class _Setup:
                     publication=wish.publication,
                     replica_was_level=bool(filled),
                 )
+                publication_watch.note(self._connection, wish.publication)
                 proven = True
             finally:
                 if not proven:

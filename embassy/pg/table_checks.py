@@ -10,7 +10,7 @@ import psycopg
 from psycopg import sql
 
 from embassy.model.diagnosis import Level, Remark
-from embassy.pg import large_objects, source_schema
+from embassy.pg import large_objects, publication_watch, source_schema
 from embassy.pg.catalog import GENERATED_IDENTITY_VERSION, SourceTable, brief, source_tables
 from embassy.pg.publication import publication_state
 
@@ -22,8 +22,8 @@ def table_remarks(
     connection: psycopg.Connection[Any], place: str, publication: str, stream: bytes
 ) -> Iterator[Remark]:
     """The publication and each table that is not as it should be; one remark for each check that finds nothing."""
-    yield from _publication(connection, place, publication, stream)
     tables = source_tables(connection, publication)
+    yield from _publication(connection, place, publication, stream, {str(t) for t in tables if t.published})
     version = connection.info.server_version
     found = [remark for table in tables for remark in _table(table, version)]
     yield from found
@@ -38,7 +38,9 @@ def table_remarks(
     yield from _large_objects(connection, place, stream)
 
 
-def _publication(connection: psycopg.Connection[Any], place: str, name: str, stream: bytes) -> Iterator[Remark]:
+def _publication(
+    connection: psycopg.Connection[Any], place: str, name: str, stream: bytes, published: set[str]
+) -> Iterator[Remark]:
     state = publication_state(connection, name)
     noted = source_schema.is_provisioned(connection)
     if state is not None and noted and source_schema.publication_was_replaced(connection, stream, name):
@@ -54,6 +56,14 @@ def _publication(connection: psycopg.Connection[Any], place: str, name: str, str
     elif state.faults:
         for fault in state.faults:
             yield Remark("PG06", Level.FAIL, place, f"publication {name}: {fault}", f"ALTER PUBLICATION {name}")
+    elif left_out := [gap for gap in publication_watch.gaps(connection, name) if gap in published]:
+        yield Remark(
+            "PG06",
+            Level.FAIL,
+            place,
+            f"publication {name} was altered by someone else, and has not all changes of {brief(left_out)}",
+            f"{_APPLY} has them copied",
+        )
     else:
         yield Remark("PG06", Level.OK, place, f"publication {name} leaves nothing out")
 

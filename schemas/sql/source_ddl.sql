@@ -86,9 +86,11 @@ BEGIN
                             UNION ALL SELECT a.relid FROM pg_catalog.pg_partition_ancestors(withhold.relation) a)
     LOOP
         EXECUTE pg_catalog.format('ALTER PUBLICATION %I DROP TABLE ONLY %s', found.publication, found.prrelid::regclass);
+        DELETE FROM embassy.published n WHERE n.relation = found.prrelid;
         FOR leaf IN SELECT t.relid FROM pg_catalog.pg_partition_tree(found.prrelid) t
                     WHERE t.isleaf AND t.relid <> found.prrelid AND NOT embassy.breaks_updates(t.relid) LOOP
             EXECUTE pg_catalog.format('ALTER PUBLICATION %I ADD TABLE ONLY %s', found.publication, leaf::regclass);
+            PERFORM embassy.note_published_anew(found.publication, leaf);
         END LOOP;
     END LOOP;
     IF NOT embassy.is_withheld(relation)
@@ -125,6 +127,7 @@ BEGIN
                 JOIN pg_catalog.pg_publication p ON p.pubname = d.publication ORDER BY 1
             LOOP
                 EXECUTE pg_catalog.format('ALTER PUBLICATION %I ADD TABLE ONLY %s', publication, name);
+                PERFORM embassy.note_published_anew(publication, relation);
             END LOOP;
         END IF;
     END IF;
@@ -247,6 +250,9 @@ DECLARE
     role text := pg_catalog.current_setting('embassy.ddl_role');                -- now: DDL below would overwrite it
     path text := pg_catalog.current_setting('embassy.ddl_search_path');
 BEGIN
+    IF TG_TAG = 'ALTER PUBLICATION' THEN  -- before anyone puts it right again
+        PERFORM embassy.note_gaps(d.publication) FROM embassy.ddl_publication d;
+    END IF;
     IF TG_TAG ~ ' (PUBLICATION|SUBSCRIPTION)$' OR TG_TAG = 'REINDEX'
        OR EXISTS (SELECT FROM embassy.ddl_own WHERE pid = pg_catalog.pg_backend_pid())
        OR (pg_catalog.current_setting('application_name') ~ '^embassy-'

@@ -97,13 +97,30 @@ def test_a_dropped_slot_halts_the_producer(make_pipeline: MakePipeline) -> None:
     assert_producer_halts(pipeline, "does not exist", pipeline.slot, "resync")
 
 
-def test_a_publication_that_was_made_anew_halts_the_producer(make_pipeline: MakePipeline) -> None:
+def test_an_altered_publication_halts_the_producer_until_its_tables_are_copied_and_a_new_one_for_good(
+    make_pipeline: MakePipeline,
+) -> None:
     pipeline = make_pipeline(_SCHEMA)
-    run_a_while(pipeline)
+    producer = pipeline.start_all()["producer"]
+    commit(pipeline, 1, 5)
+    pipeline.wait_level()
+    with pipeline.source(databases.ADMIN) as connection:
+        connection.execute("ALTER PUBLICATION embassy DROP TABLE public.deed")
+        connection.execute("DELETE FROM public.deed WHERE id < 3")
+        commit(pipeline, 6, 2)
+        connection.execute("ALTER PUBLICATION embassy ADD TABLE public.deed")
+    assert producer.exit_code() == 9, producer.tail()
+    assert "has not all changes of public.deed" in producer.tail()
+    assert_producer_halts(pipeline, "has not all changes of public.deed", "provision apply")
+    assert shown(pipeline) == [1, 2, 3, 4, 5]
+    pipeline.provision()
+    producer = pipeline.start("producer")
+    commit(pipeline, 8, 2)
+    pipeline.wait_replica("SELECT array_agg(id ORDER BY id) FROM public.deed", [3, 4, 5, 6, 7, 8, 9])
+    pipeline.wait_level()
+    pipeline.stop(producer)
     with pipeline.source(databases.ADMIN) as connection:
         connection.execute("DROP PUBLICATION embassy")
-        commit(pipeline, 6, 2)
+        commit(pipeline, 10, 2)
         connection.execute("CREATE PUBLICATION embassy FOR TABLE public.deed, public.sentinel")
-    commit(pipeline, 8, 2)
     assert_producer_halts(pipeline, "not the one that the stream began with", "resync")
-    assert shown(pipeline) == [1, 2, 3, 4, 5]

@@ -52,6 +52,7 @@ CREATE TABLE public.deed (id bigint PRIMARY KEY, owner text);
 CREATE TABLE public.parcel (id bigint, area numeric);
 CREATE TABLE public.scan (id bigint PRIMARY KEY, image oid);
 """
+PUBLISH: LiteralString = "ALTER PUBLICATION embassy SET (publish"
 UNCAPTURED = "SET application_name = 'embassy-test'"
 """What a superuser then does is the product's own, and not for the stream."""
 ALL_WELL = {Level.OK, Level.UNSEEN}
@@ -213,6 +214,11 @@ def test_the_same_said_of_many_places_is_said_once(stream: Pipeline) -> None:
             "TRUNCATE of a partition",
         ),
         ("ALTER PUBLICATION embassy ADD TABLES IN SCHEMA public", ("PG06", "FAIL"), "tables in schema"),
+        (
+            f"{PUBLISH} = 'insert'); {PUBLISH} = 'insert, update, delete, truncate')",
+            ("PG06", "FAIL"),
+            "was altered by someone else, and has not all changes of embassy.ddl",
+        ),
         (f"{UNCAPTURED}; ALTER TABLE public.deed REPLICA IDENTITY NOTHING", ("PG07", "FAIL"), "public.deed"),
         (
             "DROP TRIGGER embassy_large_objects_update ON public.scan",
