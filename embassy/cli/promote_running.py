@@ -15,7 +15,7 @@ import psycopg
 from embassy.cli.options import Options
 from embassy.cli.promote_applying import Consumers
 from embassy.cli.together import Failure, each
-from embassy.model.errors import ConfigurationError, StaleError
+from embassy.model.errors import ConfigurationError, EmbassyError, StaleError
 from embassy.pg import replica_opening
 from embassy.runtime.config import Settings, Source, Stream
 from embassy.wire.enrolment import Enrolment, load_enrolment, load_roster
@@ -138,14 +138,20 @@ class PlanRun:
         self._roles_lock = threading.Lock()
         self._promotions: list[StreamPromotion] = []
         """Those that are not at their end."""
+        self._unfit: list[Failure] = []
+        """Those of which this configuration cannot make anything."""
 
     def __enter__(self) -> Self:
         cluster = self._options.need(self._settings.kafka.foreign, "kafka.foreign")
         consumers = Consumers(self._settings, cluster)
         self._closing.callback(consumers.close)
         for planned in chosen(self._approved.plan, self._options, self._path):
-            promotion = StreamPromotion(self._wish(planned), self._ports(planned, consumers))
-            self._promotions.append(self._closing.enter_context(promotion))
+            try:
+                promotion = StreamPromotion(self._wish(planned), self._ports(planned, consumers))
+            except EmbassyError as error:
+                self._unfit.append(Failure(planned.name, error))
+            else:
+                self._promotions.append(self._closing.enter_context(promotion))
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -156,7 +162,8 @@ class PlanRun:
 
         Returns what the report says of each, and those that did not get there, or of which it is not known.
         """
-        return self._ended(StreamPromotion.go_on)
+        found, failures = self._ended(StreamPromotion.go_on)
+        return found, [*self._unfit, *failures]
 
     def prepare(self) -> tuple[list[str], list[Failure]]:
         """Take every step before the point of no return with the streams that are left.

@@ -141,6 +141,9 @@ def show_report(console: Console, streams: Sequence[Mapping[str, Any]], persons:
     """What became of each stream."""
     table = _table("registry", "epoch", "last commit", "loss ≤", "left behind", "took", "first write")
     for entry in streams:
+        if entry.get("aborted"):
+            table.add_row(str(entry["name"]), "given up")
+            continue
         table.add_row(
             str(entry["name"]),
             f"{entry['from_epoch']}→{entry['to_epoch']}",

@@ -16,11 +16,11 @@ from tests.faults.test_promotion import Ceremony
 from tests.harness.pipeline import STAGES, MakePipeline, Pipeline
 
 _SCHEMA = "CREATE TABLE public.event (id bigint PRIMARY KEY);"
-_DOWN, _MORE, _OTHERS = "sea-is-down", "one-more", "other-operators"
+_DOWN, _MORE, _OTHERS, _ALONE = "sea-is-down", "one-more", "other-operators", "land-alone"
 
 
 def _together(land: Pipeline, sea: Pipeline) -> None:
-    """The first one's roles and administrator have both streams; three more administrators have what their names say."""
+    """The first one's roles and administrator have both streams; more administrators have what their names say."""
     for role in (*STAGES, "embassy-admin"):
         content = _read(land, role)
         content["streams"] = {"land": content["streams"][land.name], "sea": _read(sea, role)["streams"][sea.name]}
@@ -30,6 +30,8 @@ def _together(land: Pipeline, sea: Pipeline) -> None:
     others = {**content["keys"], "operators": [*content["keys"]["operators"], str(carl)]}
     role_configs._write(land.config(_OTHERS), {**content, "keys": others})
     streams = content["streams"]
+    content["streams"] = {"land": streams["land"]}
+    role_configs._write(land.config(_ALONE), content)
     content["streams"] = {**streams, "air": {**streams["sea"], "stream": "ab" * 16}}
     role_configs._write(land.config(_MORE), content)
     unreachable = {"dsn": f"{streams['sea']['replica']['dsn']} port=1"}
@@ -90,6 +92,10 @@ def test_registries_of_one_plan_go_each_as_far_as_it_can(land: Pipeline, sea: Pi
     assert (ceremony.writes("event"), there.writes("event"), there.epoch()) == (True, False, 1)
     assert _told(report) == {"land": False}
 
+    done = ceremony.promote(*run, "all", role=_ALONE)
+    assert done.returncode == 2, done.stderr
+    assert "error: sea: the plan's stream sea is not in the configuration" in done.stderr
+    assert _told(report) == {"land": False}
     done = ceremony.promote(*run, "all", role=_OTHERS)
     assert done.returncode == 7, done.stderr
     assert "error: sea: the operators or their threshold are others" in done.stderr
@@ -114,7 +120,7 @@ def test_registries_of_one_plan_go_each_as_far_as_it_can(land: Pipeline, sea: Pi
 
 def _given_up_one_by_one(ceremony: Ceremony) -> None:
     """A replica that does not answer keeps no other's proof from being written, and a stranger's replaces none."""
-    plan = ceremony.plan()
+    plan = ceremony.approve(ceremony.plan())
     proof = plan.with_suffix(".aborted.json")
     abort = ("abort", str(plan), "--reason", "a rehearsal")
     done = ceremony.promote(*abort, role=_DOWN)
@@ -131,3 +137,4 @@ def _given_up_one_by_one(ceremony: Ceremony) -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["aborted"] == ["sea"]
     assert _told(proof) == {"land": True, "sea": True}
+    assert "given up" in ceremony.promote("report", str(proof)).stdout
