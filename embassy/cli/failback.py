@@ -16,8 +16,12 @@ from embassy.cli.options import Options, pass_options
 from embassy.cli.proven_report import proven_report
 from embassy.cli.stream_options import stream_options
 from embassy.cli.untaken import HomeTopics, Untaken
-from embassy.model.errors import ConfigurationError, RefusedError
+from embassy.model.errors import ConfigurationError, RefusedError, StaleError
 from embassy.model.lsn import Lsn
+from embassy.pg import replica_turn
+from embassy.pg.connection import connect, place_of
+from embassy.pg.reign import reign
+from embassy.pg.setup_errors import explained
 from embassy.runtime.config import Settings
 from embassy.runtime.exit_codes import ExitCode
 from embassy.wire.promotion_report import Report
@@ -55,7 +59,7 @@ def bundle(options: Options, path: Path, *, output: Path) -> ExitCode:
     Where home was cut off and went on, its producer has confirmed more to the slot than the embassy took. That is read
     from home's own topic, with a recipient key for which the producer wrapped its data keys.
 
-    Exits with 4 if a file cannot be whole, and says why.
+    Exits with 4 if a file cannot be whole, and says why; with 7 if the report is of an epoch that is past.
 
     Reads keys.operators and streams.NAME.source; if need be kafka.home, and keys.recipient or keyd.
     """
@@ -97,6 +101,7 @@ def _bundles(options: Options, settings: Settings, report: Report, output: Path)
         if entry is not None:
             covered += 1
             source = options.need(stream.source, f"streams.{name}.source")
+            _refuse_if_past(source.dsn, bytes.fromhex(stream.stream), report)
             after = Lsn.parse(str(entry["last_lsn"]))
             untaken = Untaken(stream, stream.enrolment, after, topics)
             yield make_bundle(
@@ -104,3 +109,30 @@ def _bundles(options: Options, settings: Settings, report: Report, output: Path)
             )
     if not covered:
         raise RefusedError("the report is about none of these registries", hint="is it another site's?")
+
+
+def _refuse_if_past(dsn: str, stream: bytes, report: Report) -> None:
+    """Make sure that what the slot has is what the report's epoch did not get.
+
+    Raises:
+        StaleError: the database has the registry in that epoch or a later one.
+        RefusedError: it follows that epoch already, and keeps nothing of its own.
+    """
+    to_epoch, place = report.epoch_of(stream) or 0, place_of(dsn)
+    with explained(place), connect(dsn, application_name="embassy-failback", autocommit=True) as session:
+        here = reign(session, stream)
+        kept = replica_turn.bundle_of(session, report.plan.nonce) if here.is_replica else None
+    if here.epoch >= to_epoch:
+        raise StaleError(
+            f"the report is about epoch {to_epoch}, and the database has the registry in epoch {here.epoch}: "
+            "what it commits is no conflict",
+            place=place,
+            hint="take the report of the promotion that superseded it",
+        )
+    if here.is_replica:
+        raise RefusedError(
+            f"the database is a replica of epoch {here.follows}, and keeps nothing of its own",
+            place=place,
+            hint="what it had never shipped is in the file that failback run has written"
+            + (f": {kept['file']}" if kept is not None else ""),
+        )

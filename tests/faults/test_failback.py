@@ -150,6 +150,8 @@ def _assert_told_by_every_run(homecoming: Homecoming, report: Path) -> None:
         connection.execute("UPDATE embassy.verification SET undecided = 'a test' WHERE table_name = 'line'")
         connection.execute("CREATE TABLE public.stray (a int)")
     said = homecoming.come_home(report, code=4)
+    look = ("failback", "bundle", str(report), "-o", str(homecoming.pipeline.folder / "late"))
+    assert ".2.jsonl" in homecoming.command("home-admin", *look, code=5), "the file that keeps it is named"
     assert "NOT WHOLE" in said
     assert "NOT PROVEN LEVEL: public.line: a test; public.stray: nothing has compared it" in said
 

@@ -166,6 +166,8 @@ def test_a_report_shuts_what_it_says_was_promoted_and_nothing_of_a_past_epoch(ho
         stale = home.command("fence", word, "-r", "people", code=7).stderr
         assert "about epoch 2" in stale
         assert "in epoch 3" in stale
+    look = ("failback", "bundle", str(home.folder / "word.json"), "-o", str(home.folder / "look"), "-r", "people")
+    assert "is no conflict" in embassy(home.folder / "home.toml", *look, code=7).stderr
     assert home.writable() == ["people"]
     home.command("fence", home.plan(2, epochs=(3, 4)), "-r", "people")
     assert home.writable() == []
