@@ -78,8 +78,8 @@ class Applier:
         self._session = session
         self._targets = Targets(session)
         self._ddl = DdlExecutor(session)
-        self._chunks = ChunkWriter(session, self._targets, self._planned_for)
         self._unfinished = Unfinished(session)
+        self._chunks = ChunkWriter(session, self._targets, self._unfinished, self._planned_for)
         self._replayed = replayed
         self._pulse = pulse
         self._has_savepoint = False

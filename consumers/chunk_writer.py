@@ -2,7 +2,8 @@
 
 Rows of the chunk's range go, and the chunk's come, in one transaction: no reader sees one without the other. Where a
 row to come has a key or another unique value that a row outside the range still has, that one is wrong, or stands for
-a range that is yet to be copied: it goes too.
+a range that is yet to be copied. It goes too if the table is copied whole. Beside a copy of some rows nothing would bring
+what it stands for, and the stream halts: only what has a key of the chunk's own rows is theirs to replace.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from consumers.sql_builder import Access, copy
-from consumers.sql_terms import Target, quoted, typed
+from consumers.sql_terms import Target, found_by, quoted, typed
 from consumers.targets import Targets
 from consumers.text_rows import TEXT_ARRAY_OID, elements
+from consumers.unfinished import Unfinished
 from consumers.unproven_checks import Unproven, unproven_checks
 from consumers.way_sql import deletions
 from embassy.model.batch import Batch, Chunk
@@ -33,17 +35,23 @@ class ChunkWriter:
     """Writes within the transaction that is open."""
 
     def __init__(
-        self, session: ApplySession, targets: Targets, planned_for: Callable[[Access], Sequence[Call]]
+        self,
+        session: ApplySession,
+        targets: Targets,
+        unfinished: Unfinished,
+        planned_for: Callable[[Access], Sequence[Call]],
     ) -> None:
         """Take a session.
 
         Args:
             session: the replica's.
             targets: its tables.
+            unfinished: which of them are copied whole.
             planned_for: what to execute so that the planner finds rows in that way.
         """
         self._session = session
         self._targets = targets
+        self._unfinished = unfinished
         self._planned_for = planned_for
 
     def write(self, batch: Batch) -> None:
@@ -62,7 +70,7 @@ class ChunkWriter:
                 self._session.run([*self._planned_for(Access.BY_INDEX_AND_IMAGE), _cleared(destination, chunk)])
             failpoint(CONSUMER_AFTER_CHUNK_CLEARED)
             if chunk.rows:
-                self._fill(destination, chunk)
+                self._fill(destination, batch, chunk)
         except StatementFailed as failure:
             raise IntegrityError(
                 f"rows of {relation} that are copied cannot be written: {failure.reason}",
@@ -70,22 +78,22 @@ class ChunkWriter:
                 hint="make the replica's table what the source's is, then start the consumer again; nothing was skipped",
             ) from failure
 
-    def _fill(self, destination: Target, chunk: Chunk) -> None:
+    def _fill(self, destination: Target, batch: Batch, chunk: Chunk) -> None:
         try:
-            rows = self._filled(destination, chunk)
+            rows = self._filled(destination, batch, chunk)
         except StatementFailed as failure:
             unproven = _unproven_after(self._session, failure, destination)
             if unproven is None:
                 raise
             self._session.run(unproven.taken)
-            rows = self._filled(destination, chunk)
+            rows = self._filled(destination, batch, chunk)
             self._session.run(unproven.back)
         if rows != chunk.rows:
             raise IntegrityError(
                 f"{rows} of {chunk.rows} rows of {destination.relation} were written", place=self._session.place
             )
 
-    def _filled(self, destination: Target, chunk: Chunk) -> int:
+    def _filled(self, destination: Target, batch: Batch, chunk: Chunk) -> int:
         self._session.defer(_SAVEPOINT)
         try:
             rows = self._session.copy(copy(destination, chunk.columns), [chunk.copy_text])
@@ -93,12 +101,46 @@ class ChunkWriter:
             if failure.sqlstate not in _TAKEN:
                 raise
             self._session.run([_ROLLBACK_TO])
-            rows = self._replace(destination, chunk)
+            relation = destination.relation
+            if self._unfinished.at(batch).get((relation.schema, relation.name), False):
+                rows = self._replace(destination, chunk, self._all_in_the_way(destination, chunk))
+            elif chunk.by_range:  # what it replaces is gone already
+                raise self._in_the_way(destination, failure) from failure
+            else:
+                try:
+                    rows = self._replace(destination, chunk, [_same_rows(destination, chunk)])
+                except StatementFailed as left:
+                    if left.sqlstate not in _TAKEN:
+                        raise
+                    raise self._in_the_way(destination, left) from left
         self._session.defer(_RELEASE)
         return rows
 
-    def _replace(self, destination: Target, chunk: Chunk) -> int:
-        """By way of a table that holds the rows for a moment."""
+    def _all_in_the_way(self, destination: Target, chunk: Chunk) -> list[str]:
+        given = {
+            destination.columns[position].name: quoted(destination.columns[position].name)
+            for position in chunk.columns
+        }
+        return deletions(destination.name, self._targets.uniques(destination), given, f" FROM {_STAGE}")
+
+    def _in_the_way(self, destination: Target, failure: StatementFailed) -> IntegrityError:
+        relation = destination.relation
+        return IntegrityError(
+            f"some rows of {relation} are copied, and a row of the replica that is none of them is in their way: "
+            f"{failure.reason}",
+            place=f"{relation}, {self._session.place}",
+            hint=f"that row is wrong too; a copy of the whole table mends both: embassy resync {relation}, "
+            "at home and in the embassy, then start the consumer again; nothing was skipped",
+        )
+
+    def _replace(self, destination: Target, chunk: Chunk, ways: Sequence[str]) -> int:
+        """By way of a table that holds the rows for a moment.
+
+        Args:
+            destination: the table.
+            chunk: its rows.
+            ways: statements that delete what makes way for the rows in that table.
+        """
         names = ", ".join(quoted(destination.columns[position].name) for position in chunk.columns)
         session = self._session
         session.run(
@@ -112,11 +154,6 @@ class ChunkWriter:
             ]
         )
         session.copy(f"COPY {_STAGE} ({names}) FROM STDIN", [chunk.copy_text])
-        given = {
-            destination.columns[position].name: quoted(destination.columns[position].name)
-            for position in chunk.columns
-        }
-        ways = deletions(destination.name, self._targets.uniques(destination), given, f" FROM {_STAGE}")
         calls = [*self._planned_for(Access.BY_SCAN), *(Call(Query(way)) for way in ways)]
         calls.append(
             Call(
@@ -137,6 +174,14 @@ def _unproven_after(session: ApplySession, failure: StatementFailed, destination
     session.run([_ROLLBACK_TO])
     found = unproven_checks(session, destination.name)
     return found if found.taken else None
+
+
+def _same_rows(destination: Target, chunk: Chunk) -> str:
+    """The statement that takes away the rows that have a key of the staged ones."""
+    keys, _ = found_by(destination, chunk.key)
+    names = {key.position: quoted(destination.columns[key.position].name) for key in keys}
+    same = " AND ".join(f"t.{names[key.position]} {key.equals} v.{names[key.position]}" for key in keys)
+    return f"DELETE FROM ONLY {destination.name} AS t USING {_STAGE} AS v WHERE {same}"
 
 
 def _cleared(destination: Target, chunk: Chunk) -> Call:

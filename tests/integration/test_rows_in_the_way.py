@@ -130,7 +130,18 @@ def test_where_only_a_range_is_copied_a_wrong_row_elsewhere_halts(pair: MakePair
     batches = two.batches()
     with pytest.raises(IntegrityError, match="t_code_key"):
         two.apply(batches)
+    for by_range in (False, True):  # a repair's rows, and a range's
+        with pytest.raises(IntegrityError, match="t_code_key") as halted:
+            copy(two, "t", Range(upper=("3",)), by_range=by_range, upper=(b"3",))
+        assert "embassy resync s.t" in str(halted.value.hint)
+    two.replica.execute("UPDATE s.t SET code = '-' WHERE id = 5")
+    two.replica.execute("UPDATE s.t SET code = 5 WHERE id = 4")
+    two.replica.execute("UPDATE s.t SET code = 4 WHERE id = 5")
+    copy(two, "t", Range(keys=(("4",), ("5",))), by_range=False)  # each is in the way of the other, and both come
+    found = two.replica.execute("SELECT id, code FROM s.t ORDER BY id").fetchall()
+    assert found == [*((i, str(i)) for i in range(1, 9)), (9, "x")]
     two.replica.execute("UPDATE embassy.table_copy SET from_key = NULL, to_key = NULL")
+    copy(two, "t", Range(keys=(("2",),)), by_range=False)
     two.apply(batches)
     assert two.replica.execute("SELECT id, code FROM s.t WHERE code = 'x'").fetchall() == [(2, "x")]
 
