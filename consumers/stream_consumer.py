@@ -266,6 +266,7 @@ class StreamConsumer:
             application_name=f"embassy-consumer-{self._topic}",
             autocommit=True,
             settings={**ApplySession.settings(), **SETTINGS},
+            primary=True,
         )
         try:
             yield ApplySession(connection, place=place_of(self._replica.dsn), pulse=pulse)

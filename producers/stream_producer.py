@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import closing
-from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -263,11 +262,11 @@ class StreamProducer:
         """
         setup = self._setup
         source = session.identity()
-        with connect(setup.source.dsn, application_name="embassy-producer-start", autocommit=True) as connection:
+        with self._connected() as connection:
             self._must_reign(connection)
             self._rotations.begin(self._orders(connection).rotation_requested_at)
             state = slot_state(connection, setup.slot)
-            genesis_at = self._begun_at(connection)
+            genesis_at = source_schema.begun_at(connection, setup.enrolment.stream, self._reign)
             fenced = source_fence.superseded_by(connection, setup.enrolment.stream, setup.enrolment.epoch)
             if fenced is not None and fenced.proven:
                 raise RefusedError(
@@ -302,6 +301,11 @@ class StreamProducer:
             slot=setup.slot,
         )
         return standing, source
+
+    def _connected(self) -> psycopg.Connection[Any]:
+        return connect(
+            self._setup.source.dsn, application_name="embassy-producer-start", autocommit=True, primary=True
+        )
 
     def _must_reign(self, connection: psycopg.Connection[Any]) -> None:
         """Make sure that this database writes the enrolment's epoch.
@@ -340,17 +344,12 @@ class StreamProducer:
                 hint="embassy provision apply, with streams.NAME.source naming this database, makes one and copies all",
             )
 
-    def _begun_at(self, connection: psycopg.Connection[Any]) -> datetime | None:
-        return source_schema.begun_at(connection, self._setup.enrolment.stream, self._reign)
-
     def _mark_genesis(self) -> None:
         """Note at the source that the stream has begun, before anything of it is confirmed to the slot.
 
         Repeated at each start: the first may have died between its KEY and the mark.
         """
-        with connect(
-            self._setup.source.dsn, application_name="embassy-producer-start", autocommit=True
-        ) as connection:
+        with self._connected() as connection:
             source_schema.mark_genesis(connection, self._setup.enrolment.stream, self._reign.epoch)
         failpoint(PRODUCER_AFTER_GENESIS_MARKED)
 

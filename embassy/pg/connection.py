@@ -75,6 +75,7 @@ def connect(
     autocommit: bool = False,
     replication: Literal["database"] | None = None,
     settings: Mapping[str, str] | None = None,
+    primary: bool = False,
 ) -> psycopg.Connection[Any]:
     """Open a session with the pinned settings.
 
@@ -84,9 +85,10 @@ def connect(
         autocommit: whether each statement commits by itself.
         replication: ``database`` for a walsender session.
         settings: further run-time settings; they win over the pinned ones.
+        primary: whether a server in recovery is of no use: a switchover shows one for a moment.
 
     Raises:
-        TransientError: the server is unreachable, starting, stopping or out of connections.
+        TransientError: the server is unreachable, starting, stopping, out of connections, or no primary yet.
         ConfigurationError: the dsn is malformed or gives TLS keys away, or the server will never let us in like this.
     """
     try:
@@ -116,6 +118,13 @@ def connect(
             "not a connection string",
             hint="write it as libpq does: host=… dbname=… user=…; quote values with spaces",
         ) from error
+    if primary and connection.info.parameter_status("in_hot_standby") == "on":
+        connection.close()
+        raise TransientError(
+            "the server is in recovery: a standby, and not promoted",
+            place=place,
+            hint="nothing to do during a switchover; otherwise let the dsn lead to the primary",
+        )
     if connection.info.server_version >= _TRANSACTION_TIMEOUT_VERSION:
         connection.pgconn.exec_(b"SET transaction_timeout = 0")  # older servers know no such option
     return connection

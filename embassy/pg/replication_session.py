@@ -74,7 +74,9 @@ class ReplicationSession:
         """
         self._slot = slot
         self._publication = publication
-        self._connection = connect(dsn, application_name=application_name, autocommit=True, replication="database")
+        self._connection = connect(
+            dsn, application_name=application_name, autocommit=True, replication="database", primary=True
+        )
         self._pgconn = self._connection.pgconn
         self._pgconn.exec_(_DECODING_MEMORY.format(decoding_bytes >> 10).encode())
         self.keepalive = Keepalive(Lsn(0), reply_requested=False)

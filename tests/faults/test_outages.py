@@ -17,6 +17,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # re-exported 
 )
 
 from deploy.lab import role_configs
+from deploy.lab.postgres_server import PostgresServer
 from deploy.lab.server import Server
 from tests.faults.test_attacks import commit, shown
 from tests.harness.kafka import read_values
@@ -40,10 +41,26 @@ def test_a_server_killed_under_load_loses_nothing(name: str, make_pipeline: Make
     server.kill9()
     if name != "home postgres":
         commit(pipeline, 51, 50)
-    server.start()
+    if isinstance(server, PostgresServer):
+        come_back_as_a_standby(server, roles["producer" if name == "home postgres" else "consumer"])
+    else:
+        server.start()
     commit(pipeline, 101, 50)
     pipeline.wait_level()
     assert all(pipeline.alive(role) for role in roles.values())
+
+
+def come_back_as_a_standby(server: PostgresServer, role: RoleProcess) -> None:
+    """Start a server in recovery, as a switchover shows it for a moment, and promote it once the role has met it."""
+    signal_file = server.data / "standby.signal"
+    signal_file.touch()
+    server.account.own(signal_file)
+    server.start()
+    try:
+        poll_until(lambda: "is in recovery" in role.tail(), f"the {role.stage} waits for a primary")
+    finally:
+        with server.connect() as connection:
+            connection.execute("SELECT pg_promote(true, 30)")
 
 
 def test_what_a_killed_replica_server_forgets_is_applied_again_whole(make_pipeline: MakePipeline) -> None:
