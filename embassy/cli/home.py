@@ -21,7 +21,7 @@ from embassy.cli.together import Failure, each
 from embassy.model.errors import ApprovalError, RefusedError, StaleError
 from embassy.pg import source_fence
 from embassy.pg.connection import connect, place_of
-from embassy.pg.reign import reign
+from embassy.pg.reign import Reign, reign
 from embassy.pg.replica_opening import let_in
 from embassy.pg.setup_errors import LOCK_SETTINGS, explained
 from embassy.pg.source_fence import Fence, Fenced, StandingFence
@@ -67,10 +67,10 @@ def fence(options: Options, path: Path, *, reason: str) -> ExitCode:
         under_way.note(nonce=word.plan.nonce.hex(), approvers=sorted(word.persons))
         work, left = _fence_work(options, settings, word)
         found: dict[str, Fenced] = {}
-        by_turns = threading.Lock()  # registries of one server share their roles
+        roles = _Roles(settings.promotion.application_roles)
 
         def one(item: _Work) -> None:
-            found[item.name] = _fence(item, word, reason, settings.promotion.application_roles, by_turns)
+            found[item.name] = _fence(item, word, reason, roles)
 
         failures = each(work, one, at_once=_TOGETHER, what="fence")
         under_way.note(fenced=sorted(found), not_promoted=left)
@@ -117,9 +117,10 @@ def release(options: Options, path: Path, *, reason: str) -> ExitCode:
                 "keys.operators, and release again",
             )
         opened: list[str] = []
+        roles = _Roles(settings.promotion.application_roles)
 
         def one(item: _Work) -> None:
-            _release(item, report.plan.nonce, settings.promotion.application_roles)
+            _release(item, report.plan.nonce, roles)
             opened.append(item.name)
 
         failures = each(_release_work(options, settings, report, path), one, at_once=_TOGETHER, what="release")
@@ -139,7 +140,25 @@ class _Work(NamedTuple):
     name: str
     stream: bytes
     dsn: str
-    to_epoch: int = 0
+    to_epoch: int
+
+
+class _Roles:
+    """The application's, which registries of one server share: their login is changed by one at a time."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+        self._lock = threading.Lock()
+
+    def revoke(self, connection: psycopg.Connection[Any], names: Sequence[str]) -> None:
+        """Take their login."""
+        with self._lock:
+            source_fence.revoke_login(connection, names)
+
+    def let_in(self, connection: psycopg.Connection[Any], names: Sequence[str]) -> None:
+        """Give it back."""
+        with self._lock:
+            let_in(connection, names)
 
 
 def _fence_work(options: Options, settings: Settings, word: Word) -> tuple[list[_Work], list[str]]:
@@ -168,11 +187,12 @@ def _fence_work(options: Options, settings: Settings, word: Word) -> tuple[list[
 
 
 def _release_work(options: Options, settings: Settings, report: Report, path: Path) -> list[_Work]:
-    work = [
-        _Work(name, identity, _source_of(options, name, stream))
-        for name, stream in options.streams(settings).items()
-        if report.was_given_up(identity := bytes.fromhex(stream.stream))
-    ]
+    work = []
+    for name, stream in options.streams(settings).items():
+        identity = bytes.fromhex(stream.stream)
+        planned = report.plan.stream(identity)
+        if planned is not None and report.was_given_up(identity):
+            work.append(_Work(name, identity, _source_of(options, name, stream), planned.to_epoch))
     if not work:
         raise RefusedError(
             "the file does not say of any of these registries that the plan was given up",
@@ -195,11 +215,7 @@ def _session(dsn: str) -> Iterator[psycopg.Connection[Any]]:
         yield session
 
 
-def _fence(item: _Work, word: Word, reason: str, roles: Sequence[str], by_turns: threading.Lock) -> Fenced:
-    def revoke(connection: psycopg.Connection[Any], revoked: Sequence[str]) -> None:
-        with by_turns:
-            source_fence.revoke_login(connection, revoked)
-
+def _fence(item: _Work, word: Word, reason: str, roles: _Roles) -> Fenced:
     place = place_of(item.dsn)
     with _session(item.dsn) as session:
         if not source_fence.is_ready(session):
@@ -215,13 +231,7 @@ def _fence(item: _Work, word: Word, reason: str, roles: Sequence[str], by_turns:
                 place=place,
                 hint="use the configuration that names the registry's present databases as streams.NAME.source",
             )
-        if item.to_epoch <= here.epoch:
-            raise StaleError(
-                f"the file is about epoch {item.to_epoch}, and the database has the registry in epoch {here.epoch}: "
-                "nothing was shut",
-                place=place,
-                hint="take the newest plan or report: embassy promote status, at the site that is to have the registry",
-            )
+        _refuse_if_past(item, here)
         # One that opens it, or shuts it too, would undo what follows: shutting wins.
         if not PROMOTION_LOCK.take_over(session, item.stream, _HOLDER_ENDS_SECONDS):
             raise StaleError(
@@ -230,21 +240,29 @@ def _fence(item: _Work, word: Word, reason: str, roles: Sequence[str], by_turns:
                 hint="end that session, then run this again",
             )
         wish = Fence(word.plan.nonce, item.stream, item.to_epoch, actor(), reason, promoted=word.promoted)
-        return source_fence.fence(session, wish, roles=roles, place=place, revoke=revoke)
+        return source_fence.fence(session, wish, roles=roles.names, place=place, revoke=roles.revoke)
 
 
-def _release(item: _Work, given_up: bytes, roles: Sequence[str]) -> None:
+def _refuse_if_past(item: _Work, here: Reign) -> None:
+    if item.to_epoch <= here.epoch:
+        raise StaleError(
+            f"the file is about epoch {item.to_epoch}, and the database has the registry in epoch {here.epoch}",
+            place=place_of(item.dsn),
+            hint="take the newest file: embassy promote status, at the site that is, or was, to have the registry",
+        )
+
+
+def _release(item: _Work, given_up: bytes, roles: _Roles) -> None:
     with _session(item.dsn) as session:
+        here = reign(session, item.stream)
+        _refuse_if_past(item, here)
         if not PROMOTION_LOCK.try_take(session, item.stream):
             raise StaleError(
                 f"{PROMOTION_LOCK.in_whose_hands(session, item.stream)} is at work on this stream",
                 place=place_of(item.dsn),
                 hint="wait for it; run this again if that run has died",
             )
-        held = {
-            fence.nonce: fence
-            for fence in source_fence.fences(session, item.stream, reign(session, item.stream).epoch)
-        }
+        held = {fence.nonce: fence for fence in source_fence.fences(session, item.stream, here.epoch)}
         opening = decide_opening({nonce: fence.promoted for nonce, fence in held.items()}, given_up)
         if opening is Opening.SUPERSEDED:
             raise RefusedError(
@@ -260,7 +278,7 @@ def _release(item: _Work, given_up: bytes, roles: Sequence[str]) -> None:
                 place=place_of(item.dsn),
                 hint="embassy promote abort, where that plan was to be run, then embassy home release with its proof",
             )
-        source_fence.open_again(session, roles=roles, grant=let_in)
+        source_fence.open_again(session, roles=roles.names, grant=roles.let_in)
         source_fence.take_back(session, given_up)
 
 

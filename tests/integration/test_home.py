@@ -7,6 +7,7 @@ import json
 import os
 import time
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,8 @@ pytestmark = pytest.mark.usefixtures("logging_as_before")
 
 EMBASSY = Identity.from_seeds(b"\x31" * 32, b"\x32" * 32)
 NAMES = ("land", "people")
+APPLICATION = "test_home_application"
+"""A role of this server, which other tests have nothing to do with; both registries share it."""
 DOWN = "host=127.0.0.1 port=1"
 
 
@@ -93,10 +96,16 @@ class Home:
                 found.append(name)
         return found
 
+    def application_may_log_in(self) -> bool:
+        """Whether the application's role may."""
+        with self.connect("land") as connection:
+            found = connection.execute("SELECT rolcanlogin FROM pg_roles WHERE rolname = %s", (APPLICATION,))
+            return found.fetchone() == (True,)
+
     def configure(self, **elsewhere: str) -> None:
         """Write the administrator's file; ``elsewhere`` has other connection strings."""
         content = tomllib.loads(role_configs.admin_config(self.lab.layout, "home").read_text())
-        content["promotion"] = {"application_roles": []}
+        content["promotion"] = {"application_roles": [APPLICATION]}
         content["streams"] = {
             name: {
                 "stream": stream.hex(),
@@ -109,14 +118,17 @@ class Home:
 
 
 @pytest.fixture
-def home(lab: Lab, make_database: MakeDatabase, tmp_path: Path) -> Home:
+def home(lab: Lab, make_database: MakeDatabase, tmp_path: Path) -> Iterator[Home]:
     made = Home(lab, tmp_path, {name: make_database("home") for name in NAMES}, {n: os.urandom(16) for n in NAMES})
     for name in NAMES:
         with made.connect(name) as connection:
             source_schema.ensure(connection, producer_role=databases.PRODUCER)
             connection.execute("CREATE TABLE public.deed (id bigint PRIMARY KEY)")
     made.configure()
-    return made
+    with lab.home.postgres.connect() as connection:
+        connection.execute(f"CREATE ROLE {APPLICATION} LOGIN".encode())
+        yield made
+        connection.execute(f"DROP ROLE {APPLICATION}".encode())
 
 
 def test_a_home_that_was_shut_for_two_plans_is_open_once_both_are_given_up(home: Home) -> None:
@@ -128,10 +140,10 @@ def test_a_home_that_was_shut_for_two_plans_is_open_once_both_are_given_up(home:
     refused = home.command("release", home.report(second, *NAMES, aborted=True), code=5).stderr
     assert f"plan {'01' * 4} to epoch 2 does (fenced by " in refused
     assert "embassy promote abort" in refused
-    assert home.writable() == []
+    assert (home.writable(), home.application_may_log_in()) == ([], False)
     opened = home.command("release", home.report(first, *NAMES, aborted=True), "--json")
     assert json.loads(opened.stdout)["opened"] == list(NAMES)
-    assert home.writable() == list(NAMES)
+    assert (home.writable(), home.application_may_log_in()) == (list(NAMES), True)
     home.command("release", home.report(second, *NAMES, aborted=True))
 
     # A registry that does not answer does not keep the others shut, and one that was promoted stays so.
@@ -162,8 +174,12 @@ def test_a_report_shuts_what_it_says_was_promoted_and_nothing_of_a_past_epoch(ho
     # There and back: home has the registry in epoch 3, and whoever finds the first report shuts nothing.
     with home.connect("people") as connection:
         reign.note(connection, home.streams["people"], 3, "a_slot")
-    for word in (plan, home.report(plan, *NAMES)):
-        stale = home.command("fence", word, "-r", "people", code=7).stderr
+    for what, word in (
+        ("fence", plan),
+        ("release", home.report(plan, *NAMES, aborted=True)),
+        ("fence", home.report(plan, *NAMES)),
+    ):
+        stale = home.command(what, word, "-r", "people", code=7).stderr
         assert "about epoch 2" in stale
         assert "in epoch 3" in stale
     look = ("failback", "bundle", str(home.folder / "word.json"), "-o", str(home.folder / "look"), "-r", "people")
