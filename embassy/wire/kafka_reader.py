@@ -19,6 +19,8 @@ from embassy.model.errors import EmbassyError, IntegrityError, TransientError
 from embassy.runtime.config import KafkaCluster
 from embassy.wire.kafka_client import as_embassy_error, client_config
 
+_OWN_WORDS = (KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)
+"""A client's for what no broker has told it of."""
 _METADATA_SECONDS = 10.0
 _POLL_SECONDS, _SETTLED_POLL_SECONDS = 0.05, 0.25
 """How long streams that want something of the client wait for it at most."""
@@ -83,11 +85,7 @@ def fetch_error(error: KafkaError, place: str) -> EmbassyError:
             place=place,
             hint="its retention passed, or it was emptied or recreated: carry it again, or resync",
         )
-    if error.code() in (
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError._UNKNOWN_TOPIC,
-        KafkaError._UNKNOWN_PARTITION,
-    ):
+    if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, *_OWN_WORDS):
         return IntegrityError(
             "the topic is gone", place=place, hint="embassy provision apply creates a new stream's"
         )
@@ -100,7 +98,7 @@ def confirmed(consumer: Consumer, topic: str, error: KafkaError, timeout_seconds
     A client that has lost its brokers forgets in time which partitions there are, and then says by itself that it knows
     none: one that was used before does so at once, where a new one would wait for an answer.
     """
-    if error.code() not in (KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):
+    if error.code() not in _OWN_WORDS:
         return error
     try:
         found = consumer.list_topics(topic, timeout=timeout_seconds).topics.get(topic)
@@ -109,6 +107,20 @@ def confirmed(consumer: Consumer, topic: str, error: KafkaError, timeout_seconds
         return unanswered
     there = found is not None and found.error is None
     return KafkaError(KafkaError.LEADER_NOT_AVAILABLE) if there else error
+
+
+def _unconfirmed(error: KafkaError, place: str) -> EmbassyError:
+    """As `fetch_error`, in the thread that serves many streams and cannot wait for a broker's word, as `confirmed` does.
+
+    Whoever reads begins again, and asks for the topic's bounds.
+    """
+    if error.code() in _OWN_WORDS:
+        return TransientError(
+            f"the client knows no such topic any more ({error.str()})",
+            place=place,
+            hint="the stream begins again, and asks a broker whether it is gone",
+        )
+    return fetch_error(error, place)
 
 
 def watermarks(consumer: Consumer, topic: str, timeout_seconds: float) -> tuple[int, int]:
@@ -287,7 +299,7 @@ class StreamsReader:
             try:
                 self._consumer.incremental_assign([TopicPartition(topic, 0, offset)])
             except KafkaException as error:
-                subscription.fail(fetch_error(error.args[0], f"{topic}@{offset}"))
+                subscription.fail(_unconfirmed(error.args[0], f"{topic}@{offset}"))
 
         self._wishes.append(assign)
         return subscription
@@ -352,7 +364,7 @@ class StreamsReader:
             elif not error.retriable() or error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 subscription = self._subscriptions.get(topic)
                 if subscription is not None:
-                    subscription.fail(fetch_error(error, topic))
+                    subscription.fail(_unconfirmed(error, topic))
         for topic, records in batches.items():
             subscription = self._subscriptions.get(topic)
             if subscription is not None:

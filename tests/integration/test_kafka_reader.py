@@ -8,10 +8,10 @@ from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, Message
 
 from deploy.lab.lab import Lab
-from embassy.model.errors import IntegrityError, TransientError
+from embassy.model.errors import EmbassyError, IntegrityError, TransientError
 from embassy.runtime.config import KafkaCluster
 from embassy.wire.head_search import Log
 from embassy.wire.kafka_ends import TopicEnds
@@ -96,6 +96,26 @@ def test_many_streams_read_their_topics_with_few_clients(
         assert pool.log(topics[0]).bounds() == (0, len(_VALUES))
     finally:
         pool.close()
+
+
+def test_a_clients_own_word_that_a_topic_is_gone_lets_the_stream_begin_again_and_a_brokers_halts_it(
+    lab: Lab, reader: StreamsReader, make_topic: MakeTopic
+) -> None:
+    """In an outage that lasts, a client says so of topics that are all there."""
+    topic = make_topic("home")
+    append_values(lab.client_config("home", "admin"), topic, _VALUES[:10])
+    families: dict[int, type[EmbassyError]] = {
+        KafkaError._UNKNOWN_PARTITION: TransientError,
+        KafkaError._UNKNOWN_TOPIC: TransientError,
+        KafkaError.UNKNOWN_TOPIC_OR_PART: IntegrityError,
+    }
+    for code, family in families.items():
+        subscription = reader.subscribe(topic, 0, queue_bytes=1 << 20)
+        assert taken(subscription, 10) == _VALUES[:10], "whatever was said to the one before"
+        reader._hand_out([Message(topic=topic, error=KafkaError(code))])
+        with pytest.raises(family) as failed:
+            subscription.take(1)
+        assert failed.value.place == topic
 
 
 def test_a_client_that_nobody_borrows_is_closed(lab: Lab, cluster: KafkaCluster, make_topic: MakeTopic) -> None:
