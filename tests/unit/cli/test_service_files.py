@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from embassy.cli.main import COMMANDS
 from embassy.runtime.exit_codes import ExitCode
 
-_FOLDER = Path(__file__).parents[3] / "deploy" / "systemd"
+_ROOT = Path(__file__).parents[3]
+_FOLDER = _ROOT / "deploy" / "systemd"
 _ROLES = ("producer", "bridge", "consumer", "keyd")
 
 
@@ -49,3 +51,14 @@ def test_it_starts_its_own_role_and_hears_from_it(role: str) -> None:
     assert int(service["TimeoutStopSec"]) >= 10, "streams drain within 5 s"
     assert service["ExecReload"] == "/bin/kill -HUP $MAINPID"
     assert service["LimitCORE"] == "0", "keys must not be in core dumps"
+
+
+def test_the_largest_value_that_is_spoken_of_passes_within_the_memory_that_it_may_have() -> None:
+    readme = _ROOT.joinpath("README.md").read_text(encoding="utf-8")
+    told = re.search(r"value needs about six times .* \(a 200 MB text: ([\d.]+) GB\)", readme)
+    assert told is not None
+    needed, idle = float(told[1]) * 1e9, 200e6
+    for role, share in (("producer", 1.0), ("consumer", 0.5)):
+        limit = re.fullmatch(r"(\d+)G", _unit(role)["Service"]["MemoryMax"])
+        assert limit is not None, f"{role} has no limit in gigabytes"
+        assert int(limit[1]) << 30 > needed * share + idle, role
