@@ -136,6 +136,8 @@ class _Levelling:
         self._embassy, self._replica = ends
         self._bars, self._tell = shown
         self._wait_seconds = wait_seconds
+        self._by_digest = False
+        """Whether the next comparison reads all of a table whose key has a collation, and goes by digests."""
 
     def level(self, tables: list[TableName], *, snapshot: bool) -> None:
         """Compare every row, and have sent what is not alike: rows by their keys, in the end whole tables.
@@ -169,9 +171,7 @@ class _Levelling:
         """
         left: dict[TableName, FoundTable | None] = dict.fromkeys(tables)
         for first, last in _ROUNDS:
-            # What a collation orders otherwise here and there can be told by digests only, which read all of a table.
-            by_digest = any(table is not None and table.result.undecided for table in left.values())
-            run = self._verified(Wish([*left], whole and first, by_digest=by_digest))
+            run = self._verified(Wish([*left], whole and first, by_digest=self._by_digest))
             noted = {
                 table.result.table: table
                 for table in verify_store.tables(self._replica, self._identity, with_findings=True)
@@ -179,6 +179,11 @@ class _Levelling:
             proven = {name for name, table in noted.items() if table.run == run and not table.result.doubt}
             # A row that was in flight may be one that is missing: it is looked at once more.
             left = {name: noted.get(name) for name in left if name not in proven}
+            # Rows whose keys a collation orders otherwise here and there can be told apart by digests only, once and for
+            # all. A table that could not be judged, and of which rows were known to differ, is not noted anew.
+            self._by_digest |= any(
+                table is None or table.run != run or bool(table.result.undecided) for table in left.values()
+            )
             if not left or last:
                 break
             if differing := [table for table in left.values() if table is not None and table.result.differing]:

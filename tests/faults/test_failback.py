@@ -23,7 +23,6 @@ CREATE TABLE public.entry (
     account bigint NOT NULL REFERENCES public.account ON UPDATE CASCADE);
 CREATE TABLE public.line (words text);
 CREATE TABLE public.word (word text COLLATE "en-x-icu" PRIMARY KEY, note text);
-INSERT INTO public.word SELECT 'wört' || i % 7 || i FROM generate_series(1, 100) i;
 CREATE TABLE public.share (lot text, part integer, held_at timestamptz, PRIMARY KEY (lot, part));
 CREATE FUNCTION public.note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
 CREATE TRIGGER always BEFORE INSERT ON public.entry FOR EACH ROW EXECUTE FUNCTION public.note();
@@ -132,10 +131,15 @@ def _rewrite_objects(connection: psycopg.Connection[object], words: str, *made: 
         connection.execute(statement.encode(), (words,))
 
 
-def _spoil_what_is_ordered_otherwise(homecoming: Homecoming) -> None:
-    """A table that no comparison can follow by the order of its key: nobody knows that one of its rows is another."""
+def _order_otherwise(homecoming: Homecoming) -> None:
+    """Let no comparison of a table follow the order of its key."""
     with homecoming.abroad(databases.ADMIN) as connection:
         connection.execute('ALTER TABLE public.word ALTER COLUMN word TYPE text COLLATE "et-x-icu"')
+
+
+def _spoil_what_is_ordered_otherwise(homecoming: Homecoming) -> None:
+    """Nobody knows that one of its rows is another."""
+    with homecoming.abroad(databases.ADMIN) as connection:
         connection.execute("SET session_replication_role = replica")
         assert connection.execute("UPDATE public.word SET note = 'another' WHERE word = 'wört55'").rowcount == 1
 
@@ -210,15 +214,17 @@ def test_after_a_disaster_home_is_brought_level_whatever_is_killed_and_what_neve
     homecoming: Homecoming,
 ) -> None:
     pipeline = homecoming.pipeline
-    _spoil_what_is_ordered_otherwise(homecoming)
+    _order_otherwise(homecoming)
     roles = pipeline.start_all()
     with pipeline.source() as connection:
         _write(connection, 0)
+        connection.execute("INSERT INTO public.word SELECT 'wört' || i % 7 || i FROM generate_series(1, 100) i")
         connection.execute(
             "SELECT lo_from_bytea(i, convert_to(repeat('page', 1500), 'UTF8')) FROM unnest('{11,12,13,15,16}'::oid[]) i"
         )
     homecoming.await_equal_objects()
     pipeline.wait_level()
+    _spoil_what_is_ordered_otherwise(homecoming)
     pipeline.kill(roles["bridge"])
     _write_cut_off(pipeline)
     for stage in ("producer", "consumer"):
