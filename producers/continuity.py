@@ -13,6 +13,10 @@ from embassy.model.lsn import Lsn
 from embassy.pg.replication_session import SourceIdentity
 
 
+class RestoredError(IntegrityError):
+    """The source's log ends before the stream: it was restored from an older state. It grows, and stays another one."""
+
+
 def check_continuity(
     *,
     last: SourceIdentity | None,
@@ -35,6 +39,7 @@ def check_continuity(
         slot: the slot's name, for the message.
 
     Raises:
+        RestoredError: it is the stream's own, in an older state.
         IntegrityError: the stream must not be continued from this source.
     """
     place = f"slot {slot}"
@@ -68,7 +73,7 @@ def check_continuity(
                 hint="the embassy knows more than this server: do not discard it; decide with its operators",
             )
     if resume_lsn > flushed_lsn:
-        raise IntegrityError(
+        raise RestoredError(
             f"the source's log ends at {flushed_lsn}, before the stream's end at {resume_lsn}: it was restored from "
             "an older state",
             place=place,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -12,9 +12,9 @@ import psycopg
 import structlog
 
 from embassy.model.chain import Signers
-from embassy.model.errors import IntegrityError, RefusedError, TransientError
-from embassy.pg import ddl_capture, source_fence, source_schema
-from embassy.pg import reign as reigns
+from embassy.model.errors import EmbassyError, IntegrityError, RefusedError
+from embassy.model.lsn import Lsn
+from embassy.pg import ddl_capture, restored, source_fence, source_schema
 from embassy.pg.backlog_session import BacklogSession
 from embassy.pg.connection import connect
 from embassy.pg.exchange import Errand
@@ -35,7 +35,7 @@ from embassy.wire.reader_pool import ReaderPool
 from embassy.wire.sealing import Sealer
 from producers import copier, tail
 from producers.batch_builder import BatchBuilder
-from producers.continuity import check_continuity
+from producers.continuity import RestoredError, check_continuity
 from producers.copier import Copier, CopyTuning
 from producers.copy_desk import CopyDesk, Renewed
 from producers.copy_lane import CopyLane
@@ -43,6 +43,7 @@ from producers.heartbeat import Chore, Heartbeat, Rotations, Turns, beat
 from producers.incarnation import Standing
 from producers.large_objects import LargeObjectSweep
 from producers.pace import Pace
+from producers.reigning import must_reign
 from producers.slot_reader import Patience, SlotReader
 from producers.tail import Tail
 
@@ -263,7 +264,8 @@ class StreamProducer:
         setup = self._setup
         source = session.identity()
         with self._connected() as connection:
-            self._must_reign(connection)
+            self._reign = must_reign(connection, setup.enrolment, setup.name)
+            restored.check(connection, setup.enrolment.stream, setup.enrolment.epoch, place=setup.name)
             self._rotations.begin(self._orders(connection).rotation_requested_at)
             state = slot_state(connection, setup.slot)
             genesis_at = source_schema.begun_at(connection, setup.enrolment.stream, self._reign)
@@ -291,58 +293,37 @@ class StreamProducer:
             standing, last = Standing(genesis._replace(resume_lsn=start), low), None
         else:
             standing, last = Standing(found.head, found.next_offset), _source_named_by(found)
-        check_continuity(
-            last=last,
-            now=source,
-            resume_lsn=standing.head.resume_lsn,
-            confirmed_lsn=state.confirmed_lsn,
-            flushed_lsn=state.flushed_lsn,
-            switch_points=session.switch_points(source.timeline) if last not in (None, source) else {},
-            slot=setup.slot,
-        )
+        flushed_lsn = state.flushed_lsn
+        if standing.head.resume_lsn > flushed_lsn:  # another producer ships on: the log has grown since
+            with self._connected() as connection:
+                flushed_lsn = slot_state(connection, setup.slot).flushed_lsn
+        try:
+            check_continuity(
+                last=last,
+                now=source,
+                resume_lsn=standing.head.resume_lsn,
+                confirmed_lsn=state.confirmed_lsn,
+                flushed_lsn=flushed_lsn,
+                switch_points=session.switch_points(source.timeline) if last not in (None, source) else {},
+                slot=setup.slot,
+            )
+        except RestoredError:
+            self._note_restored(flushed_lsn, standing.head.resume_lsn)
+            raise
         return standing, source
+
+    def _note_restored(self, log_end: Lsn, stream_end: Lsn) -> None:
+        enrolment = self._setup.enrolment
+        with (
+            suppress(EmbassyError, psycopg.Error),
+            self._connected() as connection,
+        ):  # what was found is raised anyway
+            restored.note(connection, enrolment.stream, enrolment.epoch, log_end=log_end, stream_end=stream_end)
 
     def _connected(self) -> psycopg.Connection[Any]:
         return connect(
             self._setup.source.dsn, application_name="embassy-producer-start", autocommit=True, primary=True
         )
-
-    def _must_reign(self, connection: psycopg.Connection[Any]) -> None:
-        """Make sure that this database writes the enrolment's epoch.
-
-        Raises:
-            TransientError: it is not promoted to it yet.
-            RefusedError: it was superseded, or promoted without a slot.
-        """
-        setup, epoch = self._setup, self._setup.enrolment.epoch
-        try:
-            self._reign = found = reigns.reign(connection, setup.enrolment.stream)
-        except psycopg.errors.InsufficientPrivilege as error:
-            if epoch == 1:
-                raise
-            raise TransientError(
-                f"the database lets this role see nothing of the product: it is not promoted to epoch {epoch} yet",
-                place=setup.name,
-                hint="nothing to do: the promotion grants what the producer needs (promotion.reverse_role)",
-            ) from error
-        if found.follows > epoch:
-            raise RefusedError(
-                f"superseded: the database is at epoch {found.follows}, and this enrolment is of epoch {epoch}",
-                place=setup.name,
-                hint="nothing that it commits counts any more; its next epoch needs an enrolment of its own",
-            )
-        if found.is_replica or (found.follows and found.follows < epoch):
-            raise TransientError(
-                f"the database is at epoch {found.follows}, and this enrolment of epoch {epoch}: it is not promoted yet",
-                place=setup.name,
-                hint="nothing to do: the producer begins by itself behind embassy promote run",
-            )
-        if found.epoch > found.written:
-            raise TransientError(
-                f"the database was promoted to epoch {epoch}, and has no slot that sends it",
-                place=setup.name,
-                hint="embassy provision apply, with streams.NAME.source naming this database, makes one and copies all",
-            )
 
     def _mark_genesis(self) -> None:
         """Note at the source that the stream has begun, before anything of it is confirmed to the slot.

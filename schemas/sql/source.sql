@@ -42,6 +42,23 @@ CREATE TABLE IF NOT EXISTS embassy.reign (
     PRIMARY KEY (stream, epoch)
 );
 
+-- Epochs in which this database was found restored from an older state than the stream has: its log may grow past the stream's
+-- end, and is another one all the same. Not published.
+CREATE TABLE IF NOT EXISTS embassy.restored (
+    stream bytea NOT NULL,
+    epoch bigint NOT NULL,
+    found_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    log_end pg_lsn NOT NULL,
+    stream_end pg_lsn NOT NULL,
+    PRIMARY KEY (stream, epoch)
+);
+
+CREATE OR REPLACE FUNCTION embassy.note_restored(named bytea, written bigint, log_end pg_lsn, stream_end pg_lsn) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$
+    INSERT INTO embassy.restored (stream, epoch, log_end, stream_end)
+    VALUES (named, written, note_restored.log_end, note_restored.stream_end) ON CONFLICT DO NOTHING
+$$;
+
 CREATE OR REPLACE FUNCTION embassy.beat(captured timestamptz, published timestamptz) RETURNS timestamptz
 LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$
     INSERT INTO embassy.heartbeat AS h (id, beat_at, captured_at, published_at)
@@ -63,4 +80,4 @@ LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$
 $$;
 
 REVOKE ALL ON FUNCTION embassy.beat(timestamptz, timestamptz), embassy.mark_genesis(bytea),
-    embassy.mark_reign(bytea, bigint) FROM PUBLIC;
+    embassy.mark_reign(bytea, bigint), embassy.note_restored(bytea, bigint, pg_lsn, pg_lsn) FROM PUBLIC;

@@ -1,9 +1,10 @@
-"""A standby that is promoted short of what the stream already has would silently skip: it is refused."""
+"""A source that lacks what the stream already has, a standby promoted short of it for one, would skip: it is refused."""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,15 +16,14 @@ from deploy.lab import databases
 from deploy.lab.ports import free_port
 from deploy.lab.postgres_server import SUPERUSER, PostgresServer
 from tests.faults.test_attacks import commit
-from tests.faults.test_continuity import run_a_while
+from tests.faults.test_continuity import assert_producer_halts, run_a_while
 from tests.harness.pipeline import MakePipeline, poll_until
 
 _SCHEMA = "CREATE TABLE public.deed (id bigint PRIMARY KEY, owner text NOT NULL);"
 
 
-@contextlib.contextmanager
-def promoted_copy(server: PostgresServer, folder: Path, port: int) -> Iterator[None]:
-    """A base backup of the server as it is now, run as a standby on another port and promoted."""
+def copy_of(server: PostgresServer, folder: Path) -> None:
+    """A base backup of the server as it is now."""
     with server.connect() as connection:
         connection.execute("SELECT pg_backup_start('copy', true)")
         shutil.copytree(
@@ -33,7 +33,11 @@ def promoted_copy(server: PostgresServer, folder: Path, port: int) -> Iterator[N
         assert row is not None
         shutil.copytree(server.data / "pg_wal", folder / "pg_wal", dirs_exist_ok=True)
     (folder / "backup_label").write_text(row[0])
-    (folder / "standby.signal").touch()
+
+
+@contextlib.contextmanager
+def running(server: PostgresServer, folder: Path, port: int) -> Iterator[str]:
+    """A copy of a server, run on another port; its superuser's connection string."""
     for path in (folder, *folder.rglob("*")):
         server.account.own(path)
     folder.chmod(0o700)
@@ -46,11 +50,9 @@ def promoted_copy(server: PostgresServer, folder: Path, port: int) -> Iterator[N
         **server.account.identity,
     ) as process:
         try:
-            dsn = make_conninfo(server.dsn(SUPERUSER, "postgres"), port=port)
-            poll_until(lambda: promoted(dsn), "the copy is promoted")
-            yield
+            yield make_conninfo(server.dsn(SUPERUSER, "postgres"), port=port)
         finally:
-            process.terminate()
+            process.send_signal(signal.SIGINT)
 
 
 def promoted(dsn: str) -> bool:
@@ -62,29 +64,63 @@ def promoted(dsn: str) -> bool:
     return row == (False,)
 
 
-def test_a_source_promoted_short_of_the_log_halts_the_producer(make_pipeline: MakePipeline) -> None:
+def answers(dsn: str) -> bool:
+    try:
+        psycopg.connect(dsn, connect_timeout=5).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def grown_past(dsn: str, lsn: str) -> bool:
+    """Whether the log of a server reaches a position; it grows by asking."""
+    with psycopg.connect(dsn, autocommit=True, connect_timeout=5) as connection:
+        connection.execute("SELECT pg_switch_wal() FROM pg_logical_emit_message(false, 'test', 'grows')")
+        return connection.execute("SELECT pg_current_wal_flush_lsn() > %s::pg_lsn", (lsn,)).fetchone() == (True,)
+
+
+def test_a_source_that_is_promoted_short_of_the_log_or_restored_halts_the_producer(
+    make_pipeline: MakePipeline,
+) -> None:
     pipeline = make_pipeline(_SCHEMA)
     run_a_while(pipeline)
     server = pipeline.lab.home.postgres
-    folder, port = server.folder / "promoted-copy", free_port(set())
+    standby, restored = server.folder / "promoted-copy", server.folder / "restored-copy"
+    config = pipeline.config("producer")
+    original = config.read_text()
     try:
-        # The copy is taken here; what follows at home gets into the stream, and never into the copy.
-        with promoted_copy(server, folder, port):
-            commit(pipeline, 6, 3)
-            roles = pipeline.start_all()
-            pipeline.wait_level()
-            for role in roles.values():
-                pipeline.stop(role)
-            config = pipeline.config("producer")
-            config.write_text(config.read_text().replace(f"port={server.port}", f"port={port}"))
-            producer = pipeline.start("producer")
-            assert producer.exit_code() == 9, producer.tail()
-            assert "; the stream already has changes up to" in producer.tail()
-            assert "do not discard it" in producer.tail()
+        # The copies are taken here; what follows at home gets into the stream, and never into them.
+        copy_of(server, standby)
+        shutil.copytree(standby, restored)
+        (standby / "standby.signal").touch()
+        with server.connect() as connection:
+            connection.execute("SELECT pg_switch_wal() FROM pg_logical_emit_message(false, 'test', 'far ahead')")
+        commit(pipeline, 6, 3)
+        roles = pipeline.start_all()
+        pipeline.wait_level()
+        for role in roles.values():
+            pipeline.stop(role)
+        with pipeline.source(databases.ADMIN) as connection:
+            (end,) = connection.execute("SELECT pg_current_wal_flush_lsn()::text").fetchone() or ("",)
+
+        port = free_port(set())
+        config.write_text(original.replace(f"port={server.port}", f"port={port}"))
+        with running(server, standby, port) as dsn:
+            poll_until(lambda: promoted(dsn), "the copy is promoted")
+            assert_producer_halts(pipeline, "; the stream already has changes up to", "do not discard it")
             with psycopg.connect(
                 make_conninfo(server.dsn(databases.ADMIN, pipeline.names["home"]), port=port)
             ) as copy:
                 found = copy.execute("SELECT count(*) FROM public.deed").fetchone()
             assert found == (5,)
+
+        port = free_port(set())
+        config.write_text(original.replace(f"port={server.port}", f"port={port}"))
+        with running(server, restored, port) as dsn:
+            poll_until(lambda: answers(dsn), "the copy is up")
+            assert_producer_halts(pipeline, "restored from an older state", "before the stream's end")
+            poll_until(lambda: grown_past(dsn, end), "its log is longer than the stream's")
+            assert_producer_halts(pipeline, "was restored from an older state: at", "not a continuation")
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(standby, ignore_errors=True)
+        shutil.rmtree(restored, ignore_errors=True)
