@@ -94,6 +94,16 @@ def note(connection: psycopg.Connection[Any], name: str) -> None:
         connection.execute("SELECT embassy.note_published(%s)", (name,))
 
 
+def begin(connection: psycopg.Connection[Any], name: str) -> None:
+    """Note what is in a publication when a slot was made: nothing that came before it is in its stream."""
+    connection.execute(
+        """DELETE FROM embassy.published n USING pg_catalog.pg_publication p
+           WHERE p.oid = n.publication AND p.pubname = %s""",
+        (name,),
+    )
+    note(connection, name)
+
+
 def note_anew(connection: psycopg.Connection[Any], name: str, table: str) -> None:
     """Note that a table was put in, and that what it holds is accounted for; its name is qualified, and quoted."""
     connection.execute("SELECT embassy.note_published_anew(%s, %s::pg_catalog.regclass)", (name, table))

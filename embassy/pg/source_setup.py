@@ -307,7 +307,7 @@ class _Setup:
                     publication=wish.publication,
                     replica_was_level=bool(filled),
                 )
-                publication_watch.note(self._connection, wish.publication)
+                publication_watch.begin(self._connection, wish.publication)
                 proven = True
             finally:
                 if not proven:

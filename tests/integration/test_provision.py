@@ -203,6 +203,13 @@ def test_an_operators_word_that_the_replica_is_level_is_taken_and_noted(deeds: P
         (deeds.slot, True, databases.ADMIN)
     ]
     run(deeds, "provision", "apply")  # what was accounted for once is not asked again
+    with deeds.source(databases.ADMIN) as connection:
+        connection.execute("SELECT pg_drop_replication_slot(%s)", (deeds.slot,))
+        connection.execute("ALTER PUBLICATION embassy DROP TABLE public.deed")
+        connection.execute("ALTER PUBLICATION embassy ADD TABLE public.deed")
+    assert rows(deeds, "SELECT embassy.publication_gaps('embassy')") == [(["public.deed"],)]
+    run(deeds, "provision", "apply", "--replica-is-level")
+    assert rows(deeds, "SELECT embassy.publication_gaps('embassy')") == [([],)], "a new slot has no gaps"
 
 
 def test_rows_that_commit_while_the_slot_is_made_are_asked_for(deeds: Pipeline) -> None:
