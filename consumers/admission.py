@@ -1,4 +1,4 @@
-"""Whether someone must look at a transaction before the replica takes it. Pure: batches in, a verdict out.
+"""Whether someone must look at a transaction, or a copy, before the replica takes it. Pure: batches in, a verdict out.
 
 An attacker who has taken home can sign valid destruction, and so can a mistake. What exceeds a stream's thresholds is not
 applied; the stream freezes before it, and two persons may let exactly this transaction pass.
@@ -6,6 +6,9 @@ applied; the stream freezes before it, and two persons may let exactly this tran
 What it costs is paid per batch. Counts of whole segments tell whether any of the batch's transactions can exceed a
 threshold at all; only where one can, the batch is walked transaction by transaction. The parts of a large transaction are
 counted together.
+
+Rows that are copied are judged chunk by chunk, by what the replica's table loses: the rows that the chunk's range holds
+there, less those that the chunk brings.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from embassy.model.batch import Batch, Operation, Segment, Transaction
+from embassy.model.batch import Batch, Chunk, Operation, Segment, Transaction
 from embassy.model.control import Suspect
 from embassy.model.relation import Relation
 from embassy.runtime.config import Protection
@@ -25,12 +28,15 @@ _OWN = "embassy"
 Holds = Callable[[Relation, int], bool]
 """Whether the replica's table holds at least so many rows, with all that was applied before the batch."""
 
+Loses = Callable[[Batch], int]
+"""How many rows the replica's table holds that a chunk's range would take out, before any of its own come."""
+
 
 class Violation(NamedTuple):
-    """A transaction that exceeds a threshold."""
+    """A transaction, or a chunk of a copy, that exceeds a threshold."""
 
     number: int
-    """Which of the batch's transactions, from 0."""
+    """Which of the batch's transactions, from 0; 0 for a chunk."""
     suspect: Suspect
     reason: str
     """Table, counts and threshold."""
@@ -77,25 +83,35 @@ class _Counts(NamedTuple):
 class Admission:
     """Judges one stream's batches, each once and in order."""
 
-    def __init__(self, protection: Protection, holds: Holds, admitted: Suspect | None = None) -> None:
+    def __init__(
+        self, protection: Protection, holds: Holds, loses: Loses, admitted: Suspect | None = None
+    ) -> None:
         """Begin behind a whole transaction.
 
         Args:
             protection: the thresholds.
             holds: asks the replica, where a share of a table is to be judged.
-            admitted: the transaction that passes whatever it does.
+            loses: asks the replica, where a chunk of a copy is to be judged.
+            admitted: what passes whatever it does.
         """
         self._protection = protection
         self._holds = holds
+        self._loses = loses
         self._admitted = admitted
         self._before = _Counts.none()
+        self._range = self._brought = 0
 
     def forget(self) -> None:
         """The parts that came so far were rolled back: the transaction comes again."""
         self._before = _Counts.none()
 
-    def judge(self, batch: Batch, first: int = 0) -> Violation | None:
-        """The first of a batch's transactions that must not be applied; those before ``first`` are already."""
+    def judge(self, batch: Batch, first: int = 0, record: bytes = b"") -> Violation | None:
+        """The first of a batch's transactions that must not be applied; those before ``first`` are already.
+
+        Or the batch's chunk, which ``record`` stands for: the hash of its last record.
+        """
+        if batch.chunk is not None:
+            return self._judge_copy(batch, batch.chunk, Suspect.copied(record))
         if not batch.transactions or not self._protection.any or first >= len(batch.transactions):
             return None
         whole = _Counts.of(batch, ((segment, segment.rows) for segment in batch.segments))
@@ -112,6 +128,29 @@ class Admission:
         if not self._possible(whole):
             return None
         return self._walk(batch, first)
+
+    def _judge_copy(self, batch: Batch, chunk: Chunk, copied: Suspect) -> Violation | None:
+        """A chunk; one that comes in parts by the last of them, for the first takes out what the others bring again."""
+        limits, relation = self._protection, batch.relations[chunk.relation]
+        most, share = limits.max_deletes_per_transaction, limits.max_changed_share
+        if relation.schema == _OWN or (most is None and share is None):
+            return None
+        if batch.part == 0:
+            self._range = self._loses(batch) if chunk.by_range else 0
+            self._brought = 0
+        self._brought += chunk.rows
+        lost = self._range - self._brought
+        if not batch.complete or lost <= 0 or copied == self._admitted:
+            return None
+        words = f"the copy takes {lost} rows out of {relation} and brings none for them"
+        if most is not None and lost > most:
+            return Violation(0, copied, f"{words}, and max_deletes_per_transaction is {most}")
+        if share is not None and lost >= limits.share_from_rows:
+            least = math.ceil(lost / share)
+            held = self._range >= least if batch.part else self._holds(relation, least)
+            if not held:
+                return Violation(0, copied, f"{words}, over {share:.0%} of the table: max_changed_share")
+        return None
 
     def _walk(self, batch: Batch, first: int) -> Violation | None:
         order = batch.in_order()

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from consumers.sql_builder import Access, copy
-from consumers.sql_terms import Target, found_by, quoted, typed
+from consumers.sql_terms import Target, found_by, quoted, target, typed
 from consumers.targets import Targets
 from consumers.text_rows import TEXT_ARRAY_OID, elements
 from consumers.unfinished import Unfinished
@@ -20,6 +20,7 @@ from consumers.way_sql import deletions
 from embassy.model.batch import Batch, Chunk
 from embassy.model.errors import IntegrityError
 from embassy.pg.apply_session import ApplySession, Call, Query, StatementFailed
+from embassy.pg.replica_catalog import find_table
 from embassy.runtime.failpoints import CONSUMER_AFTER_CHUNK_CLEARED, failpoint
 
 _SAVEPOINT = Query("SAVEPOINT embassy_chunk")
@@ -184,8 +185,34 @@ def _same_rows(destination: Target, chunk: Chunk) -> str:
     return f"DELETE FROM ONLY {destination.name} AS t USING {_STAGE} AS v WHERE {same}"
 
 
+def rows_to_clear(session: ApplySession, batch: Batch) -> int:
+    """How many rows of the replica a chunk of a range takes out, before its own come.
+
+    Raises:
+        IntegrityError: the replica has no table that fits.
+        TransientError: the session ended.
+    """
+    chunk = batch.chunk
+    assert chunk is not None, "only a chunk clears a range"
+    relation = batch.relations[chunk.relation]
+    destination = target(relation, find_table(session.connection, relation.schema, relation.name))
+    try:
+        return session.count(_within(destination, chunk, "SELECT count(*)"))
+    except StatementFailed as failure:
+        raise IntegrityError(
+            f"rows of {relation} that a copy takes out cannot be counted: {failure.reason}",
+            place=f"{relation}, {session.place}",
+            hint="make the replica's table what the source's is, then start the consumer again; nothing was skipped",
+        ) from failure
+
+
 def _cleared(destination: Target, chunk: Chunk) -> Call:
     """The statement that takes away what the range holds, but for what it must leave alone."""
+    return _within(destination, chunk, "DELETE")
+
+
+def _within(destination: Target, chunk: Chunk, verb: str) -> Call:
+    """A statement about what the range holds, but for what a chunk must leave alone."""
     columns = [destination.columns[position] for position in chunk.key]
     names = ", ".join(f"t.{quoted(column.name)}" for column in columns)
     conditions: list[str] = []
@@ -220,7 +247,7 @@ def _cleared(destination: Target, chunk: Chunk) -> Call:
         types += [TEXT_ARRAY_OID] * len(columns)
         values += [_array(column) for column in chunk.spared]
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    return Call(Query(f"DELETE FROM ONLY {destination.name} AS t{where}", tuple(types)), values)
+    return Call(Query(f"{verb} FROM ONLY {destination.name} AS t{where}", tuple(types)), values)
 
 
 def _array(column: bytes) -> bytes:

@@ -161,7 +161,7 @@ class Following:
             return None
         if writer.parts_open:
             self._look(_LOOK_SECONDS)
-        passage = self._gate.judge(writer.head.hash, event.batch)
+        passage = self._gate.judge(writer.head.hash, event.batch, event.head.hash)
         if passage.due > self._clocks.wall() and not self._wait(passage.due, stop, pulse):
             return None
         if passage.end is None:

@@ -47,12 +47,13 @@ class Gate:
         """The transaction that was open comes again, whole."""
         self._admission.forget()
 
-    def judge(self, head: bytes, batch: Batch) -> Passage:
+    def judge(self, head: bytes, batch: Batch, record: bytes = b"") -> Passage:
         """Say how much of a batch may be applied.
 
         Args:
             head: the hash of the record before it.
             batch: the batch.
+            record: the hash of its own last record.
 
         Raises:
             IntegrityError: the batch is not the one within which applying stopped.
@@ -71,8 +72,8 @@ class Gate:
             behind = (i for i, transaction in enumerate(transactions) if self._point.excludes(transaction))
             upto = next(behind, upto)
             end = self._point if upto < len(transactions) else None
-        violation = self._admission.judge(batch, done)
-        if violation is not None and violation.number < upto:
+        violation = self._admission.judge(batch, done, record)
+        if violation is not None and (violation.number < upto or batch.chunk is not None):
             upto, end = violation.number, violation
         upto = max(upto, done)
         due = 0.0

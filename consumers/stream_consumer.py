@@ -20,6 +20,7 @@ import structlog
 from consumers import inbox, replica_writer, verifier
 from consumers.admission import Admission
 from consumers.applier import SETTINGS, Applier
+from consumers.chunk_writer import rows_to_clear
 from consumers.follow import Clocks, Ended, Following
 from consumers.gate import Gate
 from consumers.inbox import Inbox, Opener, resume
@@ -195,7 +196,7 @@ class StreamConsumer:
         holds = partial(holds_rows, session.connection)
         gate = Gate(
             control,
-            Admission(self._protection, holds, control.admitted),
+            Admission(self._protection, holds, partial(rows_to_clear, session), control.admitted),
             delay_seconds=self._replica.apply_delay_seconds,
             until=self._until,
         )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from embassy.model.batch import Transaction
-from embassy.model.lsn import Lsn
+from embassy.model.lsn import ZERO, Lsn
 from embassy.model.wording import iso
 
 
@@ -51,17 +51,26 @@ class Cut(NamedTuple):
 
 
 class Suspect(NamedTuple):
-    """The transaction for which a threshold froze the stream."""
+    """What a threshold froze the stream for: a transaction, or rows that are copied."""
 
     xid: int
     lsn: Lsn
     """Start of its commit record."""
+    record: bytes = b""
+    """Rows that are copied: the hash of the record that brings the last of them; the other two are 0 then."""
+
+    @classmethod
+    def copied(cls, record: bytes) -> Suspect:
+        """Rows that are copied, by the hash of the record that brings the last of them."""
+        return cls(0, ZERO, record)
 
     def is_(self, transaction: Transaction) -> bool:
         """Whether it is this one."""
-        return (transaction.xid, transaction.commit_lsn) == (self.xid, self.lsn)
+        return not self.record and (transaction.xid, transaction.commit_lsn) == (self.xid, self.lsn)
 
     def __str__(self) -> str:
+        if self.record:
+            return f"rows that are copied, in record {self.record.hex()}"
         return f"transaction {self.xid}, committed at {self.lsn}"
 
 

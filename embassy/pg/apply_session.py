@@ -161,6 +161,20 @@ class ApplySession:
             raise failed
         return counts[deferred:]
 
+    def count(self, call: Call) -> int:
+        """The number that a query gives; a transaction that is open stays as it is, and no other is begun.
+
+        Raises:
+            StatementFailed, TransientError, RefusedError: as for `run`.
+        """
+        with self.connection.transaction(force_rollback=True):
+            self.connection.execute("SET LOCAL enable_hashjoin = on")
+            self._pgconn.send_query_params(call.query.sql.encode(), list(call.values), call.query.types)
+            *_, last = self._wait(generators.execute(self._pgconn))
+            if last.status != pq.ExecStatus.TUPLES_OK:
+                raise StatementFailed(0, self._judged(errors.error_from_result(last)))
+            return int(last.get_value(0, 0) or 0)
+
     def copy(self, statement: str, blocks: Iterable[bytes]) -> int:
         """Run a COPY … FROM STDIN; returns its number of rows. While the server takes a block, the next one is made.
 

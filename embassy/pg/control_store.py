@@ -16,7 +16,7 @@ from embassy.model.lsn import Lsn
 from embassy.pg.presence import has_column
 
 _TABLE = "embassy.control"
-_NEWEST_COLUMN = "lifted_by"
+_NEWEST_COLUMN = "admitted_record"
 _MICROSECONDS = "(extract(epoch FROM {}) * 1000000)::bigint"
 
 VERSION_HELD = f"(SELECT c.version FROM {_TABLE} c WHERE c.stream = {{stream}} FOR SHARE)"
@@ -25,19 +25,22 @@ VERSION_HELD = f"(SELECT c.version FROM {_TABLE} c WHERE c.stream = {{stream}} F
 _READ = f"""
 SELECT version, freezes, freeze_id::text, extract(epoch FROM frozen_at)::float8, frozen_by, freeze_reason,
        suspect_xid, suspect_lsn::text, stop_at_lsn::text, {_MICROSECONDS.format("stop_at_time")}, at_once,
-       admitted_xid, admitted_lsn::text, lifted_by, cut_head, cut_transactions, cut_lsn::text
+       admitted_xid, admitted_lsn::text, lifted_by, cut_head, cut_transactions, cut_lsn::text,
+       coalesce(suspect_record, ''), coalesce(admitted_record, '')
 FROM {_TABLE} WHERE stream = %s"""
 _FREEZE = f"""
 UPDATE {_TABLE} SET version = version + 1, freezes = freezes + 1,
     freeze_id = pg_catalog.gen_random_uuid(), frozen_at = pg_catalog.clock_timestamp(),
-    frozen_by = %s, freeze_reason = %s, suspect_xid = %s, suspect_lsn = %s::pg_lsn, freeze_order = %s,
+    frozen_by = %s, freeze_reason = %s, suspect_xid = %s, suspect_lsn = %s::pg_lsn, suspect_record = %s,
+    freeze_order = %s,
     stop_at_lsn = NULL, stop_at_time = NULL, at_once = false
 WHERE stream = %s AND frozen_at IS NULL"""
 _UNFREEZE = f"""
 UPDATE {_TABLE} SET version = version + 1, frozen_at = NULL, freeze_id = NULL, frozen_by = NULL,
     freeze_reason = NULL, freeze_order = NULL, lifted_by = %s,
     admitted_xid = coalesce(suspect_xid, admitted_xid), admitted_lsn = coalesce(suspect_lsn, admitted_lsn),
-    suspect_xid = NULL, suspect_lsn = NULL, at_once = %s,
+    admitted_record = CASE WHEN suspect_xid IS NULL THEN admitted_record ELSE suspect_record END,
+    suspect_xid = NULL, suspect_lsn = NULL, suspect_record = NULL, at_once = %s,
     stop_at_lsn = %s::pg_lsn, stop_at_time = timestamptz 'epoch' + %s::bigint * interval '1 microsecond'
 WHERE stream = %s AND frozen_at IS NOT NULL AND freeze_id = %s::uuid"""
 _STOP_AT = f"""
@@ -92,12 +95,12 @@ def freeze(
         stream: whose.
         by: the person, or what in the product did it.
         reason: for people.
-        suspect: the transaction for which a threshold was exceeded.
+        suspect: what a threshold was exceeded by.
         order: the signed word of the person, as its file has it.
     """
-    xid, lsn = (suspect.xid, str(suspect.lsn)) if suspect is not None else (None, None)
+    xid, lsn, record = (suspect.xid, str(suspect.lsn), suspect.record) if suspect is not None else (None,) * 3
     begin(connection, stream)
-    return connection.execute(_FREEZE.encode(), (by, reason, xid, lsn, order, stream)).rowcount == 1
+    return connection.execute(_FREEZE.encode(), (by, reason, xid, lsn, record, order, stream)).rowcount == 1
 
 
 def unfreeze(
@@ -159,8 +162,18 @@ def _point(point: Point | None) -> tuple[str | None, int | None]:
 
 def _control(row: tuple[Any, ...]) -> Control:
     number, freezes, freeze_id, frozen_at, by, reason, suspect_xid, suspect_lsn, stop_lsn, stop_time, *rest = row
-    at_once, admitted_xid, admitted_lsn, lifted_by, cut_head, cut_transactions, cut_lsn = rest
-    suspect = _suspect(suspect_xid, suspect_lsn)
+    (
+        at_once,
+        admitted_xid,
+        admitted_lsn,
+        lifted_by,
+        cut_head,
+        cut_transactions,
+        cut_lsn,
+        suspect_record,
+        admitted_record,
+    ) = rest
+    suspect = _suspect(suspect_xid, suspect_lsn, suspect_record)
     stop = Point(Lsn.parse(stop_lsn) if stop_lsn else None, stop_time)
     return Control(
         number,
@@ -170,11 +183,11 @@ def _control(row: tuple[Any, ...]) -> Control:
         freezes,
         stop if stop != Point() else None,
         at_once,
-        _suspect(admitted_xid, admitted_lsn),
+        _suspect(admitted_xid, admitted_lsn, admitted_record),
         lifted_by or "",
         Cut(bytes(cut_head), cut_transactions, Lsn.parse(cut_lsn)) if cut_head is not None else None,
     )
 
 
-def _suspect(xid: int | None, lsn: str | None) -> Suspect | None:
-    return Suspect(xid, Lsn.parse(lsn)) if xid is not None and lsn is not None else None
+def _suspect(xid: int | None, lsn: str | None, record: bytes) -> Suspect | None:
+    return Suspect(xid, Lsn.parse(lsn), bytes(record)) if xid is not None and lsn is not None else None

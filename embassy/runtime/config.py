@@ -134,10 +134,10 @@ Reaction = Literal["allow", "freeze"]
 
 
 class Protection(_Section):
-    """What in one transaction freezes the stream before it is applied, until two persons let it pass."""
+    """What in one transaction, or one chunk of a copy, freezes the stream before it is applied, until two let it pass."""
 
     max_deletes_per_transaction: int | None = Field(default=None, ge=0)
-    """Rows, of all the registry's tables together."""
+    """Rows, of all the registry's tables together; of a chunk, those that its table loses."""
     max_changed_share: float | None = Field(default=None, gt=0, le=1)
     """Updated and deleted rows of one table, as a share of the rows that it had."""
     share_from_rows: int = Field(default=1000, ge=1)

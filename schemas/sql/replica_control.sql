@@ -28,5 +28,11 @@ BEGIN
             ADD COLUMN freeze_id uuid,    -- of the freeze that stands: an order to lift it names it
             ADD COLUMN lifted_by text;    -- the nonce of the order that lifted the one before
     END IF;
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
+                   WHERE attrelid = 'embassy.control'::regclass AND attname = 'admitted_record' AND NOT attisdropped) THEN
+        ALTER TABLE embassy.control
+            ADD COLUMN suspect_record bytea,    -- of copied rows, in the place of a transaction: the record's hash
+            ADD COLUMN admitted_record bytea;
+    END IF;
 END $$;
 UPDATE embassy.control SET freeze_id = pg_catalog.gen_random_uuid() WHERE frozen_at IS NOT NULL AND freeze_id IS NULL;

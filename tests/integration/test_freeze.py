@@ -147,6 +147,22 @@ def test_a_mass_deletion_freezes_a_whole_stream_and_a_run_ends_at_a_point(
     assert "protection" in said(pipeline, "audit", "log")
     lift(pipeline, tmp_path / "order.json")
     pipeline.wait_level()
+    with pipeline.replica(
+        databases.ADMIN
+    ) as connection:  # as if home had emptied its table while that was not published
+        connection.execute("SET session_replication_role = replica")
+        connection.execute(
+            "INSERT INTO public.deed SELECT id, 'of the embassy' FROM generate_series(1000, 1119) AS id"
+        )
+    for times in (1, 2):
+        said(pipeline, "resync", "public.deed", "--reason", "to see", role="home-admin")
+        if times == 1:
+            poll_until(lambda: status(pipeline)["state"] == "frozen", "it freezes")
+            assert "takes 120 rows out of public.deed" in status(pipeline)["cause"]["text"]
+            assert count(pipeline) == 150
+            lift(pipeline, tmp_path / "copy.json")
+        pipeline.wait_level()
+    pipeline.compare()
     assert pipeline.stop(consumer) == 0
 
     write(pipeline, 200, 203)
@@ -250,7 +266,10 @@ def test_a_freeze_of_an_earlier_version_can_be_lifted_once_the_replica_is_provis
 ) -> None:
     pipeline = twins.pipeline
     with site(pipeline).connect(databases.ADMIN, twins.own) as connection:
-        connection.execute("ALTER TABLE embassy.control DROP COLUMN freeze_id, DROP COLUMN lifted_by")
+        connection.execute(
+            "ALTER TABLE embassy.control DROP COLUMN freeze_id, DROP COLUMN lifted_by,"
+            " DROP COLUMN suspect_record, DROP COLUMN admitted_record"
+        )
         order = tmp_path / "order.json"
         assert run(pipeline, "unfreeze", "plan", str(order), "--reason", "looked into") == 5
         assert "or that of an earlier version" in capsys.readouterr().err

@@ -10,11 +10,12 @@ from typing import LiteralString
 import psycopg
 import pytest
 
+from consumers.chunk_writer import rows_to_clear
 from embassy.model.batch import Batch, Chunk
 from embassy.model.errors import IntegrityError
 from embassy.model.relation import Relation
 from embassy.pg import copy_source, replica_schema, table_copies
-from embassy.pg.apply_session import Call
+from embassy.pg.apply_session import Call, Query
 from embassy.pg.copy_source import Range
 from tests.harness.two_databases import Connection, MakePair, TwoDatabases
 
@@ -144,6 +145,28 @@ def test_where_only_a_range_is_copied_a_wrong_row_elsewhere_halts(pair: MakePair
     copy(two, "t", Range(keys=(("2",),)), by_range=False)
     two.apply(batches)
     assert two.replica.execute("SELECT id, code FROM s.t WHERE code = 'x'").fetchall() == [(2, "x")]
+
+
+def test_what_a_chunk_takes_out_is_counted_before_it_does_within_the_transaction_that_is_open(
+    pair: MakePair,
+) -> None:
+    two = pair(_TABLES)
+    two.source.execute("INSERT INTO s.t (id, code, note) SELECT i, i, i FROM generate_series(1, 9) i")
+    before = two.batches()
+    relation = before[0].relations[0]
+    whole = Chunk(0, True, (0,), (), False, (), (), 0, (), b"")  # noqa: FBT003 - a tuple
+    some = whole._replace(lower=(b"2",), upper=(b"8",), spared=(b"\0\0\0\x014\0\0\0\x0255",))
+
+    def counted() -> list[int]:
+        chunks = [Batch((relation,), (), b"", (), 0, complete=True, chunk=chunk) for chunk in (whole, some)]
+        return [rows_to_clear(two.session, chunk) for chunk in chunks]
+
+    assert counted() == [0, 0]
+    two.applier.begin()
+    two.applier.apply(before[0])
+    assert counted() == [9, 5]
+    two.session.run([Call(Query("COMMIT"))])
+    two.compare()
 
 
 def test_changes_of_a_table_that_is_copied_travel_together(

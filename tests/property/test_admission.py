@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from consumers.admission import Admission, Violation
 from consumers.gate import Gate
-from embassy.model.batch import Batch, Operation, Segment, Transaction
+from embassy.model.batch import Batch, Chunk, Operation, Segment, Transaction
 from embassy.model.control import Control, Cut, Point, Suspect
 from embassy.model.lsn import Lsn
 from embassy.model.relation import Relation, ReplicaIdentity
@@ -107,7 +107,7 @@ def test_the_first_transaction_that_exceeds_is_named_however_batches_are_cut(
         apply(held, some)
 
     table = list(before)
-    admission = Admission(protection, lambda relation, least: table[_TABLES.index(relation)] >= least)
+    admission = Admission(protection, lambda relation, least: table[_TABLES.index(relation)] >= least, lambda _: 0)
     found: Violation | None = None
     rest = list(enumerate(history, 1))
     while rest and found is None:
@@ -135,7 +135,9 @@ def test_an_admitted_transaction_passes_and_no_other(
     history: list[list[Change]], protection: Protection, before: list[int]
 ) -> None:
     def judged(admitted: Suspect | None, first: int = 0) -> Violation | None:
-        admission = Admission(protection, lambda r, least: before[_TABLES.index(r)] >= least, admitted)
+        admission = Admission(
+            protection, lambda r, least: before[_TABLES.index(r)] >= least, lambda _: 0, admitted
+        )
         return admission.judge(batch(list(enumerate(history, 1))), first)
 
     first = judged(None)
@@ -163,7 +165,7 @@ def test_a_point_is_exact_and_a_batch_that_was_cut_goes_on_behind_the_cut(
     point = Point(lsn=Lsn(1000 * at)) if kind == "lsn" else Point(time=1_000_000 * at)
     cut = Cut(b"head", done, Lsn(1000 * done)) if done else None
     control = Control(stop_at=point, cut=cut)
-    open_gate = Gate(control, Admission(Protection(), lambda *_: True), delay_seconds=delay)
+    open_gate = Gate(control, Admission(Protection(), lambda *_: True, lambda _: 0), delay_seconds=delay)
     passage = open_gate.judge(b"head", batch(numbered))
     assert passage.done == done
     assert passage.upto == max(done, min(at, len(history)))
@@ -175,7 +177,7 @@ def test_a_point_is_exact_and_a_batch_that_was_cut_goes_on_behind_the_cut(
 
 
 def test_parts_that_were_rolled_back_do_not_count() -> None:
-    admission = Admission(Protection(max_deletes_per_transaction=3), lambda *_: True)
+    admission = Admission(Protection(max_deletes_per_transaction=3), lambda *_: True, lambda _: 0)
     deletes = [Change(Operation.DELETE, 0)] * 2
     assert admission.judge(batch([(1, deletes)], complete=False)) is None
     admission.forget()
@@ -183,3 +185,47 @@ def test_parts_that_were_rolled_back_do_not_count() -> None:
     found = admission.judge(batch([(1, deletes)], part=1))
     assert found is not None
     assert "4 rows" in found.reason
+
+
+@given(
+    protections,
+    st.tuples(st.integers(0, 40), st.integers(0, 40)),
+    st.lists(st.integers(0, 12), min_size=1, max_size=4),
+    st.sampled_from([0, 0, 0, 2]),
+    st.sampled_from(["range", "range", "keys"]),
+)
+def test_a_copy_is_judged_by_what_the_table_loses_and_only_what_was_let_pass_passes(
+    protection: Protection, holds: tuple[int, int], brought: list[int], table: int, kind: str
+) -> None:
+    """A chunk, or the parts of one, over a range that holds so many rows of a table that holds some more."""
+    parts = [
+        Batch(
+            _TABLES, (), b"", (transaction(0, 0),) if len(brought) > 1 else (), part, part == len(brought) - 1,
+            Chunk(table, kind == "range" and part == 0, (), (), False, (), (), rows, (), b""),  # noqa: FBT003 - a tuple
+        )
+        for part, rows in enumerate(brought)
+    ]  # fmt: skip
+    within = holds[0]
+    held = within if len(parts) > 1 else sum(holds)  # what comes in parts is of the whole table
+
+    def judged(record: bytes, admitted: Suspect | None = None) -> list[Violation | Point | None]:
+        admission = Admission(protection, lambda _, least: held >= least, lambda _: within, admitted)
+        gate = Gate(Control(), admission)
+        return [gate.judge(b"head", part, record + bytes([part.part])).end for part in parts]
+
+    lost = within - sum(brought) if kind == "range" else 0
+    most, share = protection.max_deletes_per_transaction, protection.max_changed_share
+    exceeds = (most is not None and lost > most) or (
+        share is not None and lost >= protection.share_from_rows and lost > held * share + 1e-9
+    )
+    *before, last = judged(b"a")
+    assert not any(before), "the first part takes out what the others bring"
+    if not exceeds or lost <= 0 or table == 2:
+        assert last is None
+        return
+    assert isinstance(last, Violation)
+    assert last.suspect == Suspect.copied(b"a" + bytes([len(parts) - 1]))
+    assert str(lost) in last.reason
+    assert judged(b"a", last.suspect)[-1] is None
+    assert judged(b"b", last.suspect)[-1] is not None
+    assert not last.suspect.is_(Transaction(0, Lsn(0), Lsn(0), 0, 0))
