@@ -37,7 +37,7 @@ CHECKS: Mapping[str, str] = {
     "PG03": "replication slots and walsenders are left",
     "PG04": "the stream's slot is there, of this database, and has lost nothing",
     "PG05": "the producer's role may replicate, and no more than it needs",
-    "PG06": "the publication is the one that the stream began with, and leaves nothing out",
+    "PG06": "the publication is the one that the stream began with, leaves nothing out, and has left nothing out",
     "PG07": "each published table can say which row an update or delete means; otherwise home could not change its rows",
     "PG08": "no table is unlogged: its rows are never in the log, and never in the stream",
     "PG09": "each table is published",

@@ -6,7 +6,7 @@ from array import array
 from collections import Counter
 from typing import NamedTuple
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from consumers.admission import Admission, Violation
@@ -131,13 +131,19 @@ def test_the_first_transaction_that_exceeds_is_named_however_batches_are_cut(
 
 
 @given(histories, protections, sizes)
+@example(
+    [[Change(Operation.DELETE, 0)], [Change(Operation.DELETE, 0)] * 7],
+    Protection(max_changed_share=0.25, share_from_rows=1),
+    [28, 0, 0, 0],
+)
 def test_an_admitted_transaction_passes_and_no_other(
     history: list[list[Change]], protection: Protection, before: list[int]
 ) -> None:
     def judged(admitted: Suspect | None, first: int = 0) -> Violation | None:
-        admission = Admission(
-            protection, lambda r, least: before[_TABLES.index(r)] >= least, lambda _: 0, admitted
-        )
+        table = list(before)
+        for some in history[:first]:  # these are in the replica
+            apply(table, some)
+        admission = Admission(protection, lambda r, least: table[_TABLES.index(r)] >= least, lambda _: 0, admitted)
         return admission.judge(batch(list(enumerate(history, 1))), first)
 
     first = judged(None)
