@@ -163,6 +163,14 @@ def test_a_client_that_was_used_before_takes_a_cluster_that_is_down_for_no_topic
         witness.poll(0)
         return bool(noticed)
 
+    def leads() -> bool:
+        """It answers before: that it is not the leader."""
+        try:
+            pool.log(topic).bounds()
+        except TransientError:
+            return False
+        return True
+
     with ExitStack() as stack:
         for client in (pool, witness):
             stack.enter_context(closing(client))
@@ -184,6 +192,7 @@ def test_a_client_that_was_used_before_takes_a_cluster_that_is_down_for_no_topic
         with pytest.raises(TransientError):
             ends.bounds([topic])
         lab.home.kafka.start()
+        poll_until(leads, "the broker leads its partitions again")
         assert pool.log(topic).bounds() == (0, 10)
         assert ends.bounds([topic, gone]) == {topic: (0, 10), gone: None}
         with pytest.raises(IntegrityError, match="the topic is gone"):
