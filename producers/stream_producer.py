@@ -265,10 +265,6 @@ class StreamProducer:
         source = session.identity()
         with self._connected() as connection:
             self._reign = must_reign(connection, setup.enrolment, setup.name)
-            restored.check(connection, setup.enrolment.stream, setup.enrolment.epoch, place=setup.name)
-            self._rotations.begin(self._orders(connection).rotation_requested_at)
-            state = slot_state(connection, setup.slot)
-            genesis_at = source_schema.begun_at(connection, setup.enrolment.stream, self._reign)
             fenced = source_fence.superseded_by(connection, setup.enrolment.stream, setup.enrolment.epoch)
             if fenced is not None and fenced.proven:
                 raise RefusedError(
@@ -277,6 +273,10 @@ class StreamProducer:
                     place=setup.name,
                     hint="nothing of home counts any more; failback begins in the embassy",
                 )
+            restored.check(connection, setup.enrolment.stream, setup.enrolment.epoch, place=setup.name)
+            self._rotations.begin(self._orders(connection).rotation_requested_at)
+            state = slot_state(connection, setup.slot)
+            genesis_at = source_schema.begun_at(connection, setup.enrolment.stream, self._reign)
             self._publication.prove(connection)
         genesis = setup.enrolment.genesis()
         found = find_head(log, signers, genesis)

@@ -164,6 +164,13 @@ def test_a_switchover_loses_nothing_that_was_told_and_home_finds_out(
     bundled = pipeline.embassy_command("home-admin", "failback", "bundle", str(report), "-o", folder)
     assert bundled.returncode == 0, bundled.stdout + bundled.stderr
     with pipeline.source(databases.ADMIN) as connection:
+        connection.execute(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = current_database()"
+        )
+    again = pipeline.start("producer")
+    assert again.exit_code() == 5, "failback has dropped the slot: that is no doubt about the stream"
+    assert "home is superseded" in again.tail()
+    with pipeline.source(databases.ADMIN) as connection:
         connection.execute("SET default_transaction_read_only = off")
         connection.execute("DELETE FROM embassy.fence")
     beside = role_configs.enrolment(pipeline.lab.layout, pipeline.stream).with_name("test.report.json")
