@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from confluent_kafka import TopicPartition
-
 from embassy.model.record import RecordKind
 from embassy.wire.record_codec import decode_record
 from tests.faults.test_attacks import carry, commit, home_values, sealed_at_home, shown
+from tests.faults.test_continuity import pass_over
 from tests.harness.kafka import read_values
-from tests.harness.pipeline import MakePipeline, Pipeline, poll_until
+from tests.harness.pipeline import MakePipeline, poll_until
 
 _SCHEMA = "CREATE TABLE public.deed (id bigint PRIMARY KEY, owner text NOT NULL);"
 
@@ -16,13 +15,6 @@ _SCHEMA = "CREATE TABLE public.deed (id bigint PRIMARY KEY, owner text NOT NULL)
 def keys(values: list[bytes]) -> list[int]:
     """Where KEY records are."""
     return [at for at, value in enumerate(values) if decode_record(value).header.kind is RecordKind.KEY]
-
-
-def pass_over(pipeline: Pipeline, before: int) -> None:
-    """Do what retention does abroad."""
-    beginning = TopicPartition(pipeline.topic, 0, before)
-    admin = pipeline.lab.admin_client(pipeline.embassy)
-    admin.delete_records([beginning])[beginning].result(30)
 
 
 def test_a_gap_is_mended_although_the_beginning_is_gone(make_pipeline: MakePipeline) -> None:
@@ -39,7 +31,7 @@ def test_a_gap_is_mended_although_the_beginning_is_gone(make_pipeline: MakePipel
     carry(pipeline, [*values[: key + 2], *values[key + 3 :]])
     poll_until(lambda: shown(pipeline)[:2] == [1, 2], "the replica has what was in front of the KEY")
     pipeline.stop(consumer)
-    pass_over(pipeline, key)
+    pass_over(pipeline, pipeline.embassy, key)
     abroad = pipeline.lab.client_config(pipeline.embassy, "admin")
     bridge = pipeline.start("bridge")
     poll_until(lambda: values[key + 2] in read_values(abroad, pipeline.topic), "what was lost is carried", 40)

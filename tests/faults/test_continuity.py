@@ -12,10 +12,11 @@ from tests.harness.pipeline import MakePipeline, Pipeline, poll_until
 _SCHEMA = "CREATE TABLE public.deed (id bigint PRIMARY KEY, owner text NOT NULL);"
 
 
-def empty_topic(pipeline: Pipeline, site: str) -> None:
+def pass_over(pipeline: Pipeline, site: str, before: int = -1) -> None:
+    """Do what retention does: up to an offset; -1: the high watermark."""
     admin = pipeline.lab.admin_client(site)
-    everything = TopicPartition(pipeline.topic, 0, -1)  # -1: the high watermark
-    admin.delete_records([everything])[everything].result(30)
+    beginning = TopicPartition(pipeline.topic, 0, before)
+    admin.delete_records([beginning])[beginning].result(30)
 
 
 def recreate_topic(pipeline: Pipeline, site: str, make_topic: MakeTopic) -> None:
@@ -43,7 +44,7 @@ def assert_producer_halts(pipeline: Pipeline, *words: str) -> None:
 def test_an_emptied_home_topic_halts_the_producer(make_pipeline: MakePipeline) -> None:
     pipeline = make_pipeline(_SCHEMA)
     run_a_while(pipeline)
-    empty_topic(pipeline, "home")
+    pass_over(pipeline, "home")
     commit(pipeline, 6, 2)
     assert_producer_halts(pipeline, "holds no record of the stream", pipeline.topic)
     assert home_values(pipeline) == []

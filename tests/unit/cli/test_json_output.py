@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from tests.harness.envelope import ANNA, BERT, STREAM
 from tests.harness.key_files import write_operator
 from tests.unit.wire.test_promotion_documents import CARL, PLAN
 
-pytestmark = pytest.mark.usefixtures("logging_as_before")
+pytestmark = pytest.mark.usefixtures("logging_as_before", "unconfigured")
 
 _CONFIG = f"""
 site = "embassy-1"
@@ -84,8 +83,6 @@ _COMMANDS: dict[tuple[str, ...], tuple[str, dict[str, Any]]] = {
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in [name for name in os.environ if name.startswith("EMBASSY_")]:
-        monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.toml").write_text(_CONFIG)
     for name in ("identity", "secret", "public"):

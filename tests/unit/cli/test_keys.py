@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +23,12 @@ stream = "{STREAM}"
 enrolment = "land.json"
 """
 
-pytestmark = pytest.mark.usefixtures("logging_as_before")
+pytestmark = pytest.mark.usefixtures("logging_as_before", "unconfigured")
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in which a small site's keys were made with the command."""
-    for name in [name for name in os.environ if name.startswith("EMBASSY_")]:
-        monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.toml").write_text(_CONFIG)
     for arguments in (

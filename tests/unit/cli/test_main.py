@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -32,13 +31,7 @@ stream = "ffeeddccbbaa99887766554433221100"
 enrolment = "people.json"
 """
 
-pytestmark = pytest.mark.usefixtures("logging_as_before")
-
-
-@pytest.fixture(autouse=True)
-def _no_configuration_around(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("EMBASSY_")]:
-        monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("logging_as_before", "unconfigured")
 
 
 @pytest.fixture
