@@ -197,7 +197,8 @@ def rows_to_clear(session: ApplySession, batch: Batch) -> int:
     relation = batch.relations[chunk.relation]
     destination = target(relation, find_table(session.connection, relation.schema, relation.name))
     try:
-        return session.count(_within(destination, chunk, "SELECT count(*)"))
+        # as for taking them out: Access.BY_INDEX_AND_IMAGE
+        return session.count(_within(destination, chunk, "SELECT count(*)"), ("enable_hashjoin",))
     except StatementFailed as failure:
         raise IntegrityError(
             f"rows of {relation} that a copy takes out cannot be counted: {failure.reason}",

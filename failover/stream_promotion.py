@@ -70,7 +70,7 @@ class StreamPromotion:
         with transient(self.place), explained(self.place):
             promotion_store.require(self._replica.connection, self.place)
             journal = promotion_store.journal(self._replica.connection, self._wish.nonce)
-        return self.finish() if _has_raised(journal) else None
+        return self.finish() if has_raised(journal) else None
 
     def prepare(self) -> None:
         """Take every step before the point of no return.
@@ -139,7 +139,7 @@ class StreamPromotion:
         progress = self._replica.progress()
         begun = promotion_store.find_plan(connection, wish.nonce)
         journal = promotion_store.journal(connection, wish.nonce)
-        raised = _has_raised(journal)
+        raised = has_raised(journal)
         done = set(self._done)
         if raised:
             done |= {step for step in Step if before_no_return(step)}
@@ -223,7 +223,8 @@ class StreamPromotion:
         )
 
 
-def _has_raised(journal: Mapping[str, JournalledStep]) -> bool:
+def has_raised(journal: Mapping[str, JournalledStep]) -> bool:
+    """Whether the plan whose journal it is has passed its point of no return in that replica."""
     return NO_RETURN in journal and journal[NO_RETURN].done_at is not None
 
 

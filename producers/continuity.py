@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from embassy.model.errors import IntegrityError
 from embassy.model.lsn import Lsn
+from embassy.pg import restored
 from embassy.pg.replication_session import SourceIdentity
 
 
@@ -70,12 +71,12 @@ def check_continuity(
                 f"this server was promoted at {left_at} of timeline {last.timeline}; the stream already has changes "
                 f"up to {resume_lsn} that it never got",
                 place=place,
-                hint="the embassy knows more than this server: do not discard it; decide with its operators",
+                hint=restored.HINT,
             )
     if resume_lsn > flushed_lsn:
         raise RestoredError(
             f"the source's log ends at {flushed_lsn}, before the stream's end at {resume_lsn}: it was restored from "
             "an older state",
             place=place,
-            hint="the embassy knows more than this server: do not discard it; decide with its operators",
+            hint=restored.HINT,
         )

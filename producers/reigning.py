@@ -8,6 +8,7 @@ import psycopg
 
 from embassy.model.errors import RefusedError, TransientError
 from embassy.pg import reign as reigns
+from embassy.pg import source_fence
 from embassy.pg.reign import Reign
 from embassy.wire.enrolment import Enrolment
 
@@ -16,8 +17,8 @@ def must_reign(connection: psycopg.Connection[Any], enrolment: Enrolment, name: 
     """Make sure that this database writes the enrolment's epoch; ``name`` is the stream's, for errors.
 
     Raises:
-        TransientError: it is not promoted to it yet.
-        RefusedError: it was superseded, or promoted without a slot.
+        TransientError: it is not promoted to it yet, or was without a slot.
+        RefusedError: it was superseded.
     """
     epoch = enrolment.epoch
     try:
@@ -47,5 +48,13 @@ def must_reign(connection: psycopg.Connection[Any], enrolment: Enrolment, name: 
             f"the database was promoted to epoch {epoch}, and has no slot that sends it",
             place=name,
             hint="embassy provision apply, with streams.NAME.source naming this database, makes one and copies all",
+        )
+    fenced = source_fence.superseded_by(connection, enrolment.stream, epoch)
+    if fenced is not None and fenced.proven:
+        raise RefusedError(
+            f"home is superseded: it was fenced for epoch {fenced.to_epoch} by {fenced.by}; this enrolment is "
+            f"of epoch {epoch}",
+            place=name,
+            hint="nothing of home counts any more; failback begins in the embassy",
         )
     return found

@@ -12,9 +12,9 @@ import psycopg
 import structlog
 
 from embassy.model.chain import Signers
-from embassy.model.errors import EmbassyError, IntegrityError, RefusedError
+from embassy.model.errors import EmbassyError, IntegrityError
 from embassy.model.lsn import Lsn
-from embassy.pg import ddl_capture, restored, source_fence, source_schema
+from embassy.pg import ddl_capture, restored, source_schema
 from embassy.pg.backlog_session import BacklogSession
 from embassy.pg.connection import connect
 from embassy.pg.exchange import Errand
@@ -265,14 +265,6 @@ class StreamProducer:
         source = session.identity()
         with self._connected() as connection:
             self._reign = must_reign(connection, setup.enrolment, setup.name)
-            fenced = source_fence.superseded_by(connection, setup.enrolment.stream, setup.enrolment.epoch)
-            if fenced is not None and fenced.proven:
-                raise RefusedError(
-                    f"home is superseded: it was fenced for epoch {fenced.to_epoch} by {fenced.by}; this enrolment is "
-                    f"of epoch {setup.enrolment.epoch}",
-                    place=setup.name,
-                    hint="nothing of home counts any more; failback begins in the embassy",
-                )
             restored.check(connection, setup.enrolment.stream, setup.enrolment.epoch, place=setup.name)
             self._rotations.begin(self._orders(connection).rotation_requested_at)
             state = slot_state(connection, setup.slot)

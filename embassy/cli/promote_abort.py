@@ -23,7 +23,7 @@ from embassy.runtime.config import Settings
 from embassy.runtime.exit_codes import ExitCode, exit_code, worst
 from embassy.runtime.failpoints import PROMOTION_AFTER_ABORTED, failpoint
 from embassy.wire.promotion_plan import PlannedStream
-from failover.promotion import NO_RETURN
+from failover.stream_promotion import has_raised
 
 _APPLICATION = "embassy-promote-abort"
 _TOGETHER = 12
@@ -111,8 +111,7 @@ def _use_up(options: Options, settings: Settings, approved: Approved, planned: P
             raise StaleError(
                 "a run of a plan is at work there", place=place, hint="end it first, then abort the plan"
             )
-        journal = promotion_store.journal(session, approved.plan.nonce)
-        if NO_RETURN in journal and journal[NO_RETURN].done_at is not None:
+        if has_raised(promotion_store.journal(session, approved.plan.nonce)):
             raise RefusedError(
                 "the plan has passed its point of no return here",
                 place=place,

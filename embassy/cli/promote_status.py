@@ -12,8 +12,8 @@ from embassy.pg.lost_session import transient
 from embassy.pg.setup_errors import explained
 from embassy.pg.stream_lock import PROMOTION_LOCK
 from embassy.runtime.config import Settings
-from failover.promotion import NO_RETURN
 from failover.states import StreamState
+from failover.stream_promotion import has_raised
 
 _APPLICATION = "embassy-promote-status"
 
@@ -70,7 +70,7 @@ def states(options: Options, settings: Settings) -> Iterator[PromotionState]:
             journal = promotion_store.journal(connection, newest.nonce) if newest else {}
             at_work = bool(PROMOTION_LOCK.holder(connection, identity))
             shut = not reign.writable(connection, identity)
-        raised = NO_RETURN in journal and journal[NO_RETURN].done_at is not None
+        raised = has_raised(journal)
         if newest is not None and progress is not None and newest.to_epoch < progress.head.epoch:
             newest, journal, raised = None, {}, False  # superseded since, and a replica again
             state = StreamState.FOLLOWING

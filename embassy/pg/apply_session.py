@@ -161,14 +161,19 @@ class ApplySession:
             raise failed
         return counts[deferred:]
 
-    def count(self, call: Call) -> int:
+    def count(self, call: Call, planned: Sequence[str]) -> int:
         """The number that a query gives; a transaction that is open stays as it is, and no other is begun.
+
+        Args:
+            call: the query.
+            planned: planner's switches that are on for it alone.
 
         Raises:
             StatementFailed, TransientError, RefusedError: as for `run`.
         """
         with self.connection.transaction(force_rollback=True):
-            self.connection.execute("SET LOCAL enable_hashjoin = on")
+            for switch in planned:
+                self.connection.execute(f"SET LOCAL {switch} = on".encode())
             self._pgconn.send_query_params(call.query.sql.encode(), list(call.values), call.query.types)
             *_, last = self._wait(generators.execute(self._pgconn))
             if last.status != pq.ExecStatus.TUPLES_OK:

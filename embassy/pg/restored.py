@@ -14,7 +14,7 @@ from embassy.model.errors import IntegrityError
 from embassy.model.lsn import Lsn
 from embassy.pg.presence import has_table
 
-_HINT = "the embassy knows more than this server: do not discard it; decide with its operators"
+HINT = "the embassy knows more than this server: do not discard it; decide with its operators"
 
 
 def check(connection: psycopg.Connection[Any], stream: bytes, epoch: int, *, place: str) -> None:
@@ -37,7 +37,7 @@ def check(connection: psycopg.Connection[Any], stream: bytes, epoch: int, *, pla
             f"the source was restored from an older state: at {found_at} its log ended at {log_end}, before the "
             f"stream's end at {stream_end}; what it has written since is not a continuation",
             place=place,
-            hint=_HINT,
+            hint=HINT,
         )
 
 

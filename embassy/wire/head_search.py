@@ -77,7 +77,7 @@ def find_head(log: Log, signers: Signers, genesis: Head, *, repeats: bool = Fals
         begin = max(low, start - window)
         seen = _signed(log, begin, start, signers, seen[:1]) + seen
         proven = _from_proven_key(seen) if begin > low else None
-        if proven is not None and (found := proven.found if repeats else proven.unless_outrun(seen)) is not None:
+        if proven is not None and (found := proven.head(seen, repeats=repeats)) is not None:
             return found
         start, window = begin, window * _WINDOW_GROWTH
     if not seen:
@@ -173,7 +173,7 @@ def _from_all(seen: list[_Seen], beginning: FoundHead, *, repeats: bool) -> Foun
         return _walk(seen, beginning).found
     proven = _from_proven_key(seen)
     if proven is not None:
-        return proven.unless_outrun(seen) or (proven.found if repeats else None)
+        return proven.head(seen, repeats=repeats)
     if any(entry.record.header.kind is RecordKind.DATA for entry in seen):
         return None  # retention has passed over the beginning, and what still names the genesis is a copy
     # It passed over earlier reigns only, and the first producer of this one ended before it sent anything.
@@ -218,6 +218,10 @@ class _Walk(NamedTuple):
     """The offset where it began."""
     root: bytes | None
     """The genesis, if it began there: of no record in the topic, so whatever names it branches off."""
+
+    def head(self, seen: list[_Seen], *, repeats: bool) -> FoundHead | None:
+        """What was found, if that is enough: to whoever repeats what comes behind it, it always is; see `find_head`."""
+        return self.found if repeats else self.unless_outrun(seen)
 
     def unless_outrun(self, seen: list[_Seen]) -> FoundHead | None:
         """What was found; None if a higher record is not explained by the walk.
