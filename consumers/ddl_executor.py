@@ -35,8 +35,12 @@ WHERE conname = (pg_catalog.parse_ident(%s))[1] AND conrelid = ANY (%s::regclass
 _VALID = """
 UPDATE pg_catalog.pg_constraint c SET convalidated = true
 FROM pg_catalog.unnest(%s::text[]) AS t (what)
-WHERE c.conrelid = %s::regclass AND c.contype = 'f' AND NOT c.convalidated AND what !~ ' NOT VALID$'
+WHERE c.conrelid = %s::regclass AND c.contype = 'f' AND NOT c.convalidated AND what !~ ' NOT (VALID|ENFORCED)$'
   AND pg_catalog.starts_with(what, pg_catalog.format('%%I FOREIGN KEY ', c.conname))"""
+_COLUMNS_SO_FAR = "SELECT relnatts FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass(%s)"
+_NEW_COLUMN = """
+SELECT EXISTS (SELECT FROM embassy.missing_values(a.attrelid) m WHERE m.number = a.attnum AND m.value = %s)
+FROM pg_catalog.pg_attribute a WHERE a.attrelid = %s::regclass AND a.attname = %s AND a.attnum > %s"""
 _STATEMENT_BRIEF = 300
 _FOUND = {
     "DROP INDEX": "to_regclass",
@@ -69,6 +73,9 @@ class DdlExecutor:
         if statement is None or self._is_done(command):
             return
         unproven = self._unproven(command, statement)
+        columns_before = {
+            stored["table"]: self._one(_COLUMNS_SO_FAR, stored["table"]) for stored in command.stored
+        }
         try:
             replica_schema.unsilence(self._session.connection)
             failpoint(CONSUMER_BEFORE_DDL)
@@ -84,7 +91,7 @@ class DdlExecutor:
             if command.filled:
                 self._session.run([Call(_CLEAR, [str(command.ordinal).encode()])])
             for stored in command.stored:
-                self._store(stored)
+                self._store(stored, columns_before[stored["table"]])
         except StatementFailed as failure:
             raise self._failed(command, failure.reason, statement) from failure
         for shape in command.shapes:
@@ -183,13 +190,17 @@ class DdlExecutor:
         unproven = unproven_checks(self._session, name)
         self._session.run([*unproven.taken, *calls, *unproven.back])
 
-    def _store(self, stored: Mapping[str, str]) -> None:
-        """Give the rows of before the value that a new column has at the source, if it is another one here."""
+    def _store(self, stored: Mapping[str, str], columns_before: int | None) -> None:
+        """Give the rows of before the value that a new column has at the source, if it is another one here.
+
+        The source tells of each column that its transaction has touched. One that was here before the statement has
+        what the stream has written to it since.
+        """
         name, column, value = stored["table"], stored["column"], stored["value"]
-        here = self._one("SELECT value FROM embassy.missing_values(%s::regclass) WHERE name = %s", name, column)
-        if here != value:
+        if columns_before is not None and self._one(_NEW_COLUMN, value, name, column, columns_before) is False:
             update = f"UPDATE ONLY {name} SET {quoted(column)} = $1"
-            self._session.run([Call(Query(update), [value.encode()])])
+            unproven = unproven_checks(self._session, name)
+            self._session.run([*unproven.taken, Call(Query(update), [value.encode()]), *unproven.back])
 
     def _compare(self, command: Command, theirs: Mapping[str, Any], statement: str) -> None:
         """A table must have here what it has at the source; it may have more."""

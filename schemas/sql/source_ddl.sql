@@ -185,7 +185,9 @@ LANGUAGE sql STABLE SET search_path = '' AS $$
         OR r.reason::integer & 2 <> 0 AND EXISTS (
             SELECT FROM pg_catalog.pg_attribute a
             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
-              AND (a.atthasdef OR a.attidentity <> '') AND pg_catalog.age(a.xmin) <= 0)
+              AND (a.atthasdef OR a.attidentity <> ''
+                   OR EXISTS (SELECT FROM pg_catalog.pg_type t WHERE t.oid = a.atttypid AND t.typdefault IS NOT NULL))
+              AND pg_catalog.age(a.xmin) <= 0)
         OR r.reason::integer & 4 <> 0 AND query ~* '\mUSING\M')
 $$;
 
@@ -422,7 +424,7 @@ BEGIN
         SELECT pg_catalog.jsonb_object_agg(s.name, s.setting) FROM pg_catalog.pg_settings s
         WHERE s.name = ANY ('{TimeZone,DateStyle,IntervalStyle,check_function_bodies,default_tablespace,
             default_table_access_method,default_toast_compression,standard_conforming_strings,xmloption,array_nulls,
-            transform_null_equals,default_text_search_config,lc_monetary}'))
+            transform_null_equals,default_text_search_config,lc_monetary,extra_float_digits,bytea_output,xmlbinary}'))
         || pg_catalog.jsonb_build_object('search_path', path);
     -- What the replica has of a table that was withheld is old: it could be at odds with the key, and its copy follows.
     INSERT INTO embassy.ddl
