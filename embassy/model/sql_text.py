@@ -171,7 +171,10 @@ def is_tagged(statement: Statement, tag: str) -> bool:
         return False
     if kind in ("GRANT", "REVOKE", "COMMENT", "SECURITY"):
         where = words.index("ON") + 1 if "ON" in words else 0
-        return where > 0 and not _WITHOUT_TRIGGERS.intersection(words[where : where + 1])
+        named = words[where + 1 : where + 2] in (
+            [word] for word in (",", ".", "TO", "FROM")
+        )  # a table has that name
+        return where > 0 and (named or not _WITHOUT_TRIGGERS.intersection(words[where : where + 1]))
     begin = 1
     while begin < len(words) and words[begin] in _MODIFIERS.get(kind, ()):
         begin += 1
