@@ -115,7 +115,7 @@ def _fill(lab: Lab, load: Load) -> str:
     producer = Producer(
         {**lab.home.kafka.client_config("producer"), "acks": "all", "message.max.bytes": 1_000_000}
     )
-    value, head = sealer.key_record(enrolment.genesis(), system_identifier=1, timeline=1)
+    value, head = sealer.key_record(enrolment.genesis(), bytes(16), system_identifier=1, timeline=1)
     producer.produce(registry.topic, value, partition=0)
     body = os.urandom(load.record_bytes)
     for _ in range(load.records):

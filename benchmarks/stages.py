@@ -158,7 +158,7 @@ def _parts(messages: Sequence[bytes]) -> Iterator[list[bytes]]:
 def _sealed(encoded: Sequence[bytes], watch: Stopwatch) -> list[bytes]:
     """The records' Kafka values, the KEY record first."""
     sealer = Sealer(HOME, ENROLMENT, (OSLO.public, RIGA.public))
-    key = sealer.key_record(GENESIS, system_identifier=7, timeline=1)
+    key = sealer.key_record(GENESIS, bytes(16), system_identifier=7, timeline=1)
     head, values = key.head, [key.value]
     with watch.stage("compress, seal, sign"):
         for content in encoded:

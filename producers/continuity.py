@@ -2,6 +2,10 @@
 
 A database that was restored, a slot that was recreated, a standby promoted short of what the stream already has:
 each would silently skip or contradict changes. So each start proves that none happened.
+
+Positions tell, as long as the log ends before the stream. On the stream's own timeline, what the source has noted of the
+stream's incarnations tells as well, however long the log. On a later one it need not have the notes: a standby may
+have been promoted behind the stream's end and before a note, and where it left the timeline is what decides.
 """
 
 from __future__ import annotations
@@ -9,8 +13,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from embassy.model.errors import IntegrityError
+from embassy.model.incarnation import says_noted
 from embassy.model.lsn import Lsn
 from embassy.pg import restored
+from embassy.pg.incarnations import Noted
 from embassy.pg.replication_session import SourceIdentity
 
 
@@ -18,10 +24,16 @@ class RestoredError(IntegrityError):
     """The source's log ends before the stream: it was restored from an older state. It grows, and stays another one."""
 
 
+class UnknownIncarnationError(IntegrityError):
+    """The source does not know the stream's newest KEY."""
+
+
 def check_continuity(
     *,
     last: SourceIdentity | None,
     now: SourceIdentity,
+    incarnation: bytes,
+    noted: Noted,
     resume_lsn: Lsn,
     confirmed_lsn: Lsn,
     flushed_lsn: Lsn,
@@ -33,6 +45,8 @@ def check_continuity(
     Args:
         last: the source as the stream's last KEY record names it; None for a stream without records.
         now: the source as it answers now.
+        incarnation: of the stream's last KEY record.
+        noted: what the source knows of the stream's incarnations; asked after that record was read.
         resume_lsn: the end of the last whole transaction in the stream.
         confirmed_lsn: the slot's ``confirmed_flush_lsn``.
         flushed_lsn: how far the source's log reaches.
@@ -40,7 +54,8 @@ def check_continuity(
         slot: the slot's name, for the message.
 
     Raises:
-        RestoredError: it is the stream's own, in an older state.
+        RestoredError: it is the stream's own, in an older state, by its log.
+        UnknownIncarnationError: the same, by what it has noted; or another producer has written on meanwhile.
         IntegrityError: the stream must not be continued from this source.
     """
     place = f"slot {slot}"
@@ -80,3 +95,25 @@ def check_continuity(
             place=place,
             hint=restored.HINT,
         )
+    if last is not None and last.timeline == now.timeline:
+        _must_know(incarnation, noted, place)
+
+
+def _must_know(incarnation: bytes, noted: Noted, place: str) -> None:
+    """Make sure that the source is not in a state of before the stream's newest KEY, whose name it noted first."""
+    if not says_noted(incarnation) or incarnation in noted.names:
+        return
+    if noted.at is None:
+        newest = "and it knows no earlier one"
+    else:
+        newest = f"and the last one that it knows is {_brief(noted.names[-1])} of {noted.at:%Y-%m-%dT%H:%M:%SZ}"
+    raise UnknownIncarnationError(
+        f"the source does not know the stream's newest data key {_brief(incarnation)}, which was noted there before "
+        f"it was used, {newest}: it was restored from an older state; what it has written since is not a continuation",
+        place=place,
+        hint=restored.HINT,
+    )
+
+
+def _brief(incarnation: bytes) -> str:
+    return incarnation.hex()[:8]

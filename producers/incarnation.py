@@ -1,4 +1,4 @@
-"""Becoming the stream's writer: find the head, append a KEY that links to it, read back whether it counted.
+"""Becoming the stream's writer: note it at the source, append a KEY that links to the head, read back whether it counted.
 
 PostgreSQL lets one session hold the slot, so a predecessor is gone or about to be. What it may still have on its
 way to the topic either arrives before our KEY, and then our KEY does not count and we try again behind it; or
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from embassy.model.errors import IntegrityError, RefusedError, TransientError
 from embassy.model.record import Head, SealedRecord
 from embassy.pg.replication_session import SourceIdentity
-from embassy.runtime.failpoints import PRODUCER_AFTER_KEY_APPENDED, failpoint
+from embassy.runtime.failpoints import PRODUCER_AFTER_INCARNATION_NOTED, PRODUCER_AFTER_KEY_APPENDED, failpoint
 from embassy.wire.head_search import Log, read_records
 from embassy.wire.sealing import Sealer
 
@@ -33,6 +33,7 @@ def begin_incarnation(
     *,
     sealer: Sealer,
     source: SourceIdentity,
+    named: Callable[[bytes], bytes],
     append_and_wait: Callable[[bytes], int],
     log: Log,
     verified: Callable[[SealedRecord], int],
@@ -43,11 +44,13 @@ def begin_incarnation(
         standing: the head as last known.
         sealer: makes the KEY; on return it holds the data key of the one that counted.
         source: named in the KEY, for the next start's continuity check.
+        named: gives the next incarnation a name, told which one counts now; the source has noted it on return.
         append_and_wait: appends a value and returns its offset once every in-sync replica has it.
         log: the topic, to read back.
         verified: which of the enrolled producers signed a record, from 1; 0 is none.
 
     Raises:
+        TransientError: the source cannot note anything just now.
         RefusedError: a successor of this producer has taken the stream over.
         IntegrityError: another producer keeps appending.
     """
@@ -60,7 +63,11 @@ def begin_incarnation(
                 place=log.topic,
                 hint="give this producer the new identity in keys.identity, or stop it",
             )
-        sealed = sealer.key_record(head, system_identifier=source.system_identifier, timeline=source.timeline)
+        name = named(head.incarnation)
+        failpoint(PRODUCER_AFTER_INCARNATION_NOTED)
+        sealed = sealer.key_record(
+            head, name, system_identifier=source.system_identifier, timeline=source.timeline
+        )
         offset = append_and_wait(sealed.value)
         failpoint(PRODUCER_AFTER_KEY_APPENDED)
         for at, record in read_records(log, next_offset, offset + 1):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -12,30 +12,27 @@ import psycopg
 import structlog
 
 from embassy.model.chain import Signers
-from embassy.model.errors import EmbassyError, IntegrityError
-from embassy.model.lsn import Lsn
 from embassy.pg import ddl_capture, restored, source_schema
 from embassy.pg.backlog_session import BacklogSession
 from embassy.pg.connection import connect
 from embassy.pg.exchange import Errand
+from embassy.pg.incarnations import IncarnationNotes
 from embassy.pg.orders import Orders, OrdersLook
 from embassy.pg.publication_watch import PublicationWatch
 from embassy.pg.reign import Reign
 from embassy.pg.replication_session import ReplicationSession, SourceIdentity
-from embassy.pg.slots import SlotState, slot_errand, slot_state
+from embassy.pg.slots import SlotState, slot_errand
 from embassy.runtime.config import ProducerTuning, Source
 from embassy.runtime.failpoints import PRODUCER_AFTER_GENESIS_MARKED, failpoint
 from embassy.runtime.stop import Stop
 from embassy.wire.batch_codec import BatchEncoder
 from embassy.wire.enrolment import Enrolment
-from embassy.wire.head_search import FoundHead, Log, find_head
+from embassy.wire.head_search import Log
 from embassy.wire.kafka_writer import KafkaWriter
-from embassy.wire.key_record import decode_key_body
 from embassy.wire.reader_pool import ReaderPool
 from embassy.wire.sealing import Sealer
 from producers import copier, tail
 from producers.batch_builder import BatchBuilder
-from producers.continuity import RestoredError, check_continuity
 from producers.copier import Copier, CopyTuning
 from producers.copy_desk import CopyDesk, Renewed
 from producers.copy_lane import CopyLane
@@ -43,6 +40,7 @@ from producers.heartbeat import Chore, Heartbeat, Rotations, Turns, beat
 from producers.incarnation import Standing
 from producers.large_objects import LargeObjectSweep
 from producers.pace import Pace
+from producers.proving import Proof
 from producers.reigning import must_reign
 from producers.slot_reader import Patience, SlotReader
 from producers.tail import Tail
@@ -132,6 +130,10 @@ class StreamProducer:
         self._rotations = Rotations(self.rotate)
         self._orders = OrdersLook(setup.enrolment.stream)
         self._publication = PublicationWatch(setup.name, setup.enrolment.stream, setup.source.publication)
+        enrolment = setup.enrolment
+        self._incarnations = IncarnationNotes(
+            setup.source.dsn, enrolment.stream, enrolment.epoch, place=f"streams.{setup.name}.source"
+        )
         self._log = structlog.get_logger(component="producer", stream=setup.name)
 
     def rotate(self) -> None:
@@ -163,6 +165,7 @@ class StreamProducer:
                 loop = Tail(
                     reader=reader,
                     source=source,
+                    named=self._incarnations.begin,
                     appender=appender,
                     log=log,
                     verified=signers,
@@ -257,60 +260,17 @@ class StreamProducer:
         )
 
     def _prove(self, session: ReplicationSession, log: Log, signers: Signers) -> tuple[Standing, SourceIdentity]:
-        """Where to go on, once the source has proven to be the stream's own.
-
-        The slot is read before the topic: what a predecessor has confirmed by then, the topic holds.
-        """
-        setup = self._setup
+        """Where to go on, once the source has proven to be the stream's own."""
+        enrolment, slot = self._setup.enrolment, self._setup.slot
         source = session.identity()
         with self._connected() as connection:
-            self._reign = must_reign(connection, setup.enrolment, setup.name)
-            restored.check(connection, setup.enrolment.stream, setup.enrolment.epoch, place=setup.name)
+            self._reign = must_reign(connection, enrolment, self._setup.name)
+            restored.check(connection, enrolment.stream, enrolment.epoch, place=self._setup.name)
             self._rotations.begin(self._orders(connection).rotation_requested_at)
-            state = slot_state(connection, setup.slot)
-            genesis_at = source_schema.begun_at(connection, setup.enrolment.stream, self._reign)
             self._publication.prove(connection)
-        genesis = setup.enrolment.genesis()
-        found = find_head(log, signers, genesis)
-        if found is None:
-            if genesis_at is not None:
-                raise IntegrityError(
-                    f"the topic holds no record of the stream, which began at {genesis_at:%Y-%m-%dT%H:%M:%SZ}: it was "
-                    "emptied or recreated, or retention passed over all of it",
-                    place=setup.topic,
-                    hint="restore the topic, or enrol and resync the stream anew; a second beginning is never made",
-                )
-            low, _ = log.bounds()
-            start = genesis.resume_lsn or state.confirmed_lsn
-            standing, last = Standing(genesis._replace(resume_lsn=start), low), None
-        else:
-            standing, last = Standing(found.head, found.next_offset), _source_named_by(found)
-        flushed_lsn = state.flushed_lsn
-        if standing.head.resume_lsn > flushed_lsn:  # another producer ships on: the log has grown since
-            with self._connected() as connection:
-                flushed_lsn = slot_state(connection, setup.slot).flushed_lsn
-        try:
-            check_continuity(
-                last=last,
-                now=source,
-                resume_lsn=standing.head.resume_lsn,
-                confirmed_lsn=state.confirmed_lsn,
-                flushed_lsn=flushed_lsn,
-                switch_points=session.switch_points(source.timeline) if last not in (None, source) else {},
-                slot=setup.slot,
-            )
-        except RestoredError:
-            self._note_restored(flushed_lsn, standing.head.resume_lsn)
-            raise
-        return standing, source
-
-    def _note_restored(self, log_end: Lsn, stream_end: Lsn) -> None:
-        enrolment = self._setup.enrolment
-        with (
-            suppress(EmbassyError, psycopg.Error),
-            self._connected() as connection,
-        ):  # what was found is raised anyway
-            restored.note(connection, enrolment.stream, enrolment.epoch, log_end=log_end, stream_end=stream_end)
+            genesis_at = source_schema.begun_at(connection, enrolment.stream, self._reign)
+            proof = Proof(connection, session, source, enrolment=enrolment, slot=slot, log=self._log)
+            return proof.standing(log, signers, genesis_at), source
 
     def _connected(self) -> psycopg.Connection[Any]:
         return connect(
@@ -335,10 +295,3 @@ class _Stirred:
 
     def __call__(self) -> None:
         self.tell()
-
-
-def _source_named_by(found: FoundHead) -> SourceIdentity | None:
-    if found.key_record is None:
-        return None
-    body = decode_key_body(found.key_record.body)
-    return SourceIdentity(body.system_identifier, body.timeline)

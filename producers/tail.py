@@ -61,6 +61,7 @@ class Tail:
         *,
         reader: SlotReader,
         source: SourceIdentity,
+        named: Callable[[bytes], bytes],
         appender: Appender,
         log: Log,
         verified: Callable[[SealedRecord], int],
@@ -79,6 +80,7 @@ class Tail:
     ) -> None:
         self._reader = reader
         self._source = source
+        self._named = named
         self._appender = appender
         self._log = log
         self._verified = verified
@@ -133,6 +135,7 @@ class Tail:
             Standing(self._head, self._confirming.next_offset),
             sealer=self._sealer,
             source=self._source,
+            named=self._named,
             append_and_wait=self._confirming.append_and_wait,
             log=self._log,
             verified=self._verified,

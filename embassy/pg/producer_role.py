@@ -10,6 +10,7 @@ import psycopg
 from embassy.model.diagnosis import Level, Remark
 from embassy.pg import source_schema
 from embassy.pg.catalog import brief
+from embassy.pg.presence import has_table
 
 _APPLY = "embassy provision apply"
 # Row security hides rows from a copy without a word; the sessions of the product refuse to be cheated, and fail.
@@ -87,10 +88,15 @@ def _schema(connection: psycopg.Connection[Any], place: str, role: str) -> Remar
               AND (SELECT bool_and(pg_catalog.has_function_privilege(%(role)s, oid, 'EXECUTE'))
                    FROM pg_catalog.pg_proc
                    WHERE pronamespace = 'embassy'::regnamespace
-                     AND proname IN ('beat', 'mark_genesis', 'request_copy', 'verify_say'))
+                     AND proname IN ('beat', 'mark_genesis', 'note_incarnation', 'request_copy', 'verify_say'))
               AND pg_catalog.has_table_privilege(%(role)s, 'embassy.stream', 'SELECT')""",
         {"role": role},
     ).fetchone()
+    if row == (True,) and not has_table(connection, "embassy.incarnation"):
+        earlier = (
+            "schema embassy is of an earlier version: a source that was restored from a snapshot may go unnoticed"
+        )
+        return Remark("PG15", Level.WARN, place, earlier, _APPLY)
     if row == (True,):
         return Remark("PG15", Level.OK, place, f"role {role} may use schema embassy")
     return Remark(

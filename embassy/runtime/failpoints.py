@@ -17,6 +17,7 @@ from embassy.model.errors import ConfigurationError
 
 ENVIRONMENT: Final = "EMBASSY_FAILPOINT"
 
+PRODUCER_AFTER_INCARNATION_NOTED: Final = "producer.after_incarnation_noted"
 PRODUCER_AFTER_KEY_APPENDED: Final = "producer.after_key_appended"
 PRODUCER_AFTER_KEY_COUNTED: Final = "producer.after_key_counted"
 PRODUCER_AFTER_GENESIS_MARKED: Final = "producer.after_genesis_marked"
@@ -45,6 +46,7 @@ CONSUMER_BEFORE_COMMIT: Final = "consumer.before_commit"
 CONSUMER_AFTER_COMMIT: Final = "consumer.after_commit"
 
 ALL: Final = (
+    PRODUCER_AFTER_INCARNATION_NOTED,
     PRODUCER_AFTER_KEY_APPENDED,
     PRODUCER_AFTER_KEY_COUNTED,
     PRODUCER_AFTER_GENESIS_MARKED,

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, MLKEM768X25519Pu
 
 from embassy.model.errors import ConfigurationError, IntegrityError, RefusedError
 from embassy.model.lsn import Lsn
-from embassy.model.record import ID_BYTES, VERSION, Head, Header, RecordKind
+from embassy.model.record import VERSION, Head, Header, RecordKind
 from embassy.wire.data_key import DataKey, wrap_info
 from embassy.wire.enrolment import Enrolment
 from embassy.wire.key_record import KeyBody, Wrap, encode_key_body
@@ -111,10 +111,17 @@ class Sealer:
             identity, generation, tuple((recipient.id, _public_key(recipient)) for recipient in recipients)
         )
 
-    def key_record(self, head: Head, *, system_identifier: int, timeline: int) -> Sealed:
-        """Begin an incarnation with a fresh data key; `data_records` uses it from now on."""
+    def key_record(self, head: Head, incarnation: bytes, *, system_identifier: int, timeline: int) -> Sealed:
+        """Begin an incarnation with a fresh data key; `data_records` uses it from now on.
+
+        Args:
+            head: what the KEY links to.
+            incarnation: its name, of `ID_BYTES` bytes: never one that another KEY has had.
+            system_identifier: the source's.
+            timeline: the source's.
+        """
         self._use = self._next
-        incarnation, secret = os.urandom(ID_BYTES), os.urandom(DATA_KEY_BYTES)
+        secret = os.urandom(DATA_KEY_BYTES)
         key = DataKey(secret, incarnation)
         header = self._header(RecordKind.KEY, head, incarnation, 0, head.resume_lsn, last=True)
         header_bytes = encode_header(header)

@@ -59,7 +59,7 @@ def _round_trip(recipient: RecipientKey) -> tuple[bool, bool]:
     identity = Identity.from_seeds(bytes(32), bytes(32))
     enrolment = Enrolment(bytes(16), 1, SUITE, identity.public, Lsn(0), bytes(32))
     sealer, opener = Sealer(identity, enrolment, [recipient.public]), Opener(recipient, enrolment)
-    key = sealer.key_record(Head.genesis(bytes(32), 1, Lsn(0)), system_identifier=0, timeline=1)
+    key = sealer.key_record(Head.genesis(bytes(32), 1, Lsn(0)), bytes(16), system_identifier=0, timeline=1)
     opener.take_key(decode_record(key.value))
     data_key, header = DataKey(bytes(32), bytes(16)), b"header"
     body = data_key.seal(_SIV_PLAIN, 1, header)

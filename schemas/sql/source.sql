@@ -59,6 +59,27 @@ LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$
     VALUES (named, written, note_restored.log_end, note_restored.stream_end) ON CONFLICT DO NOTHING
 $$;
 
+-- The incarnations of each stream's writer, by name: noted before the KEY that begins one is in the topic. A database that does not
+-- know the name of the topic's newest KEY is in an older state than the stream, however long its log. Not published.
+CREATE TABLE IF NOT EXISTS embassy.incarnation (
+    stream bytea NOT NULL,
+    epoch bigint NOT NULL,
+    names bytea[] NOT NULL,               -- oldest first, from the one that counted when the last one was noted
+    noted_at timestamptz NOT NULL,        -- of the last one
+    PRIMARY KEY (stream, epoch)
+);
+
+-- Those before the one that is followed go: it has counted, so the topic's newest is that one or a later one. If it is not known, as one
+-- that a lost primary had noted, all stay.
+CREATE OR REPLACE FUNCTION embassy.note_incarnation(named bytea, written bigint, name bytea, follows bytea) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$
+    INSERT INTO embassy.incarnation AS i (stream, epoch, names, noted_at)
+    VALUES (named, written, ARRAY[name], pg_catalog.clock_timestamp())
+    ON CONFLICT (stream, epoch) DO UPDATE
+        SET names = i.names[coalesce(pg_catalog.array_position(i.names, follows), 1):] || excluded.names,
+            noted_at = excluded.noted_at
+$$;
+
 CREATE OR REPLACE FUNCTION embassy.beat(captured timestamptz, published timestamptz) RETURNS timestamptz
 LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$
     INSERT INTO embassy.heartbeat AS h (id, beat_at, captured_at, published_at)
@@ -80,4 +101,5 @@ LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$
 $$;
 
 REVOKE ALL ON FUNCTION embassy.beat(timestamptz, timestamptz), embassy.mark_genesis(bytea),
-    embassy.mark_reign(bytea, bigint), embassy.note_restored(bytea, bigint, pg_lsn, pg_lsn) FROM PUBLIC;
+    embassy.mark_reign(bytea, bigint), embassy.note_restored(bytea, bigint, pg_lsn, pg_lsn),
+    embassy.note_incarnation(bytea, bigint, bytea, bytea) FROM PUBLIC;

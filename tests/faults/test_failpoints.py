@@ -30,6 +30,7 @@ _TUNING = {
 
 
 _ONCE = (
+    failpoints.PRODUCER_AFTER_INCARNATION_NOTED,
     failpoints.PRODUCER_AFTER_KEY_APPENDED,
     failpoints.PRODUCER_AFTER_KEY_COUNTED,
     failpoints.PRODUCER_AFTER_GENESIS_MARKED,
@@ -105,10 +106,10 @@ def test_kill_9_while_a_backlog_is_read_by_query(name: str, make_pipeline: MakeP
 _SLOW = """
 import pathlib, sys, time
 from embassy.cli.main import main
-from producers import slot_reader, stream_producer
+from producers import proving, slot_reader
 
 where, folder = sys.argv.pop(1), pathlib.Path(sys.argv.pop(1))
-take_again, find_head = slot_reader.SlotReader._take_again, stream_producer.find_head
+take_again, find_head = slot_reader.SlotReader._take_again, proving.find_head
 
 def rest():
     (folder / f"rests {where}").touch()
@@ -129,7 +130,7 @@ if where == "taking again":
     slot_reader.pays = lambda *_: True   # and worth it
     slot_reader.SlotReader._take_again = interrupted
 else:
-    stream_producer.find_head = looking
+    proving.find_head = looking
 sys.exit(main())
 """
 """A producer that is slow between two sessions with its slot, or between its looks at the slot and at the topic."""

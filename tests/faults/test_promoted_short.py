@@ -121,6 +121,15 @@ def test_a_source_that_is_promoted_short_of_the_log_or_restored_halts_the_produc
             assert_producer_halts(pipeline, "restored from an older state", "before the stream's end")
             poll_until(lambda: grown_past(dsn, end), "its log is longer than the stream's")
             assert_producer_halts(pipeline, "was restored from an older state: at", "not a continuation")
+            # Had nobody started a producer before the log had grown:
+            with psycopg.connect(
+                make_conninfo(server.dsn(SUPERUSER, pipeline.names["home"]), port=port), autocommit=True
+            ) as copy:
+                copy.execute("DELETE FROM embassy.restored")
+                commit(pipeline, 9, 1)
+            assert_producer_halts(
+                pipeline, "does not know the stream's newest data key", "the last one that it knows"
+            )
     finally:
         shutil.rmtree(standby, ignore_errors=True)
         shutil.rmtree(restored, ignore_errors=True)

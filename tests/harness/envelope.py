@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from embassy.model.errors import IntegrityError
 from embassy.model.lsn import Lsn
-from embassy.model.record import Head, RecordKind
+from embassy.model.record import ID_BYTES, Head, RecordKind
 from embassy.wire.enrolment import Enrolment, EnrolmentFile
 from embassy.wire.keyring import Identity, Operator, RecipientKey
 from embassy.wire.opening import Decompressor, Opener
@@ -53,7 +54,9 @@ class Writer:
 
     def key(self) -> bytes:
         """Begin an incarnation."""
-        return self._counted(self.sealer.key_record(self.head, system_identifier=7, timeline=1))
+        return self._counted(
+            self.sealer.key_record(self.head, os.urandom(ID_BYTES), system_identifier=7, timeline=1)
+        )
 
     def data(self, encoded: bytes, record_bytes: int = 900_000) -> list[bytes]:
         """A batch that ends ten bytes further in the source's log."""

@@ -235,6 +235,7 @@ def test_the_same_said_of_many_places_is_said_once(stream: Pipeline) -> None:
             ("PG15", "FAIL"),
             "embassy_producer",
         ),
+        ("DROP TABLE embassy.incarnation", ("PG15", "WARN"), "is of an earlier version"),
     ],
 )
 def test_what_is_wrong_at_home_is_found(

@@ -104,7 +104,7 @@ class Stream:
     values: list[bytes] = field(default_factory=list)
 
     def key(self) -> None:
-        self._append(self.sealer.key_record(self.head, system_identifier=1, timeline=1))
+        self._append(self.sealer.key_record(self.head, os.urandom(16), system_identifier=1, timeline=1))
 
     def batches(self, batches: list[Batch], *, record_bytes: int = 900_000, keep: int | None = None) -> None:
         for batch in batches[:keep]:
