@@ -19,6 +19,8 @@ _PINNED = {
     "bytea_output": "hex",
     "lc_monetary": "C",
     "xmloption": "content",
+    "array_nulls": "on",
+    "quote_all_identifiers": "off",
     "search_path": "",
     "row_security": "off",
     # A registry that was fenced is read-only by default; the product's own tables go on.

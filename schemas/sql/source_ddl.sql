@@ -5,6 +5,7 @@
 -- Nobody but these functions writes the rows: they run with their owner's rights, and PostgreSQL refuses to call a function
 -- that returns event_trigger in any other way. Whose command it is cannot be seen from there, so a first trigger, which
 -- runs as whoever is active, notes that; the second follows it at once, in order of their names.
+-- Their text is read in whosever session it is: no plain string here has a backslash, for it may be one that escapes.
 
 CREATE SEQUENCE IF NOT EXISTS embassy.ddl_row_number;
 CREATE SEQUENCE IF NOT EXISTS embassy.ddl_ordinal;
@@ -188,7 +189,7 @@ LANGUAGE sql STABLE SET search_path = '' AS $$
               AND (a.atthasdef OR a.attidentity <> ''
                    OR EXISTS (SELECT FROM pg_catalog.pg_type t WHERE t.oid = a.atttypid AND t.typdefault IS NOT NULL))
               AND pg_catalog.age(a.xmin) <= 0)
-        OR r.reason::integer & 4 <> 0 AND query ~* '\mUSING\M')
+        OR r.reason::integer & 4 <> 0 AND query ~* E'\\mUSING\\M')
 $$;
 
 -- The tables that a command may have changed: those that it names, and what inherits from them.
@@ -275,7 +276,7 @@ BEGIN
         SELECT count(*), false, bool_or(d.original AND d.is_temporary),
                coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('type', d.object_type, 'identity', d.object_identity))
                         FILTER (WHERE d.original AND NOT d.is_temporary AND d.schema_name IS DISTINCT FROM 'embassy'
-                                      AND d.object_identity !~ '( on |[(,])pg_temp\.'
+                                      AND d.object_identity !~ '( on |[(,])pg_temp[.]'
                                       AND (d.object_type, d.object_identity) <> ('schema', 'embassy')), '[]'),
                '{}', pg_catalog.array_agg(d.objid)
         INTO commands, scripted, temporary, kept, relations, named
@@ -289,7 +290,7 @@ BEGIN
                pg_catalog.array_agg(d.objid)
         INTO commands, scripted, kept, relations, named
         FROM (SELECT *, in_extension OR schema_name IN ('pg_temp', 'embassy')
-                        OR object_identity ~ '( on |[(,])pg_temp\.| on embassy\.'
+                        OR object_identity ~ '( on |[(,])pg_temp[.]| on embassy[.]'
                         OR classid <> 'pg_catalog.pg_class'::regclass AND embassy.needs_temporary(classid, objid)
                         OR pg_catalog.lower(object_type) IN ('large object', 'publication', 'subscription') AS own
               FROM pg_catalog.pg_event_trigger_ddl_commands()) d;
@@ -318,10 +319,10 @@ BEGIN
         how := 'context';
         query := pg_catalog.substr(context, pg_catalog.strpos(context, E'\n') + 1);
         IF query ~ '^SQL function "' THEN     -- its context does not show the text, the catalogue does
-            SELECT 'body', max(p.prosrc), (pg_catalog.regexp_match(query, '" statement (\d+)'))[1]::integer
+            SELECT 'body', max(p.prosrc), (pg_catalog.regexp_match(query, '" statement ([0-9]+)'))[1]::integer
             INTO how, context, nth
             FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang
-            WHERE l.lanname = 'sql' AND p.proname = (pg_catalog.regexp_match(query, '^SQL function "([^\n]*)" statement'))[1]
+            WHERE l.lanname = 'sql' AND p.proname = (pg_catalog.regexp_match(query, E'^SQL function "([^\n]*)" statement'))[1]
             HAVING count(*) = 1;
             how := coalesce(how, 'context');
             query := CASE how WHEN 'body' THEN context ELSE query END;

@@ -53,7 +53,7 @@ $$;
 -- Whether CREATE TABLE … (LIKE …) may name one of the session's temporary tables: what it says means nothing elsewhere.
 CREATE OR REPLACE FUNCTION embassy.is_like_temporary(query text) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = '' AS $$
-    SELECT query ~* '\mLIKE\M' AND EXISTS (
+    SELECT query ~* E'\\mLIKE\\M' AND EXISTS (
         SELECT FROM pg_catalog.pg_class c
         WHERE c.relnamespace = pg_catalog.pg_my_temp_schema() AND c.relkind IN ('r', 'p', 'v', 'f', 'c')
           AND pg_catalog.strpos(pg_catalog.lower(query), pg_catalog.lower(c.relname::text)) > 0)

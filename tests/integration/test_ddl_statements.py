@@ -249,6 +249,22 @@ def test_however_a_statement_is_run(captured: TwoDatabases, owner: Connection) -
     carry(captured)
 
 
+def test_a_session_whose_plain_strings_escape_is_read_like_others(
+    captured: TwoDatabases, owner: Connection
+) -> None:
+    owner.execute(
+        "CREATE TABLE a (id int PRIMARY KEY, t text); INSERT INTO a SELECT n, n FROM generate_series(1, 20) n"
+    )
+    owner.execute("CREATE TEMPORARY TABLE seen (id int); SET standard_conforming_strings = off")
+    owner.execute(
+        "CREATE FUNCTION f() RETURNS void LANGUAGE sql AS 'CREATE TABLE b (x int); CREATE TABLE c (y int)'"
+    )
+    owner.execute(
+        "SELECT f(); ALTER TABLE a ALTER t TYPE int USING (random() * 1000)::int; CREATE TABLE d (LIKE seen)"
+    )
+    carry(captured)
+
+
 def test_a_function_may_speak_of_a_temporary_table(captured: TwoDatabases, owner: Connection) -> None:
     owner.execute("CREATE TABLE a (id int PRIMARY KEY); CREATE TEMPORARY TABLE seen (id int)")
     owner.execute("CREATE FUNCTION see(int) RETURNS void LANGUAGE sql AS 'INSERT INTO seen VALUES ($1)'")
