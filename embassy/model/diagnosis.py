@@ -46,7 +46,7 @@ CHECKS: Mapping[str, str] = {
     "PG12": "no generated column is what a table's rows are told apart by",
     "PG13": "large objects are carried: who looks for them may, has done so lately, and has carried what was found",
     "PG14": "the source's clock is this machine's",
-    "PG15": "the schema embassy is there, and the producer's role may use it",
+    "PG15": "the schema embassy is there, safe from a session's own types, and the producer's role may use it",
     "PG16": "no transaction has been open for hours: home keeps log for it, and no slot can be made meanwhile",
     "PG17": "standbys of the source keep the slot too (17): the promotion of one must not end the stream",
     "PG18": "the server is a primary",

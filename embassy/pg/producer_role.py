@@ -24,6 +24,13 @@ WHERE c.relkind IN ('r', 'p') AND n.nspname <> 'embassy'
            AND pg_catalog.has_table_privilege(o.oid, c.oid, 'SELECT')
            AND (NOT c.relrowsecurity OR o.rolbypassrls OR o.rolsuper))
 ORDER BY 1"""
+# A search_path that does not name pg_temp begins with it: a session's own types would take the place of PostgreSQL's.
+_OPEN_TO_SESSIONS = """
+SELECT pg_catalog.count(*)
+FROM pg_catalog.pg_proc p
+LEFT JOIN LATERAL pg_catalog.unnest(p.proconfig) c (path) ON c.path ~ '^search_path='
+WHERE p.pronamespace = 'embassy'::regnamespace
+  AND CASE WHEN c.path IS NULL THEN p.prosecdef ELSE c.path !~ ', pg_temp$' END"""
 
 
 def role_remarks(connection: psycopg.Connection[Any], place: str, role: str) -> Iterator[Remark]:
@@ -92,6 +99,16 @@ def _schema(connection: psycopg.Connection[Any], place: str, role: str) -> Remar
               AND pg_catalog.has_table_privilege(%(role)s, 'embassy.stream', 'SELECT')""",
         {"role": role},
     ).fetchone()
+    outdated = connection.execute(_OPEN_TO_SESSIONS).fetchone()
+    if outdated != (0,):
+        return Remark(
+            "PG15",
+            Level.FAIL,
+            place,
+            "the functions of schema embassy are of a version in which whoever may run DDL here could have their own "
+            "executed with an administrator's rights",
+            _APPLY,
+        )
     if row == (True,) and not has_table(connection, "embassy.incarnation"):
         earlier = (
             "schema embassy is of an earlier version: a source that was restored from a snapshot may go unnoticed"

@@ -40,7 +40,7 @@ CREATE TABLE IF NOT EXISTS embassy.disabled_triggers (
 -- The guard. It does not fire for a session that replicates (session_replication_role = replica), which only a role
 -- that was granted that setting can become.
 CREATE OR REPLACE FUNCTION embassy.refuse_write() RETURNS trigger
-LANGUAGE plpgsql SET search_path = '' AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RAISE EXCEPTION '%.% is a replica: nobody writes here until it is promoted', TG_TABLE_SCHEMA, TG_TABLE_NAME
         USING ERRCODE = 'read_only_sql_transaction',

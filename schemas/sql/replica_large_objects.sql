@@ -3,7 +3,7 @@
 -- was a page, nor a page that is shorter than the one before.
 
 CREATE OR REPLACE FUNCTION embassy.large_object_needs(role text, loid oid) RETURNS text
-LANGUAGE plpgsql SET search_path = '' AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF role <> '' AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = role) THEN
         RAISE EXCEPTION 'large object % needs role "%", which does not exist: CREATE ROLE %, then start the consumer again',
@@ -15,7 +15,7 @@ $$;
 
 -- Owner, rights and comment. Rights are given anew, all of them.
 CREATE OR REPLACE FUNCTION embassy.large_object_stands(loid oid, standing jsonb) RETURNS void
-LANGUAGE plpgsql SET search_path = '' AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     grantee text;
     granted record;
@@ -42,7 +42,7 @@ END
 $$;
 
 CREATE OR REPLACE FUNCTION embassy.apply_large_object() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF NEW.what = 'page' THEN
         UPDATE pg_catalog.pg_largeobject SET data = NEW.data WHERE loid = NEW.loid AND pageno = NEW.page;

@@ -29,7 +29,8 @@ CREATE TABLE IF NOT EXISTS embassy.ddl_rows (
 -- What a table is, as far as two servers can be asked to agree on it: columns, and what of one major version also tells
 -- constraints and indexes, whose texts differ between versions; constants in them are written alike in every session.
 CREATE OR REPLACE FUNCTION embassy.table_shape(relation oid) RETURNS jsonb
-LANGUAGE sql STABLE SET search_path = '' SET "DateStyle" = 'ISO' SET "IntervalStyle" = 'postgres' SET "TimeZone" = 'UTC'
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    SET "DateStyle" = 'ISO' SET "IntervalStyle" = 'postgres' SET "TimeZone" = 'UTC'
     SET extra_float_digits = 3 SET bytea_output = 'hex' SET lc_monetary = 'C' SET xmloption = 'content'
     SET quote_all_identifiers = off AS $$
     SELECT pg_catalog.jsonb_build_object(
@@ -55,7 +56,8 @@ $$;
 -- What rows that are older than a column have in it, of columns that were made in this transaction: text, as any server
 -- with these settings reads and writes it.
 CREATE OR REPLACE FUNCTION embassy.missing_values(relation oid) RETURNS TABLE (number smallint, name name, value text)
-LANGUAGE sql STABLE SET search_path = '' SET "DateStyle" = 'ISO' SET "IntervalStyle" = 'postgres' SET "TimeZone" = 'UTC'
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    SET "DateStyle" = 'ISO' SET "IntervalStyle" = 'postgres' SET "TimeZone" = 'UTC'
     SET extra_float_digits = 3 SET bytea_output = 'hex' SET lc_monetary = 'C' SET xmloption = 'content' AS $$
     SELECT a.attnum, a.attname, (a.attmissingval::text::text[])[1]
     FROM pg_catalog.pg_attribute a

@@ -54,7 +54,7 @@ CREATE TABLE IF NOT EXISTS embassy.restored (
 );
 
 CREATE OR REPLACE FUNCTION embassy.note_restored(named bytea, written bigint, log_end pg_lsn, stream_end pg_lsn) RETURNS void
-LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO embassy.restored (stream, epoch, log_end, stream_end)
     VALUES (named, written, note_restored.log_end, note_restored.stream_end) ON CONFLICT DO NOTHING
 $$;
@@ -72,7 +72,7 @@ CREATE TABLE IF NOT EXISTS embassy.incarnation (
 -- Those before the one that is followed go: it has counted, so the topic's newest is that one or a later one. If it is not known, as one
 -- that a lost primary had noted, all stay.
 CREATE OR REPLACE FUNCTION embassy.note_incarnation(named bytea, written bigint, name bytea, follows bytea) RETURNS void
-LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO embassy.incarnation AS i (stream, epoch, names, noted_at)
     VALUES (named, written, ARRAY[name], pg_catalog.clock_timestamp())
     ON CONFLICT (stream, epoch) DO UPDATE
@@ -81,7 +81,7 @@ LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$
 $$;
 
 CREATE OR REPLACE FUNCTION embassy.beat(captured timestamptz, published timestamptz) RETURNS timestamptz
-LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO embassy.heartbeat AS h (id, beat_at, captured_at, published_at)
     VALUES (1, pg_catalog.clock_timestamp(), captured, published)
     ON CONFLICT (id) DO UPDATE
@@ -90,12 +90,12 @@ LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$
 $$;
 
 CREATE OR REPLACE FUNCTION embassy.mark_genesis(named bytea) RETURNS void
-LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO embassy.stream (stream, began_at) VALUES (named, pg_catalog.clock_timestamp()) ON CONFLICT DO NOTHING
 $$;
 
 CREATE OR REPLACE FUNCTION embassy.mark_reign(named bytea, written bigint) RETURNS void
-LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     UPDATE embassy.reign SET began_at = pg_catalog.clock_timestamp()
     WHERE stream = named AND epoch = written AND began_at IS NULL
 $$;

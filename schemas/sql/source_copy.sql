@@ -55,7 +55,7 @@ ALTER TABLE embassy.copied_table ADD COLUMN IF NOT EXISTS keys text[];
 
 -- By what a table is walked: its replica identity and the key's columns. Bounds and places mean nothing in another walk.
 CREATE OR REPLACE FUNCTION embassy.copy_walk(relation oid) RETURNS text
-LANGUAGE sql STABLE SET search_path = '' AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT c.relreplident::text || coalesce((
         SELECT pg_catalog.string_agg(pg_catalog.format(' %s:%s:%s', k.number, a.atttypid, a.attcollation), '' ORDER BY k.position)
         FROM pg_catalog.pg_index i
@@ -72,7 +72,7 @@ $$;
 CREATE OR REPLACE FUNCTION embassy.request_copy(
     schema_name text, table_name text, from_key text[] DEFAULT NULL, to_key text[] DEFAULT NULL, reason text DEFAULT ''
 ) RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     found bigint;
 BEGIN
@@ -105,7 +105,7 @@ $$;
 CREATE OR REPLACE FUNCTION embassy.request_rows(
     schema_name text, table_name text, from_key text[], to_key text[], keys text[], reason text
 ) RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     found bigint := embassy.request_copy(schema_name, table_name, from_key, to_key, reason);
 BEGIN
@@ -119,7 +119,7 @@ $$;
 -- of the old key are none of the new one. The event trigger calls this within the transaction that alters a table, so that
 -- the stream brings both at one place; the producer calls it for what no trigger has seen.
 CREATE OR REPLACE FUNCTION embassy.follow_copies() RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     altered record;
     begun bigint;
@@ -172,7 +172,7 @@ $$;
 
 -- Nothing more is copied under that number, and what is noted of it later is passed over.
 CREATE OR REPLACE FUNCTION embassy.end_copy(ended bigint, why text) RETURNS void
-LANGUAGE sql SET search_path = '' AS $$
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     DELETE FROM embassy.copy_place WHERE copy = ended;
     DELETE FROM embassy.copied_table WHERE copy = ended;
     UPDATE embassy.table_copy SET state = 'done', finished_at = pg_catalog.clock_timestamp(), 
@@ -183,7 +183,7 @@ $$;
 -- A producer takes over, or its incarnation is renewed: what was noted last holds if its record is in the topic, else
 -- what is there for sure. A copy that was done, and whose last record is not there, goes on.
 CREATE OR REPLACE FUNCTION embassy.adopt_copies(mine bytea, before bytea, sequence bigint) RETURNS void
-LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     WITH lost AS (
         UPDATE embassy.copy_place p SET ahead_key = NULL, ahead_sequence = NULL
         WHERE p.ahead_sequence IS NOT NULL
@@ -204,7 +204,7 @@ CREATE OR REPLACE FUNCTION embassy.note_copy(
     mine bytea, copy bigint, round integer, ahead_key text[], ahead_sequence bigint, rows bigint, bytes bigint, expected bigint,
     done boolean
 ) RETURNS boolean
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM FROM embassy.copied_table t WHERE t.copy = note_copy.copy AND t.round = note_copy.round FOR SHARE;
     IF NOT FOUND THEN
@@ -233,7 +233,7 @@ DROP FUNCTION IF EXISTS embassy.confirm_copy(bytea, bigint, text[], bigint, bigi
 CREATE OR REPLACE FUNCTION embassy.confirm_copy(
     mine bytea, copy bigint, round integer, sure_key text[], rows bigint, bytes bigint, done boolean
 ) RETURNS boolean
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM FROM embassy.copied_table t WHERE t.copy = confirm_copy.copy AND t.round = confirm_copy.round FOR SHARE;
     IF NOT FOUND THEN

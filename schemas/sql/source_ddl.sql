@@ -25,7 +25,7 @@ CREATE TABLE IF NOT EXISTS embassy.ddl_own (
 -- Whether the replica identity names an index that tells a table's rows apart in the stream: one that is checked at once, of
 -- columns that are in the stream.
 CREATE OR REPLACE FUNCTION embassy.has_key(relation oid) RETURNS boolean
-LANGUAGE sql STABLE SET search_path = '' AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT EXISTS (
         SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_index i ON i.indrelid = c.oid
         WHERE c.oid = relation AND i.indisvalid AND i.indimmediate
@@ -37,7 +37,7 @@ $$;
 
 -- Whether a table has rows of its own in the log, and nothing that says which of them a change means.
 CREATE OR REPLACE FUNCTION embassy.lacks_identity(relation oid) RETURNS boolean
-LANGUAGE sql STABLE SET search_path = '' AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT EXISTS (
         SELECT FROM pg_catalog.pg_class c
         WHERE c.oid = relation AND c.relkind = 'r' AND c.relpersistence = 'p' AND c.relreplident <> 'f'
@@ -47,7 +47,7 @@ $$;
 -- Whether home could not change a table's rows once it is published: from PostgreSQL 18 on no identity may have generated
 -- columns, and a whole row has them.
 CREATE OR REPLACE FUNCTION embassy.breaks_updates(relation oid) RETURNS boolean
-LANGUAGE sql STABLE SET search_path = '' AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT pg_catalog.current_setting('server_version_num')::integer >= 180000 AND EXISTS (
         SELECT FROM pg_catalog.pg_class c
         WHERE c.oid = relation AND c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND NOT embassy.has_key(c.oid)
@@ -56,7 +56,7 @@ LANGUAGE sql STABLE SET search_path = '' AS $$
 $$;
 
 CREATE OR REPLACE FUNCTION embassy.is_published(relation oid) RETURNS boolean
-LANGUAGE sql STABLE SET search_path = '' AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT EXISTS (
         SELECT FROM pg_catalog.pg_publication_rel r
         JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid
@@ -66,7 +66,7 @@ $$;
 
 -- Whether a table is kept out of the stream until it has a key: a copy of it is asked for, and waits.
 CREATE OR REPLACE FUNCTION embassy.is_withheld(relation oid) RETURNS boolean
-LANGUAGE sql STABLE SET search_path = '' AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT NOT embassy.is_published(relation) AND EXISTS (
         SELECT FROM embassy.copied_table t JOIN embassy.table_copy c ON c.copy = t.copy
         WHERE t.relation = is_withheld.relation AND c.state <> 'done')
@@ -75,7 +75,7 @@ $$;
 -- Keeps a table out of the stream, or takes it out, rather than let home lose its updates. The copy that is asked for tells
 -- the replica that the table is not whole there. Partitions that have keys stay in the stream without their root.
 CREATE OR REPLACE FUNCTION embassy.withhold(relation oid) RETURNS void
-LANGUAGE plpgsql SET search_path = '' AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     found record;
     leaf oid;
@@ -106,7 +106,7 @@ $$;
 
 -- Takes a table into the stream, able to say which of its rows a change means: otherwise home could not change them.
 CREATE OR REPLACE FUNCTION embassy.publish(relation oid) RETURNS void
-LANGUAGE plpgsql SET search_path = '' AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     name text := relation::regclass;
     publication name;
@@ -136,15 +136,16 @@ BEGIN
 END
 $$;
 
--- Copies a table's rows to where the stream finds them, as text that means the same anywhere; returns which table it was.
+-- Copies a table's rows to where the stream finds them, as text that means the same anywhere; returns which table it was. By
+-- format: a cast of its rows to text may have been declared by the table's owner, and would be run with our rights.
 CREATE OR REPLACE FUNCTION embassy.store_rows(ordinal bigint, relation oid) RETURNS jsonb
-LANGUAGE plpgsql SET search_path = '' SET row_security = off SET "DateStyle" = 'ISO' SET "IntervalStyle" = 'postgres'
-    SET "TimeZone" = 'UTC' SET extra_float_digits = 3 SET bytea_output = 'hex' SET lc_monetary = 'C'
-    SET xmloption = 'content' AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET row_security = off
+    SET "DateStyle" = 'ISO' SET "IntervalStyle" = 'postgres' SET "TimeZone" = 'UTC' SET extra_float_digits = 3
+    SET bytea_output = 'hex' SET lc_monetary = 'C' SET xmloption = 'content' AS $$
 BEGIN
     EXECUTE pg_catalog.format(
-        'INSERT INTO embassy.ddl_rows SELECT $1, pg_catalog.nextval(''embassy.ddl_row_number''), $2, (embassy_row.*)::text'
-        ' FROM ONLY %s embassy_row', relation::regclass)
+        'INSERT INTO embassy.ddl_rows SELECT $1, pg_catalog.nextval(''embassy.ddl_row_number''), $2,'
+        ' pg_catalog.format(''%%s'', embassy_row.*) FROM ONLY %s embassy_row', relation::regclass)
     USING ordinal, relation::regclass::text;
     RETURN (
         SELECT pg_catalog.jsonb_build_object('table', relation::regclass::text,
@@ -164,7 +165,7 @@ $$;
 
 -- ALTER TABLE is about to write a table anew: noted until the command's end.
 CREATE OR REPLACE FUNCTION embassy.ddl_rewrite() RETURNS event_trigger
-LANGUAGE plpgsql SET search_path = '' AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM pg_catalog.set_config('embassy.ddl_rewritten', (
         coalesce(nullif(pg_catalog.current_setting('embassy.ddl_rewritten', true), ''), '{}')::jsonb
@@ -176,7 +177,7 @@ $$;
 -- The tables whose rows must be copied because the log does not show what ALTER TABLE has stored in them, and another server
 -- might store something else: made logged (1), a new column that is not generated (2), a conversion that was given (4).
 CREATE OR REPLACE FUNCTION embassy.ddl_rewritten(query text) RETURNS SETOF oid
-LANGUAGE sql STABLE SET search_path = '' AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT c.oid
     FROM pg_catalog.jsonb_each_text(
         coalesce(nullif(pg_catalog.current_setting('embassy.ddl_rewritten', true), ''), '{}')::jsonb) r (relation, reason)
@@ -194,7 +195,7 @@ $$;
 
 -- The tables that a command may have changed: those that it names, and what inherits from them.
 CREATE OR REPLACE FUNCTION embassy.ddl_tables(named oid[]) RETURNS SETOF oid
-LANGUAGE sql STABLE SET search_path = '' AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WITH RECURSIVE below (relation) AS (
         SELECT pg_catalog.unnest(named)
         UNION SELECT i.indrelid FROM pg_catalog.pg_index i WHERE i.indexrelid = ANY (named)
@@ -206,7 +207,7 @@ $$;
 
 -- Withheld tables that this command lets into the stream: it holds their locks, so nobody is writing to them.
 CREATE OR REPLACE FUNCTION embassy.ddl_released(named oid[]) RETURNS SETOF oid
-LANGUAGE sql STABLE SET search_path = '' AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT t.relation FROM embassy.ddl_tables(named) t (relation)
     WHERE embassy.is_withheld(t.relation) AND (
         NOT embassy.breaks_updates(t.relation)
@@ -218,7 +219,7 @@ $$;
 
 -- Partitions that this transaction has detached: their root was published, they themselves were not.
 CREATE OR REPLACE FUNCTION embassy.ddl_detached(named oid[]) RETURNS SETOF oid
-LANGUAGE sql STABLE SET search_path = '' AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND NOT c.relispartition AND pg_catalog.age(c.xmin) <= 0
       AND NOT embassy.is_published(c.oid) AND c.oid <> ALL (named) AND n.nspname <> 'embassy' AND n.nspname !~ '^pg_'
@@ -227,7 +228,7 @@ LANGUAGE sql STABLE SET search_path = '' AS $$
 $$;
 
 CREATE OR REPLACE FUNCTION embassy.ddl_capture() RETURNS event_trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lc_messages = 'C' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lc_messages = 'C' AS $$
 DECLARE
     context text;
     query text;
@@ -449,7 +450,7 @@ $$;
 
 -- Empties what has been copied for the stream once nobody is writing there: the log has it.
 CREATE OR REPLACE FUNCTION embassy.clear_ddl_rows() RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF EXISTS (SELECT FROM embassy.ddl_rows) THEN
         LOCK TABLE embassy.ddl_rows IN ACCESS EXCLUSIVE MODE NOWAIT;

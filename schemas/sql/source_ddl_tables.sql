@@ -3,7 +3,7 @@
 
 -- A column's name and type, where it has another collation than its type that, too.
 CREATE OR REPLACE FUNCTION embassy.column_type(relation oid, number smallint) RETURNS text
-LANGUAGE sql STABLE SET search_path = '' AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT pg_catalog.format('%I %s%s', a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod),
         CASE WHEN a.attcollation <> t.typcollation THEN ' COLLATE ' || a.attcollation::regcollation ELSE '' END)
     FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
@@ -12,7 +12,7 @@ $$;
 
 -- CREATE TABLE with these elements, of the same kind and stored like this one.
 CREATE OR REPLACE FUNCTION embassy.table_with(relation oid, elements text) RETURNS text
-LANGUAGE sql STABLE SET search_path = '' AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT pg_catalog.format('CREATE %sTABLE %s (%s)%s%s%s%s%s',
         CASE c.relpersistence WHEN 'u' THEN 'UNLOGGED ' ELSE '' END,
         c.oid::regclass,
@@ -33,7 +33,7 @@ $$;
 
 -- The statement that makes an empty table with the columns of this one: what CREATE TABLE AS has left behind.
 CREATE OR REPLACE FUNCTION embassy.empty_like(relation oid) RETURNS text
-LANGUAGE sql STABLE SET search_path = '' AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT embassy.table_with(relation, (
         SELECT pg_catalog.string_agg(embassy.column_type(relation, a.attnum), ', ' ORDER BY a.attnum)
         FROM pg_catalog.pg_attribute a WHERE a.attrelid = relation AND a.attnum > 0))
@@ -41,7 +41,7 @@ $$;
 
 -- Whether an object goes with a temporary one, when the session ends that has it: no event trigger fires then.
 CREATE OR REPLACE FUNCTION embassy.needs_temporary(class oid, object oid) RETURNS boolean
-LANGUAGE sql STABLE SET search_path = '' AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT EXISTS (
         SELECT FROM pg_catalog.pg_depend d
         LEFT JOIN pg_catalog.pg_type e ON d.refclassid = 'pg_catalog.pg_type'::regclass AND e.oid = d.refobjid
@@ -52,7 +52,7 @@ $$;
 
 -- Whether CREATE TABLE … (LIKE …) may name one of the session's temporary tables: what it says means nothing elsewhere.
 CREATE OR REPLACE FUNCTION embassy.is_like_temporary(query text) RETURNS boolean
-LANGUAGE sql STABLE SET search_path = '' AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT query ~* E'\\mLIKE\\M' AND EXISTS (
         SELECT FROM pg_catalog.pg_class c
         WHERE c.relnamespace = pg_catalog.pg_my_temp_schema() AND c.relkind IN ('r', 'p', 'v', 'f', 'c')
@@ -62,7 +62,8 @@ $$;
 -- The statements that make a table that was made just now, and what came with it: sequences, indexes, statistics, comments.
 -- A default that needs a temporary object is left out: home loses it with that, and rows have its values.
 CREATE OR REPLACE FUNCTION embassy.made_like(relation oid) RETURNS text[]
-LANGUAGE sql STABLE SET search_path = '' SET "DateStyle" = 'ISO' SET "IntervalStyle" = 'postgres' SET "TimeZone" = 'UTC'
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    SET "DateStyle" = 'ISO' SET "IntervalStyle" = 'postgres' SET "TimeZone" = 'UTC'
     SET extra_float_digits = 3 SET bytea_output = 'hex' SET lc_monetary = 'C' SET xmloption = 'content'
     SET quote_all_identifiers = off AS $$
     WITH sequences AS (

@@ -12,7 +12,7 @@ CREATE TABLE IF NOT EXISTS embassy.fence (
 );
 
 CREATE OR REPLACE FUNCTION embassy.refuse_fenced_write() RETURNS trigger
-LANGUAGE plpgsql SET search_path = '' AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RAISE EXCEPTION '%.% is fenced: the registry is written to in the embassy', TG_TABLE_SCHEMA, TG_TABLE_NAME
         USING ERRCODE = 'read_only_sql_transaction',

@@ -8,7 +8,7 @@ CREATE TABLE IF NOT EXISTS embassy.rotation_request (
 );
 
 CREATE OR REPLACE FUNCTION embassy.request_rotation(named bytea) RETURNS timestamptz
-LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO embassy.rotation_request AS r (stream, requested_at, requested_by)
     VALUES (named, pg_catalog.clock_timestamp(), session_user)
     ON CONFLICT (stream) DO UPDATE SET requested_at = excluded.requested_at, requested_by = excluded.requested_by

@@ -110,7 +110,7 @@ $$;
 -- After each statement: which objects do its rows refer to? Nothing is asked before the transaction has written one, in which
 -- case PostgreSQL's own count says so at once. Of more than a million rows, a million are asked.
 CREATE OR REPLACE FUNCTION embassy.large_objects_of_rows() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET plan_cache_mode = force_generic_plan AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     columns text;
     found oid[];
@@ -136,7 +136,7 @@ $$;
 -- The 64 bits of a transaction's number if it is this transaction or a subtransaction of it, else NULL. What is newer than this
 -- transaction and visible to it is asked for; what only looks newer, because numbers have come round, is an error to ask for.
 CREATE OR REPLACE FUNCTION embassy.own_transaction(xid xid) RETURNS bigint
-LANGUAGE plpgsql SET search_path = '' AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     mine bigint := pg_catalog.pg_current_xact_id()::text::bigint;
     asked bigint := mine + ((xid::text::bigint - mine) & 4294967295);
@@ -151,7 +151,7 @@ $$;
 CREATE OR REPLACE FUNCTION embassy.say_large_object(
     loid oid, standing boolean, from_page integer, pages int4multirange, most bigint, OUT said bigint, OUT last_page integer
 )
-LANGUAGE plpgsql SET search_path = '' AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     places tid[];
     place tid;
@@ -179,7 +179,7 @@ $$;
 
 -- As the transaction commits: what has it written in these objects?
 CREATE OR REPLACE FUNCTION embassy.capture_large_objects() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = 0 SET enable_seqscan = off
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = 0 SET enable_seqscan = off
     SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     writes bigint := embassy.large_object_writes();
@@ -254,7 +254,7 @@ $$;
 
 -- Tables that may refer to large objects and do not take them along.
 CREATE OR REPLACE FUNCTION embassy.unwatched_tables(among oid[] DEFAULT NULL) RETURNS SETOF oid
-LANGUAGE sql STABLE SET search_path = '' AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE (among IS NULL OR c.oid = ANY (among))
       AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND n.nspname NOT IN ('information_schema', 'embassy')
@@ -265,7 +265,7 @@ LANGUAGE sql STABLE SET search_path = '' AS $$
 $$;
 
 CREATE OR REPLACE FUNCTION embassy.watch_table(relation oid) RETURNS void
-LANGUAGE plpgsql SET search_path = '' AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     event text;
 BEGIN
@@ -284,7 +284,7 @@ $$;
 
 -- Note what is new since the stream's look before: all there is, if there was none. Returns how many objects are to be carried.
 CREATE OR REPLACE FUNCTION embassy.look_for_large_objects(stream bytea) RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     began timestamptz := pg_catalog.clock_timestamp();
     snapshot pg_snapshot;
@@ -362,7 +362,7 @@ $$;
 
 -- Tell how far the stream is.
 CREATE OR REPLACE FUNCTION embassy.say_large_object_state(stream bytea, behind bigint) RETURNS void
-LANGUAGE sql SET search_path = '' AS $$
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO embassy.large_object_state AS s (stream, as_of, behind)
     SELECT l.stream, CASE $2 WHEN 0 THEN l.looked_at END, $2 FROM embassy.large_object_look l WHERE l.stream = $1
     ON CONFLICT (stream) DO UPDATE SET as_of = coalesce(excluded.as_of, s.as_of), behind = excluded.behind
@@ -370,14 +370,14 @@ $$;
 
 -- Ask for all objects between two numbers once more. Returns when that was: what the stream is as of later has them.
 CREATE OR REPLACE FUNCTION embassy.request_large_objects(first oid, last oid, reason text DEFAULT '') RETURNS timestamptz
-LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO embassy.large_object_wish (first, last, reason) VALUES ($1, $2, $3) RETURNING requested_at
 $$;
 
 -- Say which objects there are where they were asked for, so that a replica has no others, and have all of them carried. Whoever
 -- calls this holds the lock alone: an object that is made meanwhile comes later in the stream.
 CREATE OR REPLACE FUNCTION embassy.say_large_objects_wished() RETURNS void
-LANGUAGE plpgsql SET search_path = '' AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     wished embassy.large_object_wish;
     place tid;
@@ -400,7 +400,7 @@ $$;
 -- Carry what was found, up to so many pages, in this transaction; an object that has no more is carried whole. Returns how many
 -- objects are left. Who holds the lock at home is waited for a moment only.
 CREATE OR REPLACE FUNCTION embassy.carry_large_objects(stream bytea, most bigint) RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '100ms' SET enable_seqscan = off
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' SET enable_seqscan = off
     SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     room bigint := most;
@@ -457,7 +457,7 @@ $$;
 
 -- By which ages a stream's look tells what is new.
 CREATE OR REPLACE FUNCTION embassy.large_object_horizon(stream bytea, OUT seen_age bigint, OUT span bigint)
-LANGUAGE sql STABLE SET search_path = '' AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT pg_catalog.age((coalesce(n.seen, n.xmin) % 4294967296)::text::xid),
            CASE WHEN n.xmax - n.seen BETWEEN 0 AND 4294967295 THEN n.xmax - n.seen ELSE 4294967296 END
     FROM (SELECT (SELECT l.seen_below FROM embassy.large_object_look l WHERE l.stream = $1) AS seen,
@@ -467,7 +467,7 @@ $$;
 
 -- Objects between two numbers that a replica may have, and which are not there any more.
 CREATE OR REPLACE FUNCTION embassy.large_objects_gone(after_loid oid, until_loid oid) RETURNS SETOF oid
-LANGUAGE sql STABLE SET search_path = '' AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT k.loid FROM (SELECT k.loid FROM embassy.large_object_known k UNION SELECT n.loid FROM embassy.large_object_note n) k
     WHERE k.loid BETWEEN $1 AND $2 AND NOT EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata m WHERE m.oid = k.loid)
 $$;
@@ -477,7 +477,7 @@ $$;
 CREATE OR REPLACE FUNCTION embassy.large_object_pages_behind(
     stream bytea, after_loid oid, after_page integer, until_loid oid, until_page integer
 ) RETURNS TABLE (loid oid, from_page integer)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' SET enable_seqscan = off AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
     WITH horizon AS MATERIALIZED (
         SELECT * FROM embassy.large_object_horizon($1)
     ), candidates AS (
@@ -507,7 +507,7 @@ $$;
 
 -- Objects between two numbers whose owner, rights or comment are new, or which are new or gone.
 CREATE OR REPLACE FUNCTION embassy.large_objects_behind(stream bytea, after_loid oid, until_loid oid) RETURNS SETOF oid
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' SET enable_seqscan = off AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
     WITH horizon AS MATERIALIZED (
         SELECT * FROM embassy.large_object_horizon($1)
     )

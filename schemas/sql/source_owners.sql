@@ -12,7 +12,7 @@ CREATE TABLE IF NOT EXISTS embassy.ddl_owner (
 
 -- Whether an object has another one's owner, as a column's sequence has its table's, or comes with an extension.
 CREATE OR REPLACE FUNCTION embassy.owned_with_another(classid oid, objid oid) RETURNS boolean
-LANGUAGE sql STABLE SET search_path = '' AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT EXISTS (
         SELECT FROM pg_catalog.pg_depend d WHERE d.classid = $1 AND d.objid = $2 AND (
             d.deptype = 'e' OR d.deptype IN ('a', 'i') AND d.refclassid = 'pg_catalog.pg_class'::regclass AND EXISTS (
@@ -22,7 +22,7 @@ $$;
 -- What belongs to whom. What belongs to a role that is part of PostgreSQL (the one that made the cluster, pg_database_owner) is in
 -- no row.
 CREATE OR REPLACE FUNCTION embassy.owned_objects() RETURNS TABLE (classid oid, objid oid, owner oid)
-LANGUAGE sql STABLE SET search_path = '' AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT s.classid, s.objid, s.refobjid FROM pg_catalog.pg_shdepend s
     WHERE s.dbid = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
       AND s.deptype = 'o' AND s.refclassid = 'pg_catalog.pg_authid'::regclass
@@ -31,7 +31,7 @@ $$;
 
 -- Whose an object is that belongs to a role which is part of PostgreSQL.
 CREATE OR REPLACE FUNCTION embassy.pinned_owner(classid oid, objid oid) RETURNS oid
-LANGUAGE sql STABLE SET search_path = '' AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT coalesce(CASE $1
         WHEN 'pg_catalog.pg_class'::regclass THEN (SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid = $2)
         WHEN 'pg_catalog.pg_proc'::regclass THEN (SELECT p.proowner FROM pg_catalog.pg_proc p WHERE p.oid = $2)
@@ -56,14 +56,14 @@ $$;
 
 -- Note the owners of these objects as told; of all others that are not known yet, if NULL.
 CREATE OR REPLACE FUNCTION embassy.note_owners(objects oid[]) RETURNS void
-LANGUAGE sql SET search_path = '' AS $$
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO embassy.ddl_owner AS k SELECT o.* FROM embassy.owned_objects() o WHERE $1 IS NULL OR o.objid = ANY ($1)
     ON CONFLICT (classid, objid) DO UPDATE SET owner = excluded.owner WHERE $1 IS NOT NULL AND k.owner <> excluded.owner
 $$;
 
 -- A kind of object, as statements name it that give it away or drop it; NULL: it has no owner.
 CREATE OR REPLACE FUNCTION embassy.kind_of_owned(type text) RETURNS text
-LANGUAGE sql IMMUTABLE SET search_path = '' AS $$
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE $1 WHEN 'statistics object' THEN 'STATISTICS' WHEN 'foreign-data wrapper' THEN 'FOREIGN DATA WRAPPER'
                    ELSE pg_catalog.upper($1) END
     WHERE $1 IN ('table', 'view', 'materialized view', 'foreign table', 'sequence', 'type', 'function', 'procedure', 'aggregate',
@@ -74,7 +74,7 @@ $$;
 -- Tell of an object that has an owner: the statement's words before its kind, before its name and behind that.
 CREATE OR REPLACE FUNCTION embassy.say_of_owned(
     type text, identity text, tag text, verb text, middle text, behind text) RETURNS void
-LANGUAGE sql SET search_path = '' AS $$
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO embassy.ddl
     SELECT pg_catalog.nextval('embassy.ddl_ordinal'), pg_catalog.clock_timestamp(), $3, current_user,
            '{"search_path": ""}', 'statement', $4 || k.kind || $5 || $2 || $6, NULL, NULL,
@@ -84,19 +84,19 @@ $$;
 
 -- Tell that an object has another owner.
 CREATE OR REPLACE FUNCTION embassy.say_owner(type text, identity text, owner text) RETURNS void
-LANGUAGE sql SET search_path = '' AS $$
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     SELECT embassy.say_of_owned($1, $2, 'ALTER OWNER', 'ALTER ', ' ', ' OWNER TO ' || pg_catalog.quote_ident($3))
 $$;
 
 -- Tell that an object is gone that the replica may hold for somebody else's.
 CREATE OR REPLACE FUNCTION embassy.say_dropped(type text, identity text) RETURNS void
-LANGUAGE sql SET search_path = '' AS $$
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     SELECT embassy.say_of_owned($1, $2, 'DROP OWNED', 'DROP ', ' IF EXISTS ', ' CASCADE')
 $$;
 
 -- Tell which objects have other owners than the stream says, but for those that a command has named: it is told itself.
 CREATE OR REPLACE FUNCTION embassy.follow_owners(but oid[] DEFAULT '{}') RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     changed record;
 BEGIN
@@ -130,7 +130,7 @@ $$;
 
 -- The same, without waiting for somebody who is just telling of one of them.
 CREATE OR REPLACE FUNCTION embassy.sample_owners(but oid[] DEFAULT '{}') RETURNS void
-LANGUAGE sql SECURITY DEFINER SET search_path = '' SET lock_timeout = '100ms' AS $$
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
     SELECT embassy.follow_owners($1)
 $$;
 

@@ -11,7 +11,7 @@ CREATE TABLE IF NOT EXISTS embassy.published (
 
 -- Notes the tables that were not noted before. The others keep what is noted of them, as long as they are there.
 CREATE OR REPLACE FUNCTION embassy.note_published(named name) RETURNS void
-LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     DELETE FROM embassy.published n
     WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = n.relation)
        OR NOT EXISTS (SELECT FROM pg_catalog.pg_publication p WHERE p.oid = n.publication);
@@ -25,7 +25,7 @@ $$;
 -- Notes one that was just put in, with all that it holds accounted for. DDL calls this: it touches no row of another table, on
 -- which two transactions of home would wait for each other.
 CREATE OR REPLACE FUNCTION embassy.note_published_anew(named name, taken oid) RETURNS void
-LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     DELETE FROM embassy.published n USING pg_catalog.pg_publication p
     WHERE p.oid = n.publication AND p.pubname = named AND n.relation = taken;
     INSERT INTO embassy.published
@@ -37,7 +37,7 @@ $$;
 -- Tables whose changes are not all in the stream: out of the publication, or put in again by someone else. One that was made
 -- unlogged has none.
 CREATE OR REPLACE FUNCTION embassy.publication_gaps(named name) RETURNS text[]
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT ARRAY(
         SELECT pg_catalog.format('%s.%s', s.nspname, c.relname)
         FROM embassy.published n
@@ -50,7 +50,7 @@ $$;
 
 -- The same; a publication that leaves out kinds of changes now has done so, whatever becomes of it.
 CREATE OR REPLACE FUNCTION embassy.note_gaps(named name) RETURNS text[]
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     UPDATE embassy.published n SET membership = 0
     FROM pg_catalog.pg_publication p, pg_catalog.pg_class c

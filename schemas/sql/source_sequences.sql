@@ -1,6 +1,6 @@
 -- The state of one sequence that nothing has been drawn from since it was set.
 CREATE OR REPLACE FUNCTION embassy.sequence_as_set(schema_name text, sequence_name text, OUT last_value bigint, OUT is_called boolean)
-LANGUAGE plpgsql SET search_path = '' AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     EXECUTE pg_catalog.format('SELECT s.last_value, s.is_called FROM %I.%I s', schema_name, sequence_name)
     INTO last_value, is_called;
@@ -10,7 +10,7 @@ $$;
 -- Note what has changed; returns how many rows it wrote, and writes nothing where nothing has. A sequence that someone
 -- has locked (a DROP that is not committed yet) is left out until it is free; nobody is waited for.
 CREATE OR REPLACE FUNCTION embassy.sample_sequences() RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '100ms' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
     written bigint;
     gone bigint;

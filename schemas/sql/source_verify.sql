@@ -10,7 +10,7 @@ CREATE TABLE IF NOT EXISTS embassy.verify_message (
 
 -- Returns the number of the transaction that says it.
 CREATE OR REPLACE FUNCTION embassy.verify_say(run uuid, ordinal bigint, body text) RETURNS text
-LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO embassy.verify_message (run, ordinal, body) VALUES ($1, $2, $3);
     DELETE FROM embassy.verify_message m WHERE m.run = $1 AND m.ordinal = $2;
     SELECT pg_catalog.pg_current_xact_id()::text;

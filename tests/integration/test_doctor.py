@@ -236,6 +236,7 @@ def test_the_same_said_of_many_places_is_said_once(stream: Pipeline) -> None:
             "embassy_producer",
         ),
         ("DROP TABLE embassy.incarnation", ("PG15", "WARN"), "is of an earlier version"),
+        ("ALTER FUNCTION embassy.has_key SET search_path = ''", ("PG15", "FAIL"), "of a version in which"),
     ],
 )
 def test_what_is_wrong_at_home_is_found(
