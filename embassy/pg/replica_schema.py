@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg import sql
 
+from embassy.pg.own_schema import refuse_a_strangers
 from embassy.pg.presence import has_table
 from embassy.pg.write_triggers import tables_without
 
@@ -56,8 +57,13 @@ class Firing(NamedTuple):
 
 
 def ensure(connection: psycopg.Connection[Any]) -> None:
-    """Create the schema and its tables; repeatable."""
+    """Create the schema and its tables; repeatable.
+
+    Raises:
+        RefusedError: the schema is there, and somebody else's.
+    """
     with connection.transaction():
+        refuse_a_strangers(connection)
         for script in _SCRIPTS:
             connection.execute(files("schemas").joinpath("sql", script).read_bytes())
 

@@ -12,6 +12,7 @@ from psycopg.errors import LockNotAvailable
 
 from embassy.model.lsn import Lsn
 from embassy.pg.exchange import Question, plain
+from embassy.pg.own_schema import refuse_a_strangers
 from embassy.pg.presence import has_table
 from embassy.pg.reign import Reign
 
@@ -49,8 +50,13 @@ GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA embassy TO {role};
 
 
 def ensure(connection: psycopg.Connection[Any], *, producer_role: str) -> None:
-    """Create the schema, its tables and functions, and let the producer's role use them; repeatable."""
+    """Create the schema, its tables and functions, and let the producer's role use them; repeatable.
+
+    Raises:
+        RefusedError: the schema is there, and somebody else's.
+    """
     with connection.transaction():
+        refuse_a_strangers(connection)
         for script in _SCRIPTS:
             connection.execute(files("schemas").joinpath("sql", script).read_bytes())
         for statement in _GRANTS.strip().splitlines():

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from deploy.lab import databases
+from deploy.lab.lab import Lab
+from embassy.model.errors import RefusedError
+from embassy.pg import replica_schema, source_schema
+from embassy.pg.connection import connect
+from tests.harness.lab import MakeDatabase
 from tests.harness.two_databases import Connection, TwoDatabases
 from tests.integration.test_ddl_statements import captured, carry, owner
 
@@ -65,3 +71,26 @@ def test_a_cast_of_rows_is_no_trap(captured: TwoDatabases, trapper: Connection) 
     trapper.execute("ALTER TABLE a ADD COLUMN r float8 DEFAULT random()")
     assert caught(captured) == []
     carry(captured)
+
+
+def test_a_schema_of_the_same_name_is_not_adopted(lab: Lab, make_database: MakeDatabase) -> None:
+    """Its owner could put other functions in the place of those that the product makes there."""
+    for site in ("home", "embassy-1"):
+        name, server = make_database(site), lab.site(site).postgres
+        admin = connect(server.dsn(databases.ADMIN, name), application_name="embassy-test", autocommit=True)
+        owner = connect(server.dsn(databases.OWNER, name), application_name="test", autocommit=True)
+        with admin, owner:
+            admin.execute(f"GRANT CREATE ON DATABASE {name} TO {databases.OWNER}".encode())
+            owner.execute("CREATE SCHEMA embassy")
+            with pytest.raises(RefusedError, match="belongs to registry_owner"):
+                provision(site, admin)
+            admin.execute("DROP SCHEMA embassy")
+            provision(site, admin)
+            provision(site, admin)
+
+
+def provision(site: str, admin: Connection) -> None:
+    if site == "home":
+        source_schema.ensure(admin, producer_role=databases.PRODUCER)
+    else:
+        replica_schema.ensure(admin)
