@@ -8,7 +8,7 @@ threshold at all; only where one can, the batch is walked transaction by transac
 counted together.
 
 Rows that are copied are judged chunk by chunk, by what the replica's table loses: the rows that the chunk's range holds
-there, less those that the chunk brings.
+there, less those that the chunk brings. A chunk of the whole table that brings none truncates it.
 """
 
 from __future__ import annotations
@@ -100,6 +100,7 @@ class Admission:
         self._admitted = admitted
         self._before = _Counts.none()
         self._range = self._brought = 0
+        self._whole = False
 
     def forget(self) -> None:
         """The parts that came so far were rolled back: the transaction comes again."""
@@ -133,15 +134,19 @@ class Admission:
         """A chunk; one that comes in parts by the last of them, for the first takes out what the others bring again."""
         limits, relation = self._protection, batch.relations[chunk.relation]
         most, share = limits.max_deletes_per_transaction, limits.max_changed_share
-        if relation.schema == _OWN or (most is None and share is None):
+        if relation.schema == _OWN:
             return None
         if batch.part == 0:
-            self._range = self._loses(batch) if chunk.by_range else 0
+            self._whole = limits.truncate == "freeze" and chunk.is_whole_table
+            judged = chunk.by_range and (self._whole or most is not None or share is not None)
+            self._range = self._loses(batch) if judged else 0
             self._brought = 0
         self._brought += chunk.rows
         lost = self._range - self._brought
         if not batch.complete or lost <= 0 or copied == self._admitted:
             return None
+        if self._whole and not self._brought:
+            return Violation(0, copied, f"the copy empties {relation} of its {lost} rows, as if it truncated it")
         words = f"the copy takes {lost} rows out of {relation} and brings none for them"
         if most is not None and lost > most:
             return Violation(0, copied, f"{words}, and max_deletes_per_transaction is {most}")

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -141,7 +141,12 @@ def _written(path: Path) -> Iterator[BinaryIO]:
     with _explained(path):
         path.unlink(missing_ok=True)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            yield file
+            try:
+                yield file
+            except BaseException:
+                with suppress(OSError):  # half a file would pass for a whole one
+                    path.unlink()
+                raise
             file.flush()
             os.fsync(file.fileno())
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import click
 
@@ -15,14 +16,15 @@ from embassy.cli.failback_run import run
 from embassy.cli.options import Options, pass_options
 from embassy.cli.proven_report import proven_report
 from embassy.cli.stream_options import stream_options
+from embassy.cli.together import Failure, tell_failures, words_of, worst_of
 from embassy.cli.untaken import HomeTopics, Untaken
-from embassy.model.errors import ConfigurationError, RefusedError, StaleError
+from embassy.model.errors import ConfigurationError, EmbassyError, RefusedError, StaleError
 from embassy.model.lsn import Lsn
 from embassy.pg import replica_turn
 from embassy.pg.connection import connect, place_of
 from embassy.pg.reign import reign
 from embassy.pg.setup_errors import explained
-from embassy.runtime.config import Settings
+from embassy.runtime.config import Settings, Source, Stream
 from embassy.runtime.exit_codes import ExitCode
 from embassy.wire.promotion_report import Report
 from failover.conflicts import lacking
@@ -59,6 +61,7 @@ def bundle(options: Options, path: Path, *, output: Path) -> ExitCode:
     Where home was cut off and went on, its producer has confirmed more to the slot than the embassy took. That is read
     from home's own topic, with a recipient key for which the producer wrapped its data keys.
 
+    Each registry is written by itself: exits with 8 if some could not be, names them, and says how to write them.
     Exits with 4 if a file cannot be whole, and says why; with 7 if the report is of an epoch that is past.
 
     Reads keys.operators and streams.NAME.source; if need be kafka.home, and keys.recipient or keyd.
@@ -74,41 +77,82 @@ def bundle(options: Options, path: Path, *, output: Path) -> ExitCode:
                 place=str(output),
                 hint="name one that does not exist yet",
             ) from error
+        found: list[Bundle] = []
+        failures: list[Failure] = []
         try:
-            found = list(_bundles(options, settings, report, output))
+            topics = HomeTopics(settings, settings.kafka.home)
+            for wanted in list(_wanted(options, settings, report)):
+                try:
+                    found.append(_bundle(wanted, report, topics, output))
+                except EmbassyError as error:
+                    failures.append(Failure(wanted.name, error))
         except BaseException:
-            shutil.rmtree(output, ignore_errors=True)  # half a bundle would pass for a whole one
+            shutil.rmtree(output, ignore_errors=True)  # nobody was told which of the files are all there is
             raise
+        if not found:
+            shutil.rmtree(output, ignore_errors=True)
         under_way.note(bundles={b.name: f"{b.transactions} transactions, sha256 {b.sha256}" for b in found})
+        if failures:
+            under_way.note(refused={failure.name: str(failure.error.args[0]) for failure in failures})
+        _tell(options, path, found, failures)
+        if failures:
+            return under_way.ended(ExitCode.STEP_FAILED if found else worst_of(failures))
+    return ExitCode.OK if all(one.complete for one in found) else ExitCode.CHECK_FAILED
+
+
+def _tell(options: Options, path: Path, found: Sequence[Bundle], failures: Sequence[Failure]) -> None:
     if options.as_json:
-        listed = [bundle_._asdict() for bundle_ in found]
-        click.echo(json.dumps({"schema": "embassy.failback-bundle/1", "bundles": listed}, indent=2))
+        told = {
+            "schema": "embassy.failback-bundle/1",
+            "bundles": [one._asdict() for one in found],
+            "failed": words_of(failures),
+        }
+        click.echo(json.dumps(told, indent=2, ensure_ascii=False))
     else:
         for one in found:
             click.echo(
                 f"{one.name}: {one.transactions} transactions, {one.changes} changes behind {one.after_lsn} in {one.file}"
                 + lacking(one._asdict())
             )
-    return ExitCode.OK if all(one.complete for one in found) else ExitCode.CHECK_FAILED
+    tell_failures(failures)
+    if found and failures:
+        named = " ".join(f"-r {failure.name}" for failure in failures)
+        click.echo(
+            f"hint: what is written is whole. For the others: embassy … {named} failback bundle {path} -o ANOTHER",
+            err=True,
+        )
 
 
-def _bundles(options: Options, settings: Settings, report: Report, output: Path) -> Iterator[Bundle]:
+class _Wanted(NamedTuple):
+    """One registry's file."""
+
+    name: str
+    stream: Stream
+    source: Source
+    entry: Mapping[str, Any]
+    """What the report says of it."""
+
+
+def _wanted(options: Options, settings: Settings, report: Report) -> Iterator[_Wanted]:
     promoted = {str(entry["stream"]): entry for entry in report.streams if not entry.get("aborted")}
-    topics = HomeTopics(settings, settings.kafka.home)
     covered = 0
     for name, stream in options.streams(settings).items():
         entry = promoted.get(stream.stream)
         if entry is not None:
             covered += 1
             source = options.need(stream.source, f"streams.{name}.source")
-            _refuse_if_past(source.dsn, bytes.fromhex(stream.stream), report)
-            after = Lsn.parse(str(entry["last_lsn"]))
-            untaken = Untaken(stream, stream.enrolment, after, topics)
-            yield make_bundle(
-                name, source.dsn, untaken, slot=stream.slot, publication=source.publication, output=output
-            )
+            yield _Wanted(name, stream, source, entry)
     if not covered:
         raise RefusedError("the report is about none of these registries", hint="is it another site's?")
+
+
+def _bundle(wanted: _Wanted, report: Report, topics: HomeTopics, output: Path) -> Bundle:
+    stream, dsn = wanted.stream, wanted.source.dsn
+    _refuse_if_past(dsn, bytes.fromhex(stream.stream), report)
+    untaken = Untaken(stream, stream.enrolment, Lsn.parse(str(wanted.entry["last_lsn"])), topics)
+    return make_bundle(
+        wanted.name, dsn, untaken, slot=stream.slot, publication=wanted.source.publication, output=output
+    )
 
 
 def _refuse_if_past(dsn: str, stream: bytes, report: Report) -> None:

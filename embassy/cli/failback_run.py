@@ -21,7 +21,7 @@ from embassy.cli.failback_level import Leveller, LevelWish
 from embassy.cli.options import Options, pass_options
 from embassy.cli.proven_report import proven_report
 from embassy.cli.stream_options import stream_options
-from embassy.cli.together import each
+from embassy.cli.together import each, tell_failures, words_of, worst_of
 from embassy.cli.untaken import HomeTopics, Untaken
 from embassy.model.errors import ConfigurationError, RefusedError
 from embassy.model.lsn import Lsn
@@ -31,7 +31,7 @@ from embassy.pg import source_fence
 from embassy.pg.connection import connect
 from embassy.pg.replica_turn import OwnSlot
 from embassy.runtime.config import Settings, Stream
-from embassy.runtime.exit_codes import ExitCode, exit_code, worst
+from embassy.runtime.exit_codes import ExitCode
 from embassy.wire.enrolment import load_enrolment
 from embassy.wire.promotion_report import Report
 from failover.conflicts import lacking
@@ -102,16 +102,16 @@ def run(
         failures = each(work, lambda failback: found.append(failback.run()), at_once=_TOGETHER, what="failback")
         under_way.note(following=sorted(str(entry["name"]) for entry in found))
         if failures:
-            under_way.note(refused={failed.name: str(failed.error.args[0]) for failed in failures})
-        for failed in failures:
-            click.echo(f"error: {failed.name}: {failed.error}", err=True)
+            under_way.note(refused={failure.name: str(failure.error.args[0]) for failure in failures})
+        tell_failures(failures)
         found.sort(key=lambda entry: str(entry["name"]))
         if options.as_json:
-            click.echo(json.dumps({"schema": _SCHEMA, "registries": found}, indent=2))
+            told = {"schema": _SCHEMA, "registries": found, "failed": words_of(failures)}
+            click.echo(json.dumps(told, indent=2, ensure_ascii=False))
         else:
             for entry in found:
                 click.echo(f"{entry['name']}: follows the embassy" + _how_level(entry) + _lacking(entry))
-        code = worst(frozenset(exit_code(failed.error) for failed in failures))
+        code = worst_of(failures)
         if not failures and any(
             entry["unproven"] or not entry.get("bundle", {}).get("complete", True) for entry in found
         ):

@@ -16,13 +16,13 @@ from embassy.cli.options import Options, pass_options
 from embassy.cli.points import POINT
 from embassy.cli.replica_control import replica_of
 from embassy.cli.stream_options import stream_options
-from embassy.cli.together import each
+from embassy.cli.together import each, tell_failures, words_of, worst_of
 from embassy.model.control import Point
 from embassy.model.errors import RefusedError
 from embassy.pg import control_store
 from embassy.runtime.audit_line import JSON
 from embassy.runtime.config import Stream
-from embassy.runtime.exit_codes import ExitCode, exit_code, worst
+from embassy.runtime.exit_codes import ExitCode
 from embassy.wire.approval import Order
 from embassy.wire.enrolment import load_roster
 from embassy.wire.keyring import Operator
@@ -76,15 +76,13 @@ def freeze(options: Options, *, reason: str, own_key: Path, stop_at: Point | Non
 
     failures = each(targets, one, at_once=_TOGETHER, what="freeze")
     if options.as_json:
-        failed = {failure.name: str(failure.error) for failure in failures}
-        document = {"schema": "embassy.freeze/1", "registries": report, "failed": failed}
+        document = {"schema": "embassy.freeze/1", "registries": report, "failed": words_of(failures)}
         click.echo(json.dumps(document, indent=2, ensure_ascii=False))
-    for failure in failures:
-        click.echo(f"error: {failure.name}: {failure.error}", err=True)
+    tell_failures(failures)
     if failures:
         names = ", ".join(failure.name for failure in failures)
         click.echo(f"hint: {names} may still be applied: run it again, or stop the consumer", err=True)
-    return worst(frozenset(exit_code(failure.error) for failure in failures))
+    return worst_of(failures)
 
 
 class _Target(NamedTuple):

@@ -17,7 +17,7 @@ from embassy.cli.fence_word import Word, load_word
 from embassy.cli.options import Options, pass_options
 from embassy.cli.proven_report import proven_report
 from embassy.cli.stream_options import stream_options
-from embassy.cli.together import Failure, each
+from embassy.cli.together import Failure, each, tell_failures, words_of, worst_of
 from embassy.model.errors import ApprovalError, RefusedError, StaleError
 from embassy.pg import source_fence
 from embassy.pg.connection import connect, place_of
@@ -27,7 +27,7 @@ from embassy.pg.setup_errors import LOCK_SETTINGS, explained
 from embassy.pg.source_fence import Fence, Fenced, StandingFence
 from embassy.pg.stream_lock import PROMOTION_LOCK
 from embassy.runtime.config import Settings, Stream
-from embassy.runtime.exit_codes import ExitCode, exit_code, worst
+from embassy.runtime.exit_codes import ExitCode
 from embassy.wire.promotion_report import Report
 from failover.fences import Opening, decide_opening, others
 
@@ -77,7 +77,7 @@ def fence(options: Options, path: Path, *, reason: str) -> ExitCode:
         if options.as_json:
             fenced = {name: done._asdict() for name, done in sorted(found.items())}
             shown = {"schema": "embassy.home-fence/1", "fenced": fenced, "not_promoted": left}
-            click.echo(json.dumps({**shown, "refused": _words(failures)}, indent=2))
+            click.echo(json.dumps({**shown, "refused": words_of(failures)}, indent=2))
         else:
             for name, done in sorted(found.items()):
                 click.echo(
@@ -127,7 +127,7 @@ def release(options: Options, path: Path, *, reason: str) -> ExitCode:
         opened.sort()
         under_way.note(opened=opened)
         if options.as_json:
-            shown = {"schema": "embassy.home-release/1", "opened": opened, "refused": _words(failures)}
+            shown = {"schema": "embassy.home-release/1", "opened": opened, "refused": words_of(failures)}
             click.echo(json.dumps(shown, indent=2))
         elif opened:
             click.echo(f"open again: {', '.join(opened)}")
@@ -290,14 +290,9 @@ def _named(fences: Sequence[StandingFence]) -> str:
     )
 
 
-def _words(failures: Sequence[Failure]) -> dict[str, str]:
-    return {failed.name: str(failed.error) for failed in failures}
-
-
 def _ended(under_way: Audited, failures: Sequence[Failure]) -> ExitCode:
     """Tell what failed, and with what the command ends."""
-    for failed in failures:
-        click.echo(f"error: {failed.name}: {failed.error}", err=True)
+    tell_failures(failures)
     if failures:
         under_way.note(refused={failed.name: str(failed.error.args[0]) for failed in failures})
-    return under_way.ended(worst(frozenset(exit_code(failed.error) for failed in failures)))
+    return under_way.ended(worst_of(failures))

@@ -8,6 +8,7 @@ from typing import Any
 
 from embassy.model.errors import ConfigurationError, RefusedError
 from embassy.runtime.audit_line import JSON
+from embassy.runtime.durable import held_folder
 from embassy.wire.keyring import Identity
 from embassy.wire.promotion_plan import Plan, PlanFile, PlannedStream
 from embassy.wire.promotion_report import ReportFile
@@ -65,10 +66,24 @@ def earlier_entries(target: Path, plan: PlanFile) -> tuple[Entry, ...]:
 def write_report(target: Path, plan: PlanFile, entries: Sequence[Entry], identity: Identity) -> list[Entry]:
     """Sign and write what became of some streams, beside what the file says already of others; returns all of it.
 
+    Runs of one plan for different registries may end at the same moment: neither takes out what the other has written.
+
     Raises:
         RefusedError: the file is there, and is something else.
         ConfigurationError: it cannot be written.
     """
+    try:
+        with held_folder(target.parent):
+            return _written(target, plan, entries, identity)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot write the report: {error.strerror}",
+            place=str(target),
+            hint="name a file in a folder that you may read and write with -o, and run the same command again",
+        ) from error
+
+
+def _written(target: Path, plan: PlanFile, entries: Sequence[Entry], identity: Identity) -> list[Entry]:
     new = {entry["stream"] for entry in entries}
     kept = (entry for entry in earlier_entries(target, plan) if entry.get("stream") not in new)
     merged = sorted((*kept, *entries), key=lambda entry: str(entry.get("name")))

@@ -10,14 +10,14 @@ import click
 
 from embassy.cli.auditing import audited
 from embassy.cli.options import Options, pass_options
-from embassy.cli.promote_reports import earlier_entries, plan_details, report_json, write_report
+from embassy.cli.promote_reports import Entry, earlier_entries, plan_details, report_json, write_report
 from embassy.cli.promote_running import PlanRun, chosen, own_identity, read_plan
 from embassy.cli.promote_screen import StepLines, console, show_report
 from embassy.cli.stream_options import all_or_named, stream_options
-from embassy.cli.together import Failure
+from embassy.cli.together import Failure, tell_failures, words_of, worst_of
 from embassy.model.errors import ApprovalError
 from embassy.runtime import logs
-from embassy.runtime.exit_codes import ExitCode, exit_code, worst
+from embassy.runtime.exit_codes import ExitCode
 from failover.promotion import Mode
 
 
@@ -60,7 +60,7 @@ def run(options: Options, path: Path, confirm: str, *, output: Path | None) -> E
         _must_confirm(names, confirm)
         identity = own_identity(options, settings, plan, path)
         target = output or path.with_suffix(".report.json")
-        earlier_entries(target, approved.file)  # before anything is changed
+        entries: Sequence[Entry] = earlier_entries(target, approved.file)  # before anything is changed
         lines = StepLines(console(stderr=True), Mode(plan.mode), len(names))
         with PlanRun(options, settings, approved, path, lines.tell) as work:
             found, failures = work.go_on()
@@ -73,17 +73,21 @@ def run(options: Options, path: Path, confirm: str, *, output: Path | None) -> E
         if found:
             entries = write_report(target, approved.file, found, identity)
             under_way.note(promoted=[str(entry["name"]) for entry in found], report=str(target))
-            if options.as_json:
-                click.echo(json.dumps(report_json(approved.persons, plan, entries), indent=2))
-            else:
+            if not options.as_json:
                 show_report(console(), entries, approved.persons)
                 click.echo(
                     f"The signed report is {target}. Copy it to home: beside each enrolment, or for embassy home fence."
                 )
+        if options.as_json:
+            told = report_json(approved.persons, plan, entries) | {
+                "failed": words_of(failures),
+                "held": list(ready),
+            }
+            click.echo(json.dumps(told, indent=2, ensure_ascii=False))
         if failures:
             _tell(failures, path, held=ready, promoted=bool(found))
             under_way.note(refused={failure.name: str(failure.error.args[0]) for failure in failures})
-            return under_way.ended(worst(frozenset(exit_code(failure.error) for failure in failures)))
+            return under_way.ended(worst_of(failures))
     return ExitCode.OK
 
 
@@ -95,8 +99,7 @@ def _must_confirm(names: Sequence[str], confirm: str) -> None:
 
 def _tell(failures: Sequence[Failure], path: Path, *, held: Sequence[str], promoted: bool) -> None:
     """Say what failed, and how to go on with those that could and were held up."""
-    for failure in failures:
-        click.echo(f"error: {failure.name}: {failure.error}", err=True)
+    tell_failures(failures)
     if held:
         confirm = held[0] if len(held) == 1 else "all"
         unchanged = f"nothing was changed for {', '.join(held)}" if promoted else "nothing was changed"

@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol, TypeVar
 
+import click
+
 from embassy.model.errors import EmbassyError
+from embassy.runtime.exit_codes import ExitCode, exit_code, worst
 
 
 class _Named(Protocol):
@@ -22,6 +25,22 @@ class Failure(NamedTuple):
 
     name: str
     error: EmbassyError
+
+
+def words_of(failures: Iterable[Failure]) -> dict[str, str]:
+    """For scripts: why each registry that failed did."""
+    return {failure.name: str(failure.error) for failure in failures}
+
+
+def worst_of(failures: Iterable[Failure]) -> ExitCode:
+    """What a command ends with whose registries failed like this; OK if none did."""
+    return worst(frozenset(exit_code(failure.error) for failure in failures))
+
+
+def tell_failures(failures: Iterable[Failure]) -> None:
+    """Say on standard error which failed, and why, a line each."""
+    for failure in failures:
+        click.echo(f"error: {failure.name}: {failure.error}", err=True)
 
 
 def each(items: Iterable[T], work: Callable[[T], None], *, at_once: int, what: str) -> list[Failure]:

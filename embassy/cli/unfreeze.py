@@ -19,14 +19,14 @@ from embassy.cli.options import Options, pass_options
 from embassy.cli.points import POINT
 from embassy.cli.replica_control import replica_of
 from embassy.cli.stream_options import stream_options
-from embassy.cli.together import each
+from embassy.cli.together import each, tell_failures, words_of, worst_of
 from embassy.model.control import Freeze, Point
 from embassy.model.errors import ApprovalError, RefusedError, StaleError
 from embassy.model.lsn import Lsn
 from embassy.model.wording import iso
 from embassy.pg import control_store
 from embassy.runtime.audit_line import JSON
-from embassy.runtime.exit_codes import ExitCode, exit_code, worst
+from embassy.runtime.exit_codes import ExitCode
 from embassy.wire.approval import Order
 from embassy.wire.enrolment import load_roster
 from embassy.wire.key_document import damaged
@@ -183,11 +183,9 @@ def run(options: Options, path: Path) -> ExitCode:
         if failures:
             under_way.note(refused={failure.name: str(failure.error.args[0]) for failure in failures})
         results = {name: {"lifted": True, "already": not now} for name, now in sorted(done.items())}
-        failed = {failure.name: str(failure.error) for failure in failures}
-        _tell(options, fields, sorted(persons), registries=results, failed=failed)
-        for name, words in failed.items():
-            click.echo(f"error: {name}: {words}", err=True)
-        return under_way.ended(worst(frozenset(exit_code(failure.error) for failure in failures)))
+        _tell(options, fields, sorted(persons), registries=results, failed=words_of(failures))
+        tell_failures(failures)
+        return under_way.ended(worst_of(failures))
 
 
 def _lift(options: Options, entry: _Ordered, stop_at: Point | None, fields: Mapping[str, Any], path: Path) -> bool:

@@ -119,6 +119,11 @@ class Chunk(NamedTuple):
     copy_text: bytes
     """``rows`` lines of COPY text format, each ended by a newline, in the order of ``columns``."""
 
+    @property
+    def is_whole_table(self) -> bool:
+        """Whether what the replica's table holds is replaced, all of it."""
+        return self.by_range and not self.lower and not self.upper
+
 
 class Batch(NamedTuple):
     """Whole transactions, or one part of a single transaction that is larger than a batch."""

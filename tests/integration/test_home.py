@@ -239,3 +239,34 @@ def test_what_never_travelled_is_not_emptied(home: Home) -> None:
         assert connection.execute("SELECT count(*) FROM public.kept").fetchone() == (1,)
         # Where nobody knows what travelled, nothing stays that the embassy may not have.
         assert replica_turn.clear(connection, nonce, None, publication="none")["public.kept"] == 1
+
+
+def test_a_registry_that_cannot_be_bundled_keeps_no_others_file_from_being_written(home: Home) -> None:
+    slot = f"embassy_{home.streams['land'].hex()}"
+    folder = home.folder / "bundle"
+    bundle = ("failback", "bundle", str(home.folder / "word.json"), "-o", str(folder))
+    config = home.folder / "home.toml"
+    with home.lab.home.postgres.connect(databases.ADMIN, home.databases["land"]) as connection:
+        connection.execute("CREATE PUBLICATION embassy FOR TABLE public.deed")
+        connection.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (slot,))
+        (at,) = connection.execute("SELECT pg_current_wal_lsn()::text").fetchone() or ("",)
+        connection.execute("INSERT INTO public.deed VALUES (1)")
+    (home.folder / "word.json").write_text(home.report(home.plan(1), *NAMES, last_lsn=at).render())
+    home.configure(people=DOWN)
+    try:
+        alone = embassy(config, *bundle, "-r", "people", "--json", code=3)
+        assert json.loads(alone.stdout)["bundles"] == []
+        assert not folder.exists(), "an empty folder would pass for one that holds all there is"
+
+        done = embassy(config, *bundle, "--json", code=8)
+        told = json.loads(done.stdout)
+        assert [(one["name"], one["transactions"], one["complete"]) for one in told["bundles"]] == [
+            ("land", 1, True)
+        ]
+        assert list(told["failed"]) == ["people"]
+        assert "error: people: " in done.stderr
+        assert "-r people failback bundle" in done.stderr
+        assert [path.name for path in folder.iterdir()] == ["land.jsonl"]
+    finally:
+        with home.connect("land") as connection:
+            connection.execute("SELECT pg_drop_replication_slot(%s)", (slot,))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from embassy.cli.promote_reports import aborted_entries, write_report
+from embassy.cli.promote_reports import aborted_entries, earlier_entries, write_report
 from embassy.model.errors import RefusedError
 from embassy.wire.keyring import Identity
-from embassy.wire.promotion_plan import PlanFile
+from embassy.wire.promotion_plan import PlanFile, PlannedStream
 from embassy.wire.promotion_report import ReportFile
 from embassy.wire.roster import Roster
 from tests.harness.envelope import ANNA, BERT
@@ -31,6 +33,21 @@ def test_a_report_gathers_what_each_run_did(tmp_path: Path) -> None:
     assert write_report(path, _APPROVED, [{**land, "seconds": 2}], EMBASSY) == [{**land, "seconds": 2}, sea]
     proven = ReportFile.read(path).proven((Roster(0, 2, ROSTER),), path)
     assert [proven.epoch_of(stream.stream) for stream in _PLAN.streams] == [2, 2]
+
+
+def test_reports_of_runs_that_end_together_hold_what_each_did(tmp_path: Path) -> None:
+    path = tmp_path / "plan.report.json"
+    streams = [_LAND._replace(name=f"n{number:02}", stream=bytes([number]) * 16) for number in range(12)]
+    approved = PlanFile.draft(dataclasses.replace(PLAN, streams=tuple(streams))).signed(ANNA).signed(BERT)
+    barrier = threading.Barrier(len(streams))
+
+    def end(planned: PlannedStream) -> None:
+        barrier.wait()
+        write_report(path, approved, [{"name": planned.name, "stream": planned.stream.hex()}], EMBASSY)
+
+    with ThreadPoolExecutor(len(streams)) as pool:
+        list(pool.map(end, streams))
+    assert [entry["name"] for entry in earlier_entries(path, approved)] == [planned.name for planned in streams]
 
 
 @pytest.mark.parametrize("what", ["another plan", "another embassy", "no report"])
