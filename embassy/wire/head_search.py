@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 from embassy.model.chain import Signers
-from embassy.model.errors import IntegrityError
+from embassy.model.errors import ConfigurationError, IntegrityError
 from embassy.model.record import Head, RecordKind, SealedRecord
 from embassy.wire.kafka_reader import Fetched
 from embassy.wire.record_codec import decode_record, record_or_none
@@ -122,10 +122,19 @@ def with_generation(head: Head, key_record: bytes, verified: Callable[[SealedRec
 
     Raises:
         IntegrityError: what it keeps is no record.
+        ConfigurationError: it is nobody's that is enrolled: whatever follows it would be taken for nobody's too.
     """
     if not key_record:
         return head
-    return head._replace(generation=verified(decode_record(key_record)) or head.generation)
+    generation = verified(decode_record(key_record))
+    if not generation:
+        raise ConfigurationError(
+            "what the replica follows is of a producer that the enrolment does not name",
+            place=f"the replica's record {head.sequence}",
+            hint="the enrolment's file is an older copy, or the successor in it lacks signatures of present operators: "
+            "take the one that the consumer reads",
+        )
+    return head._replace(generation=generation)
 
 
 def read_records(log: Log, start: int, stop: int) -> Iterator[tuple[int, SealedRecord]]:
