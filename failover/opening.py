@@ -81,8 +81,9 @@ def open_up(replica: Replica, wish: Wish, ports: Ports) -> Mapping[str, Any]:
     """Enable the triggers, drop the guards, let the application in."""
     connection = replica.connection
     try:
-        triggers = replica_opening.enable_triggers(connection)
+        triggers = replica_opening.enable_triggers(connection, "trigger", "rule")
         guards = replica_opening.drop_guards(connection)
+        triggers += replica_opening.enable_triggers(connection, "event trigger")  # one of logins may write
         ports.let_in(connection)
     except psycopg.errors.LockNotAvailable as error:
         raise StepError(

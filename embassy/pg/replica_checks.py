@@ -133,7 +133,7 @@ def _firing(connection: psycopg.Connection[Any], place: str) -> Iterator[Remark]
         yield Remark(
             "RP04",
             Level.FAIL,
-            f"{one.schema}.{one.table}",
+            f"{one.schema}.{one.table}" if one.schema else place,
             f"{one.kind} {one.name} fires while the stream is applied, as it did at home: its effect would come twice",
             _APPLY,
         )

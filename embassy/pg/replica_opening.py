@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, LiteralString, NamedTuple
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import sql
 
 from embassy.pg.presence import has_table
-from embassy.pg.replica_schema import GUARD
+from embassy.pg.replica_schema import GUARD, LISTED, enable
 from embassy.pg.setup_errors import in_turn
 
 # An owned sequence (serial, identity) belongs to a column, whose largest value tells at least how far it has come.
@@ -34,7 +34,6 @@ SELECT n.nspname, c.relname FROM pg_catalog.pg_trigger t
 JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE t.tgfoid = pg_catalog.to_regproc('embassy.refuse_write') AND t.tgname = %s AND t.tgparentid = 0
 ORDER BY 1, 2"""
-_ENABLED: dict[str, LiteralString] = {"A": "ENABLE ALWAYS", "R": "ENABLE REPLICA"}
 
 
 class SetSequence(NamedTuple):
@@ -89,25 +88,13 @@ def set_sequences(connection: psycopg.Connection[Any], headroom: int) -> list[Se
     return found
 
 
-def enable_triggers(connection: psycopg.Connection[Any]) -> int:
-    """Enable again what was disabled while the stream was applied; returns how many are on the list."""
+def enable_triggers(connection: psycopg.Connection[Any], *kinds: str) -> int:
+    """Enable again what of these kinds was disabled while the stream was applied; returns how many are on the list."""
     listed = connection.execute(
-        """SELECT d.relation, d.kind, d.name, d.enabled::text FROM embassy.disabled_triggers d
-           WHERE pg_catalog.to_regclass(d.relation) IS NOT NULL AND (
-               EXISTS (SELECT FROM pg_catalog.pg_trigger t
-                       WHERE t.tgrelid = pg_catalog.to_regclass(d.relation) AND t.tgname = d.name)
-               OR EXISTS (SELECT FROM pg_catalog.pg_rewrite r
-                          WHERE r.ev_class = pg_catalog.to_regclass(d.relation) AND r.rulename = d.name))
-           ORDER BY 1, 2, 3"""
+        f"{LISTED} WHERE d.kind = ANY (%s) ORDER BY d.relation, d.kind, d.name".encode(), (list(kinds),)
     ).fetchall()
-    for relation, kind, name, enabled in listed:
-        statement = sql.SQL("ALTER TABLE {} {} {} {}").format(
-            sql.SQL(relation),  # qualified and quoted when it was noted
-            sql.SQL(_ENABLED.get(enabled, "ENABLE")),
-            sql.SQL("TRIGGER" if kind == "trigger" else "RULE"),
-            sql.Identifier(name),
-        )
-        in_turn(connection, partial(connection.execute, statement))
+    for found in listed:
+        in_turn(connection, partial(enable, connection, *found[:4]))
     return len(listed)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Any, LiteralString, NamedTuple
 
 import psycopg
 from psycopg import sql
 
+from embassy.pg.own_ddl import unobserved
 from embassy.pg.own_schema import refuse_a_strangers
 from embassy.pg.presence import has_table
 from embassy.pg.write_triggers import tables_without
@@ -43,17 +44,48 @@ JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE r.ev_enabled IN ('A', 'R') AND c.relkind IN ('r', 'p') AND n.nspname NOT IN ('information_schema', 'embassy')
   AND n.nspname !~ '^pg_'
+UNION ALL
+SELECT '', '', 'event trigger', e.evtname, e.evtenabled::text, true
+FROM pg_catalog.pg_event_trigger e JOIN pg_catalog.pg_proc p ON p.oid = e.evtfoid
+JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+WHERE e.evtenabled <> 'D' AND n.nspname <> 'embassy'
+  AND NOT EXISTS (
+      SELECT FROM pg_catalog.pg_depend d
+      WHERE d.classid = 'pg_catalog.pg_event_trigger'::pg_catalog.regclass AND d.objid = e.oid AND d.deptype = 'e')
 ORDER BY 6 DESC, 1, 2, 3, 4"""
+
+# What is on the list and still there, and whether it is disabled.
+LISTED = """
+SELECT d.relation, d.kind, d.name, d.enabled::text, f.enabled = 'D' AS disabled
+FROM embassy.disabled_triggers d
+CROSS JOIN LATERAL (
+    SELECT tgenabled FROM pg_catalog.pg_trigger
+    WHERE d.kind = 'trigger' AND tgrelid = pg_catalog.to_regclass(d.relation) AND tgname = d.name
+    UNION ALL SELECT ev_enabled FROM pg_catalog.pg_rewrite
+    WHERE d.kind = 'rule' AND ev_class = pg_catalog.to_regclass(d.relation) AND rulename = d.name
+    UNION ALL SELECT evtenabled FROM pg_catalog.pg_event_trigger WHERE d.kind = 'event trigger' AND evtname = d.name
+) f (enabled)"""
+
+
+_ENABLE: dict[str, LiteralString] = {"A": "ENABLE ALWAYS", "R": "ENABLE REPLICA"}
 
 
 class Firing(NamedTuple):
-    """A trigger or rule of the registry's that would fire while the stream is applied."""
+    """A trigger or rule of the registry's that would fire while the stream is applied.
+
+    An event trigger, too, in whatever mode: the applier and operators execute DDL, and what it writes would come twice,
+    or be refused by the guard. One of logins would let nobody in.
+    """
 
     schema: str
+    """Empty: it is of no table."""
     table: str
     kind: str
     name: str
     enabled: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}" + (f" of {self.schema}.{self.table}" if self.schema else "")
 
 
 def ensure(connection: psycopg.Connection[Any]) -> None:
@@ -64,6 +96,7 @@ def ensure(connection: psycopg.Connection[Any]) -> None:
     """
     with connection.transaction():
         refuse_a_strangers(connection)
+        unobserved(connection)
         for script in _SCRIPTS:
             connection.execute(files("schemas").joinpath("sql", script).read_bytes())
 
@@ -82,6 +115,7 @@ def guard(connection: psycopg.Connection[Any], schema: str, name: str) -> None:
     """Let nobody but the applier write to a table."""
     table, trigger = sql.Identifier(schema, name), sql.Identifier(GUARD)
     with connection.transaction():
+        unobserved(connection)
         connection.execute(
             sql.SQL(
                 "CREATE OR REPLACE TRIGGER {} BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON {} FOR EACH STATEMENT"
@@ -99,44 +133,45 @@ def firing(connection: psycopg.Connection[Any]) -> list[Firing]:
 def forget_enabled(connection: psycopg.Connection[Any]) -> None:
     """Take off the list what is enabled: it stands there from an earlier epoch, and may be meant otherwise since."""
     connection.execute(
-        """DELETE FROM embassy.disabled_triggers d WHERE NOT EXISTS (
-               SELECT FROM pg_catalog.pg_trigger t
-               WHERE t.tgrelid = pg_catalog.to_regclass(d.relation) AND t.tgname = d.name AND t.tgenabled = 'D'
-               UNION ALL SELECT FROM pg_catalog.pg_rewrite r
-               WHERE r.ev_class = pg_catalog.to_regclass(d.relation) AND r.rulename = d.name AND r.ev_enabled = 'D')"""
+        f"""DELETE FROM embassy.disabled_triggers d
+            WHERE (relation, kind, name) NOT IN (SELECT relation, kind, name FROM ({LISTED}) l WHERE disabled)""".encode()
     )
 
 
 def silence(connection: psycopg.Connection[Any], found: Firing) -> None:
     """Disable a trigger or rule, and remember it for promotion."""
-    table = sql.Identifier(found.schema, found.table)
-    kind = sql.SQL("TRIGGER") if found.kind == "trigger" else sql.SQL("RULE")
+    table = sql.Identifier(found.schema, found.table).as_string(connection) if found.schema else ""
     with connection.transaction():
+        unobserved(connection)
         connection.execute(
             "INSERT INTO embassy.disabled_triggers VALUES (%s, %s, %s, %s)"
             " ON CONFLICT (relation, kind, name) DO UPDATE SET enabled = excluded.enabled",
-            (table.as_string(connection), found.kind, found.name, found.enabled),
+            (table, found.kind, found.name, found.enabled),
         )
-        connection.execute(sql.SQL("ALTER TABLE {} DISABLE {} {}").format(table, kind, sql.Identifier(found.name)))
+        connection.execute(_switch(table, found.kind, found.name, "DISABLE"))
 
 
 def unsilence(connection: psycopg.Connection[Any]) -> None:
-    """Enable what was disabled, as it was: before DDL, which may rename or disable it itself; `silence` comes after."""
-    for relation, kind, name, enabled in connection.execute(
-        """DELETE FROM embassy.disabled_triggers d RETURNING relation, kind, name, enabled::text"""
-    ).fetchall():
-        there = connection.execute(
-            """SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = t.relation AND tgname = %(name)s)
-                   OR EXISTS (SELECT FROM pg_catalog.pg_rewrite WHERE ev_class = t.relation AND rulename = %(name)s)
-               FROM pg_catalog.to_regclass(%(relation)s) t (relation)""",
-            {"relation": relation, "name": name},
-        ).fetchone()
-        if there == (True,):
-            connection.execute(
-                sql.SQL("ALTER TABLE {} ENABLE {} {} {}").format(
-                    sql.SQL(relation),
-                    sql.SQL("ALWAYS" if enabled == "A" else "REPLICA"),
-                    sql.SQL("TRIGGER" if kind == "trigger" else "RULE"),
-                    sql.Identifier(name),
-                )
-            )
+    """Enable what was disabled, as it was: before DDL, which may rename or disable it itself; `silence` comes after.
+
+    But for event triggers, which would fire for that DDL, and of which no DDL in the stream is.
+    """
+    for listed in connection.execute(f"{LISTED} WHERE d.kind <> 'event trigger'".encode()).fetchall():
+        enable(connection, *listed[:4])
+    connection.execute("DELETE FROM embassy.disabled_triggers WHERE kind <> 'event trigger'")
+
+
+def enable(connection: psycopg.Connection[Any], relation: str, kind: str, name: str, enabled: str) -> None:
+    """Enable again what is on the list, as it was."""
+    connection.execute(_switch(relation, kind, name, _ENABLE.get(enabled, "ENABLE")))
+
+
+def _switch(relation: str, kind: str, name: str, how: LiteralString) -> sql.Composed:
+    if kind == "event trigger":
+        return sql.SQL("ALTER EVENT TRIGGER {} {}").format(sql.Identifier(name), sql.SQL(how))
+    return sql.SQL("ALTER TABLE {} {} {} {}").format(
+        sql.SQL(relation),  # qualified and quoted when it was noted
+        sql.SQL(how),
+        sql.SQL("TRIGGER" if kind == "trigger" else "RULE"),
+        sql.Identifier(name),
+    )

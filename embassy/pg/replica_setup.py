@@ -49,15 +49,11 @@ def replica_steps(wish: ReplicaWish) -> Iterator[Step]:
             yield from schema_steps(connection, place, wish.schema())
         ensure = partial(replica_schema.ensure, connection)
         yield Step(place, "schema embassy", None if there else ensure, refresh=ensure)
+        for found in replica_schema.firing(connection):
+            silence = partial(replica_schema.silence, connection, found)
+            yield Step(place, f"{found} disabled until promotion", partial(in_turn, connection, silence))
         for schema, table in replica_schema.unguarded(connection):
             guard = partial(replica_schema.guard, connection, schema, table)
             yield Step(place, f"guard of {schema}.{table}", partial(in_turn, connection, guard))
-        for found in replica_schema.firing(connection):
-            silence = partial(replica_schema.silence, connection, found)
-            yield Step(
-                place,
-                f"{found.kind} {found.name} of {found.schema}.{found.table} disabled until promotion",
-                partial(in_turn, connection, silence),
-            )
         enrol = partial(progress_store.enrol, connection, wish.stream, wish.genesis)
         yield Step(place, f"progress of stream {wish.stream.hex()}", None if progress is not None else enrol)

@@ -18,6 +18,7 @@ from psycopg import sql
 
 from embassy.model.errors import RefusedError
 from embassy.pg import large_objects
+from embassy.pg.own_ddl import unobserved
 from embassy.pg.presence import has_table
 from embassy.pg.setup_errors import in_turn
 from embassy.pg.write_triggers import tables_without
@@ -242,7 +243,8 @@ def release_table(connection: psycopg.Connection[Any], schema: str, name: str) -
 
 @contextmanager
 def _own_ddl(connection: psycopg.Connection[Any]) -> Iterator[None]:
-    """DDL that belongs to this site only, within the caller's transaction: it does not travel."""
+    """DDL that belongs to this site only, within the caller's transaction: it does not travel, and is in nobody's log."""
+    unobserved(connection)
     connection.execute("INSERT INTO embassy.ddl_own VALUES (pg_catalog.pg_backend_pid())")
     yield
     connection.execute("DELETE FROM embassy.ddl_own WHERE pid = pg_catalog.pg_backend_pid()")

@@ -28,14 +28,15 @@ CREATE TABLE IF NOT EXISTS embassy.stream (
     began_at timestamptz NOT NULL
 );
 
--- Triggers and rules that would fire although the session replicates; promotion enables them again.
+-- Triggers and rules that would fire although the session replicates, and event triggers; promotion enables them again.
 CREATE TABLE IF NOT EXISTS embassy.disabled_triggers (
-    relation text NOT NULL,               -- qualified and quoted
-    kind text NOT NULL CHECK (kind IN ('trigger', 'rule')),
+    relation text NOT NULL,               -- qualified and quoted; empty for an event trigger
+    kind text NOT NULL,                   -- trigger, rule or event trigger
     name text NOT NULL,
-    enabled "char" NOT NULL,              -- A: always, R: replica
+    enabled "char" NOT NULL,              -- A: always, R: replica; O: an event trigger's
     PRIMARY KEY (relation, kind, name)
 );
+ALTER TABLE embassy.disabled_triggers DROP CONSTRAINT IF EXISTS disabled_triggers_kind_check;
 
 -- The guard. It does not fire for a session that replicates (session_replication_role = replica), which only a role
 -- that was granted that setting can become.

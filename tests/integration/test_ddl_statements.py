@@ -14,7 +14,7 @@ from psycopg import sql
 from deploy.lab import databases
 from deploy.lab.lab import Lab
 from embassy.model.errors import IntegrityError
-from embassy.pg import ddl_capture, table_copies
+from embassy.pg import ddl_capture, replica_schema, table_copies
 from embassy.pg.apply_session import Call, Query
 from embassy.pg.catalog import GENERATED_IDENTITY_VERSION
 from embassy.pg.connection import connect
@@ -404,6 +404,22 @@ def test_triggers_that_always_fire_are_followed_under_every_name(
     assert captured.replica.execute(remembered).fetchall() == []
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
         captured.replica.execute("INSERT INTO public.l VALUES (4, 'd')")
+    owner.execute(
+        "CREATE TABLE told (tag text); CREATE FUNCTION tell() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'"
+    )
+    carry(captured)
+    captured.replica.execute(
+        """CREATE OR REPLACE FUNCTION public.tell() RETURNS event_trigger LANGUAGE plpgsql AS $$
+        BEGIN INSERT INTO public.told VALUES (TG_TAG); END $$;
+        CREATE EVENT TRIGGER tell ON ddl_command_end EXECUTE FUNCTION public.tell();
+        ALTER EVENT TRIGGER tell ENABLE ALWAYS"""
+    )
+    for found in replica_schema.firing(captured.replica):
+        replica_schema.silence(captured.replica, found)
+    owner.execute("ALTER TABLE l ADD COLUMN y int; CREATE TABLE m (id int PRIMARY KEY)")
+    captured.apply(captured.batches())
+    captured.compare()
+    assert captured.replica.execute(remembered).fetchall() == [("", "event trigger", "tell", "A")]
 
 
 def test_nobody_else_writes_what_the_consumer_executes(captured: TwoDatabases, owner: Connection) -> None:

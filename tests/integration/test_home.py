@@ -133,6 +133,13 @@ def home(lab: Lab, make_database: MakeDatabase, tmp_path: Path) -> Iterator[Home
 
 def test_a_home_that_was_shut_for_two_plans_is_open_once_both_are_given_up(home: Home) -> None:
     first, second = home.plan(1), home.plan(2)
+    with home.connect("land") as connection:  # whose log of DDL is shut before other tables are
+        connection.execute(
+            """CREATE TABLE public.all_ddl (tag text);
+            CREATE FUNCTION public.tell() RETURNS event_trigger LANGUAGE plpgsql AS $$
+            BEGIN INSERT INTO public.all_ddl VALUES (TG_TAG); END $$;
+            CREATE EVENT TRIGGER tell ON ddl_command_end EXECUTE FUNCTION public.tell()"""
+        )
     for plan in (first, second):
         home.command("fence", plan)
     assert home.writable() == []

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from deploy.lab import databases
+from embassy.pg import replica_opening
 from tests.harness.command import embassy
 from tests.harness.pipeline import MakePipeline, Pipeline
 
@@ -26,6 +27,7 @@ CREATE TABLE public.child () INHERITS (public.parent);
 CREATE UNLOGGED TABLE public.cache (id bigint, owner text);
 CREATE VIEW public.shown AS SELECT * FROM public.deed;
 """
+_LOGINS_FIRE_VERSION = 170_000
 TABLES = ("deed", '"De ed"', "parted", "parted_low", "parent", "child", "cache")
 WRITES = {
     "insert": "INSERT INTO public.{} VALUES (7, 'x')",
@@ -154,8 +156,29 @@ def test_what_would_fire_while_the_stream_is_applied_is_disabled_and_remembered(
         """,
         provision=False,
     )
+    change(
+        pipeline,
+        """
+        CREATE FUNCTION public.tell() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+        BEGIN INSERT INTO public.history VALUES (TG_TAG); END $$;
+        GRANT SELECT ON public.history TO PUBLIC;
+        CREATE EVENT TRIGGER "on ddl" ON ddl_command_end EXECUTE FUNCTION public.tell();
+        ALTER EVENT TRIGGER "on ddl" ENABLE ALWAYS;
+        CREATE EVENT TRIGGER origin ON ddl_command_end EXECUTE FUNCTION public.tell();
+        DO $$ BEGIN
+            IF current_setting('server_version_num')::int >= 170000 THEN
+                CREATE EVENT TRIGGER visitors ON login EXECUTE FUNCTION public.tell();
+            END IF;
+        END $$;
+        """,
+    )
+    (before,) = rows(pipeline, "SELECT count(*) FROM public.history WHERE table_name <> 'LOGIN'")
     said = provision(pipeline)
     assert "trigger always of public.deed disabled until promotion" in said
+    assert "event trigger on ddl disabled until promotion" in said
+    with pipeline.replica(databases.ADMIN) as connection:  # nobody is kept out by what a login would write
+        logins_fire = connection.info.server_version >= _LOGINS_FIRE_VERSION
+    plain = {("", "event trigger", name, "O") for name in ("origin", *(["visitors"] if logins_fire else []))}
     remembered = set(rows(pipeline, "SELECT relation, kind, name, enabled::text FROM embassy.disabled_triggers"))
     assert remembered == {
         ('"public"."deed"', "trigger", "always", "A"),
@@ -163,12 +186,24 @@ def test_what_would_fire_while_the_stream_is_applied_is_disabled_and_remembered(
         ('"public"."parted"', "trigger", "on_root", "A"),
         ('"public"."parted_low"', "trigger", "on_root", "R"),
         ('"public"."parent"', "rule", "twice", "A"),
+        ("", "event trigger", "on ddl", "A"),
+        *plain,
     }
     with applying(pipeline) as connection:
+        connection.execute("CREATE TEMPORARY TABLE made (id integer)")
         for table in ("deed", '"De ed"', "parted", "parent"):
             attempt(connection, "insert", table)
-        assert connection.execute("SELECT FROM public.history").fetchall() == []
+        assert (
+            connection.execute("SELECT count(*) FROM public.history WHERE table_name <> 'LOGIN'").fetchone()
+            == before
+        )
     assert provision(pipeline).startswith("created 0,")
+    with pipeline.replica(databases.ADMIN) as connection:
+        assert replica_opening.enable_triggers(connection, "event trigger") == 1 + len(plain)
+        enabled = connection.execute(
+            "SELECT evtname, evtenabled::text FROM pg_event_trigger ORDER BY 1"
+        ).fetchall()
+    assert enabled == [("on ddl", "A"), *sorted((name, "O") for _, _, name, _ in plain)]
 
 
 def test_the_replica_begins_where_the_enrolment_says(replica: Pipeline) -> None:
