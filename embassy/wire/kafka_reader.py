@@ -32,6 +32,8 @@ _FETCH_WAIT_MS = 500
 QUESTION_WAIT_MS = 10
 """How long a broker may keep a fetch at a topic's end for a client that is asked now this, now that: the next question
 waits for its answer."""
+_LATEST_MS = 253_402_300_799_999
+"""The end of the year 9999."""
 
 
 class Fetched(NamedTuple):
@@ -378,8 +380,7 @@ class StreamsReader:
 
 
 def as_fetched(message: Message) -> Fetched:
-    """The record of a message that is no error."""
+    """The record of a message that is no error. Its time is the broker's word, and may be none that a calendar has."""
     value, offset = message.value(), message.offset()
-    return Fetched(
-        -1 if offset is None else offset, message.timestamp()[1], b"" if value is None else bytes(value)
-    )
+    timestamp_ms = min(max(message.timestamp()[1], 0), _LATEST_MS)
+    return Fetched(-1 if offset is None else offset, timestamp_ms, b"" if value is None else bytes(value))
