@@ -22,7 +22,7 @@ from psycopg import sql
 from rich.console import Console
 
 from benchmarks.fleet import Fleet
-from benchmarks.machine import peak_rss_mb, rss_mb
+from benchmarks.machine import peak_rss_mb, rss_mb, share_mb
 from benchmarks.results import give_up, tell
 from deploy.demo.provisioning import provision
 from deploy.lab.databases import ADMIN
@@ -89,6 +89,7 @@ def _idle(fleet: Fleet, seconds: float) -> dict[str, Any]:
         "seconds": round(lasted, 1),
         "cpu_percent": {name: round(100 * (after[name] - before[name]) / lasted, 2) for name in after},
         "rss_mb": {stage: round(rss_mb(popen.pid)) for stage, (_, popen) in fleet.running.items()},
+        "share_mb": {stage: round(share_mb(popen.pid)) for stage, (_, popen) in fleet.running.items()},
         "peak_rss_mb": {stage: round(peak_rss_mb(popen.pid)) for stage, (_, popen) in fleet.running.items()},
     }
 

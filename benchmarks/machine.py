@@ -31,17 +31,23 @@ def family_cpu_seconds(pid: int) -> float:
 
 def rss_mb(pid: int) -> float:
     """The memory that a process has resident now, in MiB; 0 if it is gone."""
-    return _status_mb(pid, "VmRSS:")
+    return _proc_mb(pid, "status", "VmRSS:")
 
 
 def peak_rss_mb(pid: int) -> float:
     """The most memory that a process has had resident, in MiB; 0 if it is gone."""
-    return _status_mb(pid, "VmHWM:")
+    return _proc_mb(pid, "status", "VmHWM:")
 
 
-def _status_mb(pid: int, name: str) -> float:
+def share_mb(pid: int) -> float:
+    """The memory that a process has resident now, in MiB, of each page its share: a library that three processes have
+    mapped is in memory once, and counts a third for each (proc_pid_smaps(5), Pss); 0 if it is gone."""
+    return _proc_mb(pid, "smaps_rollup", "Pss:")
+
+
+def _proc_mb(pid: int, file: str, name: str) -> float:
     try:
-        text = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+        text = Path(f"/proc/{pid}/{file}").read_text(encoding="ascii", errors="replace")
     except OSError:
         return 0.0
     found = next((line for line in text.splitlines() if line.startswith(name)), f"{name} 0")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from embassy.model.batch import Batch, Transaction
 from embassy.model.errors import IntegrityError
 from embassy.model.lsn import ZERO
-from embassy.model.own_tables import HEARTBEAT, VERIFY_MESSAGES
+from embassy.model.own_tables import HOUSEKEEPING, VERIFY_MESSAGES
 from embassy.model.relation import Relation
 from producers import pgoutput_decoder as pgoutput
 from producers.last_of_batch import LastOfBatch
@@ -39,8 +39,8 @@ class Relations:
         """What takes a message that is split at its short values, by the first piece."""
         self.ddl: set[bytes] = set()
         """The oids of tables whose rows are statements."""
-        self.heart = b""
-        """The oid of the heartbeat's table; empty until it is described."""
+        self.housekeeping: set[bytes] = set()
+        """The oids of the tables that are written because time passes, as far as they are described."""
 
     def take(self, message: bytes) -> None:
         """Note what a Relation or a Type message says.
@@ -62,8 +62,9 @@ class Relations:
                 self.takers.pop(header, None)
         # Rows cannot be told apart by their keys across a change of the table, or of which table has its name.
         self._batch.barrier()
-        if (relation.schema, relation.name) == HEARTBEAT:
-            self.heart = oid
+        self.housekeeping.discard(oid)
+        if (relation.schema, relation.name) in HOUSEKEEPING:
+            self.housekeeping.add(oid)
         kind = LastOfBatch if (relation.schema, relation.name) == VERIFY_MESSAGES else TableChanges
         table = self._tables[oid] = kind(relation, self._batch)
         self._oids.setdefault(relation, []).append(number)

@@ -21,7 +21,7 @@ import psycopg
 import structlog
 
 from embassy.model.errors import EmbassyError
-from embassy.pg import source_schema
+from embassy.pg import large_objects, source_schema
 from embassy.pg.connection import connect
 from embassy.pg.exchange import Answer, Errand, Exchange, Question
 from embassy.pg.lost_session import passing
@@ -170,7 +170,9 @@ class Heartbeat:
                 self._failing = True
 
     def _beat_until_done(self) -> None:
-        with connect(self._dsn, application_name="embassy-heartbeat", autocommit=True) as connection:
+        with connect(
+            self._dsn, application_name="embassy-heartbeat", autocommit=True, settings=large_objects.SETTINGS
+        ) as connection:
             source_schema.commit_without_disk(connection)
             exchange = Exchange(connection)
             while True:

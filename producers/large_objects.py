@@ -1,9 +1,10 @@
 """Looks for what is new in large objects, which no change in the log tells of, and has it carried.
 
-A look reads all of them. So statistics, which cost next to nothing and are asked on the heart's session, say when one is
-worth while; and because statistics may come late or be lost, one is taken now and then although they say nothing.
-However large the objects, looks take no more than a small share of the time. A look has a thread and a session of its
-own for as long as it lasts: neither the heart nor the stream waits for it, and between two looks nothing is kept.
+A look reads all of them. Where there is none, the heart's session takes it along. Where there are some, statistics say
+when one is worth while; they cost next to nothing and are asked on that session too. They may come late or be lost, so a
+look is taken now and then although they say nothing. However large the objects, looks take no more than a small share
+of the time. Such a look has a thread and a session of its own for as long as it lasts: neither the heart nor the stream
+waits for it, and between two looks nothing is kept.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import structlog
 from embassy.model.errors import EmbassyError
 from embassy.pg import large_objects
 from embassy.pg.connection import connect
+from embassy.pg.exchange import Errand
 from embassy.pg.lost_session import passing
 
 _JOIN_SECONDS = 5.0
@@ -33,6 +35,8 @@ class Cadence:
     """Between two looks, when there is something new all the time."""
     MOST_SECONDS = 300.0
     """Between two looks, when statistics say that nothing is new."""
+    NONE_SECONDS = 240.0
+    """Between two looks on the heart's session, where there is nothing: before one of the others is due."""
     PAUSE = 20
     """Or so many times as long as the last look took, if that is longer."""
 
@@ -89,6 +93,7 @@ class LargeObjectSweep:
         self._stream = stream
         self._clock = clock
         self._carried = carried
+        self._where_none = large_objects.LookWhereNone(stream)
         self._cadence = Cadence()
         self._changes = 0
         self._look: threading.Thread | None = None
@@ -105,9 +110,23 @@ class LargeObjectSweep:
         if self._look is not None:
             self._look.join(timeout=_JOIN_SECONDS)
 
+    def look_where_none(self) -> Errand:
+        """What the heart asks each `Cadence.NONE_SECONDS`, before `noticed` is told anything."""
+        return self._where_none.errand(self._took_none)
+
+    def _took_none(self, changes: int) -> None:
+        if not self._at_work:
+            now = self._clock()
+            self._cadence.looked(now, now, changes)
+            self._carried(0.0)
+
+    @property
+    def _at_work(self) -> bool:
+        return self._look is not None and self._look.is_alive()
+
     def noticed(self, changes: int) -> None:
-        """Have a look taken if it is time; told again and again what statistics count, by any one thread."""
-        if self._done.is_set() or (self._look is not None and self._look.is_alive()):
+        """Have a look taken if it is time; told again and again what statistics count, by the heart's thread."""
+        if self._done.is_set() or self._at_work:
             return
         self._changes = changes
         if self._cadence.is_due(self._clock(), changes):

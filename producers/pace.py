@@ -1,7 +1,7 @@
 """When the heart beats next: quickly while the registry commits, slowly while nothing but the heart does.
 
 A beat is a transaction that goes the whole way. In an idle registry it is all that does, and its price is that of the
-whole stream. So it is slow there: `ProducerTuning.slowest_beat_seconds`, which whoever judges a beat's age asks too.
+whole stream. So it is slow there: `Settings.slowest_beat_seconds`, which whoever judges a beat's age asks too.
 
 Beats fall on multiples of their interval, so that the streams of a process, and of a host, beat together: each commit
 wakes the walsenders of all slots of its server, and many commits at once wake them once.

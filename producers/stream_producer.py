@@ -38,7 +38,7 @@ from producers.copy_desk import CopyDesk, Renewed
 from producers.copy_lane import CopyLane
 from producers.heartbeat import Chore, Heartbeat, Rotations, Turns, beat
 from producers.incarnation import Standing
-from producers.large_objects import LargeObjectSweep
+from producers.large_objects import Cadence, LargeObjectSweep
 from producers.pace import Pace
 from producers.proving import Proof
 from producers.reigning import must_reign
@@ -76,8 +76,8 @@ class StreamSetup(NamedTuple):
     enrolment: Enrolment
     signers: Signers
     """Which of the enrolment's producers signed a record, from 1; 0 is none."""
-    rpo_seconds: float
-    """How old the replica may become: an idle heart is not slower than that allows."""
+    slowest_beat_seconds: float
+    """Between two beats of an idle heart."""
     decoding_bytes: int
     """Memory that the source may decode a large transaction in; see `producers.decoding_memory`."""
 
@@ -204,16 +204,16 @@ class StreamProducer:
             copies.noticed(wanted=found.copies)
             sweep.noticed(found.large_object_changes)
 
-        slowest = tuning.slowest_beat_seconds(self._setup.rpo_seconds)
         return Heartbeat(
             self.name,
             dsn=self._setup.source.dsn,
             slot=slot,
-            pace=Pace(tuning.heartbeat_seconds, slowest),
+            pace=Pace(tuning.heartbeat_seconds, self._setup.slowest_beat_seconds),
             stages=lambda: loop.stages,
             carried=loop.has_carried,
             turns=self._turns,
             chores=(
+                Chore(Cadence.NONE_SECONDS, sweep.look_where_none()),
                 Chore(0, self._orders.errand(ordered)),
                 Chore(_SEQUENCES_SECONDS, source_schema.SAMPLE_SEQUENCES, _SEQUENCES_IDLE_SECONDS),
                 Chore(_SLOT_SECONDS, slot_errand(slot, self._slot_gauge), _SLOT_IDLE_SECONDS),

@@ -118,7 +118,7 @@ class Tail:
         self._open_bytes = 0
         self._part = 0
         self._newest_at = 0
-        self._beaten = False  # the newest transaction was a beat
+        self._beaten = False  # the newest transaction was a beat, or its like
         self._small = 0
         self._ripe_at = 0.0
         self._captured_at = 0
@@ -219,7 +219,7 @@ class Tail:
             self._copies.delivered(begin.xid, messages)
         self._resume_lsn = commit.end_lsn
         self._captured_at = begin.committed_at
-        self._beaten = not self._part and len(messages) <= 1 and self._is_beat(messages)
+        self._beaten = not self._part and len(messages) <= 1 and self._is_housekeeping(messages)
         if not self._carried and not self._beaten:
             self._carried = True
             self._rouse()
@@ -235,12 +235,12 @@ class Tail:
             self._ship(self._builder.build_part(begin, self._part, commit), commit.end_lsn)
             self._part = 0
 
-    def _is_beat(self, messages: list[bytes]) -> bool:
-        """Whether all of a transaction's messages, of which there is at most one, are the heart's."""
-        return all(message[1:5] == self._builder.relations.heart for message in messages)
+    def _is_housekeeping(self, messages: list[bytes]) -> bool:
+        """Whether all of a transaction's messages, of which there is at most one, only say that time has passed."""
+        return all(message[1:5] in self._builder.relations.housekeeping for message in messages)
 
     def has_carried(self) -> bool:
-        """Whether anything but the heart was committed since the last call; asked by the heartbeat's thread."""
+        """Whether anything but a beat or its like was committed since the last call; asked by the heart's thread."""
         carried, self._carried = self._carried, False
         return carried
 

@@ -113,7 +113,7 @@ class Observer:
                 home.get(name),
                 unsent.get(name),
             )
-            slowest = self._settings.producer.slowest_beat_seconds(stream.rpo_seconds)
+            slowest = self._settings.slowest_beat_seconds(stream)
             limits = Limits.of(rpo_seconds=stream.rpo_seconds, slowest_beat_seconds=slowest)
             seen.append(Observed(name, stream.rpo_seconds, observation, assess(observation, limits)))
         sides = frozenset(side for entry in seen for side in entry.observation.sides)

@@ -171,7 +171,7 @@ class _Fleet:
                 source,
                 enrolment,
                 signers,
-                stream.rpo_seconds,
+                self._service.settings.slowest_beat_seconds(stream),
                 decoding_memory.share(source.dsn, self._sources, self._service.settings.producer.decoding_bytes),
             ),
             sealer=sealer,

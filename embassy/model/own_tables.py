@@ -18,5 +18,7 @@ PUBLISHED = (
 """Same name and columns on both sides; the others say what one side is."""
 HEARTBEAT = (OWN_SCHEMA, "heartbeat")
 """The stream's heart."""
+HOUSEKEEPING = frozenset({HEARTBEAT, (OWN_SCHEMA, "large_object_state")})
+"""What is written because time passes, and not because the registry has committed something."""
 VERIFY_MESSAGES = (OWN_SCHEMA, "verify_message")
 """What home says of its rows."""

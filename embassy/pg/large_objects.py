@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -13,7 +13,8 @@ from psycopg.errors import LockNotAvailable
 
 from embassy.model.large_objects import OBJECTS
 from embassy.model.verification import Key, TableName
-from embassy.pg.presence import has_table
+from embassy.pg.exchange import Errand
+from embassy.pg.presence import Look, Part, has_table
 
 CARRIED_PAGES = 2048
 """What one transaction carries at most, in pages of 2 KiB; whoever commits pages of their own waits for it."""
@@ -27,11 +28,10 @@ _RANGES_MOST = 100
 _BEFORE_ALL: Key = ("0", "-1")
 _BEHIND_ALL: Key = ("4294967295", "2147483647")
 
-_READY = """
-SELECT (SELECT bool_and(pg_catalog.has_table_privilege(p.proowner, 'pg_catalog.pg_largeobject', 'SELECT'))
-        FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-        WHERE n.nspname = 'embassy' AND p.proname IN ('look_for_large_objects', 'carry_large_objects')),
-       pg_catalog.has_table_privilege('pg_catalog.pg_largeobject', 'SELECT')"""
+_CARRIED = """
+SELECT bool_and(pg_catalog.has_table_privilege(p.proowner, 'pg_catalog.pg_largeobject', 'SELECT'))
+FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+WHERE n.nspname = 'embassy' AND p.proname IN ('look_for_large_objects', 'carry_large_objects')"""
 CHANGES = """
 SELECT sum(pg_catalog.pg_stat_get_tuples_inserted(oid) + pg_catalog.pg_stat_get_tuples_updated(oid)
            + pg_catalog.pg_stat_get_tuples_deleted(oid))::bigint
@@ -39,6 +39,14 @@ FROM pg_catalog.pg_class
 WHERE oid IN ('pg_catalog.pg_largeobject'::regclass, 'pg_catalog.pg_largeobject_metadata'::regclass,
               'pg_catalog.pg_description'::regclass, pg_catalog.to_regclass('embassy.large_object_wish'))"""
 """How much has been written to them, or asked for, since statistics began: a hint, which may be late or lost."""
+
+_WHERE_NONE = f"""CASE WHEN ({_CARRIED})
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata)
+    AND NOT EXISTS (SELECT FROM embassy.large_object_known)
+    AND NOT EXISTS (SELECT FROM embassy.large_object_due)
+    AND NOT EXISTS (SELECT FROM embassy.large_object_wish)
+THEN embassy.look_for_large_objects({{stream}}) END"""
+_FOUND_BY = ("embassy.large_object_known", "embassy.large_object_due", "embassy.large_object_wish")
 
 
 class LargeObjectState(NamedTuple):
@@ -52,20 +60,41 @@ class LargeObjectState(NamedTuple):
 
 def is_carried(connection: psycopg.Connection[Any]) -> bool:
     """Whether what carries them is there, and may read them."""
-    row = connection.execute(_READY).fetchone()
-    return row is not None and row[0] is True
+    return connection.execute(_CARRIED).fetchone() == (True,)
 
 
 def may_read(connection: psycopg.Connection[Any]) -> bool:
     """Whether this session's role may read them all, so that what it provisions may, too."""
-    row = connection.execute(_READY).fetchone()
-    return row is not None and row[1] is True
+    row = connection.execute(
+        "SELECT pg_catalog.has_table_privilege('pg_catalog.pg_largeobject', 'SELECT')"
+    ).fetchone()
+    return row == (True,)
 
 
 def count(connection: psycopg.Connection[Any]) -> int:
     """How many there are."""
     row = connection.execute("SELECT count(*) FROM pg_catalog.pg_largeobject_metadata").fetchone()
     return int(row[0]) if row else 0
+
+
+class LookWhereNone:
+    """The look of a database that has no large objects and, as far as the replica was told, had none: it finds nothing.
+
+    For a session in autocommit mode that is opened with `SETTINGS`.
+    """
+
+    def __init__(self, stream: bytes) -> None:
+        self._look = Look(Part(f"({CHANGES})"), Part(_WHERE_NONE, _FOUND_BY), stream=stream)
+
+    def errand(self, taken: Callable[[int], None]) -> Errand:
+        """To be asked along with other things; in such a database, ``taken`` is told what `CHANGES` said before."""
+
+        def found(values: tuple[Any, ...]) -> None:
+            changes, objects = values
+            if objects == 0:
+                taken(int(changes or 0))
+
+        return self._look.errand(found)
 
 
 def look(connection: psycopg.Connection[Any], stream: bytes) -> int:

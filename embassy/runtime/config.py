@@ -22,6 +22,8 @@ from embassy.model.measures import MISSED_BEATS
 from embassy.runtime.key_files import public_files, secret_files
 
 MIB = 1 << 20
+_IDLE_BEATS_A_SECOND = 10
+"""Of all streams of a file together: each beat is a transaction that goes the whole way."""
 
 
 _folder: ContextVar[Path] = ContextVar("folder", default=Path())
@@ -200,8 +202,8 @@ class ProducerTuning(_Section):
     heartbeat_seconds: float = Field(default=1, gt=0)
     """Between two beats of a stream's heart, while its registry commits."""
     idle_heartbeat_seconds: float = Field(default=5, gt=0)
-    """Between two beats once nothing else was committed for five seconds; three always fit into the stream's rpo_seconds.
-    An idle replica's RPO≤ grows to so much between two beats."""
+    """Between two beats once nothing else was committed for five seconds; longer where a file has more than fifty streams
+    (`Settings.slowest_beat_seconds`). An idle replica's RPO≤ grows to so much between two beats."""
     confirm_delay_seconds: float = Field(default=30, ge=0)
     """How long after the cluster's acknowledgement a position is confirmed to the slot. An acknowledgement is not
     an fsync: until the brokers' pages are on disk, the source must be able to send again."""
@@ -211,13 +213,6 @@ class ProducerTuning(_Section):
     """About how much of a table is read at once; each chunk is one short transaction at the source."""
     release_seconds: float = Field(default=10, gt=0)
     """How long a server that shuts down is kept waiting for what the home cluster does not acknowledge."""
-
-    def slowest_beat_seconds(self, rpo_seconds: float) -> float:
-        """The longest time between two beats of a stream: for its heart, and for whoever judges the age of a beat.
-
-        Slow beats never make a stream look older than it may be, unless the quick ones do too.
-        """
-        return max(self.heartbeat_seconds, min(self.idle_heartbeat_seconds, rpo_seconds / MISSED_BEATS))
 
 
 class ConsumerTuning(_Section):
@@ -261,6 +256,16 @@ class Settings(BaseSettings):
     consumer: ConsumerTuning = ConsumerTuning()
     promotion: Promotion = Promotion()
     streams: dict[str, Stream] = {}
+
+    def slowest_beat_seconds(self, stream: Stream) -> float:
+        """The longest time between two beats of a stream: for its heart, and for whoever judges the age of a beat.
+
+        However many streams there are, their idle hearts beat no more than ten times a second together, as long as three
+        beats of each fit into its rpo_seconds.
+        """
+        tuning = self.producer
+        idle = max(tuning.idle_heartbeat_seconds, len(self.streams) / _IDLE_BEATS_A_SECOND)
+        return max(tuning.heartbeat_seconds, min(idle, stream.rpo_seconds / MISSED_BEATS))
 
     @model_validator(mode="after")
     def _streams_are_distinct(self) -> Self:

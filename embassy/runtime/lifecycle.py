@@ -28,6 +28,8 @@ from embassy.runtime.supervised_stream import Assignment, Clocks, Condition, Obs
 from embassy.runtime.systemd import Systemd
 
 _TICK_SECONDS = 1.0
+_LOOK_SECONDS = 5.0
+"""Between two looks at how the streams are, for systemd; each look asks all of them."""
 _DRAIN_SECONDS = 5.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _LASTING = (ExitCode.CONFIGURATION, ExitCode.REFUSED, ExitCode.INTEGRITY)
@@ -139,7 +141,7 @@ class Supervisor:
     def _watch(self) -> None:
         """Until the end begins: tell systemd how things are."""
         while not all(stream.ended for stream in self._streams):
-            self._turn(_TICK_SECONDS)
+            self._turn(_LOOK_SECONDS)
             if self._told:
                 self._log.info("stopping: the streams drain", signals=self._signals)
                 self._systemd.stopping()

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-IDLE_WAIT_SECONDS = 6.0
-"""How long a stream's loop waits for something to do. Longer than it takes an idle heart to beat: an idle loop turns for
-beats only."""
+IDLE_WAIT_SECONDS = 11.0
+"""How long a stream's loop waits for something to do. Longer than it takes an idle heart among a hundred to beat: an idle
+loop turns for beats only."""
 
 
 class Stop(threading.Event):

@@ -40,6 +40,12 @@ def test_an_idle_heart_is_slow_and_a_commit_makes_it_quick(pipeline: Pipeline) -
     with pipeline.source("embassy_admin") as connection:
         heart = _Heart(connection)
         poll_until(lambda: heart.seen() is not None and heart.gap > timedelta(seconds=2), "beats are 3 s apart")
+        looked = connection.execute(
+            "SELECT clock_timestamp() FROM (SELECT embassy.look_for_large_objects(stream) FROM embassy.stream) looked"
+        ).fetchone()
+        assert looked is not None
+        poll_until(lambda: (heart.seen() or looked[0]) > looked[0], "a beat behind a look")
+        assert heart.gap > timedelta(seconds=2), "a look that finds nothing is no reason to be quick"
         connection.execute("INSERT INTO public.t VALUES (1)")
         committed = connection.execute("SELECT clock_timestamp()").fetchone()
         assert committed is not None

@@ -13,7 +13,7 @@ from psycopg.errors import UndefinedTable, UniqueViolation
 
 from deploy.lab import databases
 from deploy.lab.lab import Lab
-from embassy.pg import promotion_store, replica_schema, source_schema
+from embassy.pg import large_objects, promotion_store, replica_schema, source_schema
 from embassy.pg.connection import connect
 from embassy.pg.exchange import Answer, Errand, Exchange, Question
 from embassy.pg.orders import Orders, OrdersLook
@@ -169,3 +169,28 @@ def test_commits_wait_for_the_disk_where_the_server_would_be_slow_to_write(
     finally:
         database.execute("ALTER SYSTEM RESET wal_writer_delay")
         database.execute("SELECT pg_reload_conf()")
+
+
+def test_where_there_are_no_large_objects_a_look_is_asked_along(database: psycopg.Connection[Any]) -> None:
+    taken: list[int] = []
+    errand = large_objects.LookWhereNone(_STREAM).errand(taken.append)
+    exchange = Exchange(database)
+    exchange.run([errand])
+    assert not taken, "what carries them is not there"
+    source_schema.ensure(database, producer_role=databases.OWNER)
+    exchange.run([errand])
+    assert len(taken) == 1
+    state = large_objects.state(database, _STREAM)
+    assert state is not None
+    assert (state.as_of is not None, state.behind) == (True, 0)
+
+    database.execute("SELECT lo_create(1)")
+    exchange.run([errand])
+    assert large_objects.state(database, _STREAM) == state, "an object is looked for in a session of its own"
+    large_objects.carry_all(database, _STREAM)
+    database.execute("SELECT lo_unlink(1)")
+    exchange.run([errand])
+    assert len(taken) == 1, "the replica is still to be told that it is gone"
+    large_objects.carry_all(database, _STREAM)
+    exchange.run([errand])
+    assert len(taken) == 2

@@ -106,3 +106,27 @@ def test_a_table_in_the_environment_that_is_no_json_is_named(
     monkeypatch.setenv("EMBASSY_PRODUCER", "{batch")
     with pytest.raises(ConfigurationError, match=r"not JSON: .*producer"):
         config.load(_file(tmp_path, _MINIMAL))
+
+
+@pytest.mark.parametrize(
+    ("streams", "rpo_seconds", "tuning", "expected"),
+    [
+        (10, 60, "", 5.0),
+        (50, 60, "", 5.0),
+        (100, 60, "", 10.0),
+        (1000, 60, "", 20.0),  # three beats fit into what the replica may be behind
+        (100, 6, "", 2.0),
+        (10, 60, "idle_heartbeat_seconds = 8", 8.0),
+        (100, 60, "idle_heartbeat_seconds = 15", 15.0),
+        (10, 1, "", 1.0),  # never quicker than a busy heart
+    ],
+)
+def test_an_idle_heart_is_slower_among_many(
+    tmp_path: Path, streams: int, rpo_seconds: int, tuning: str, expected: float
+) -> None:
+    tables = [
+        f'[streams.s{i}]\nstream = "{i:032x}"\nenrolment = "s.json"\nrpo_seconds = {rpo_seconds}\n'
+        for i in range(streams)
+    ]
+    settings = config.load(_file(tmp_path, f'site = "home"\n[producer]\n{tuning}\n' + "".join(tables)))
+    assert settings.slowest_beat_seconds(settings.streams["s0"]) == expected
