@@ -32,7 +32,7 @@ class Remark(NamedTuple):
 
 
 CHECKS: Mapping[str, str] = {
-    "PG01": "the source answers, lets this role in, over TLS, and its version is known (14 to 18)",
+    "PG01": "the source answers, lets this role in, over TLS that checks its name, and its version is known (14 to 18)",
     "PG02": "wal_level is logical, fsync and full_page_writes are on",
     "PG03": "replication slots and walsenders are left",
     "PG04": "the stream's slot is there, of this database, and has lost nothing",
@@ -52,10 +52,10 @@ CHECKS: Mapping[str, str] = {
     "PG18": "the server is a primary",
     "PG19": "DDL goes into the stream: its event triggers are there, and fire in every session",
     "PG20": "the producer's role may read all rows of what is published: they can be copied and verified",
-    "RP01": "the replica answers, lets this role in, over TLS, and its version is known (14 to 18)",
+    "RP01": "the replica answers, lets this role in, over TLS that checks its name, and its version is known (14 to 18)",
     "RP02": "the schema embassy is there",
     "RP03": "each table has its guard: nobody but the consumer writes before promotion",
-    "RP04": "no trigger or rule fires while the stream is applied",
+    "RP04": "no trigger, rule or event trigger fires while the stream is applied",
     "RP05": "the progress row is there, and of the enrolment",
     "RP06": "the consumer's role may apply",
     "RP07": "application roles cannot log in before promotion: whoever owns a table can drop its guard",

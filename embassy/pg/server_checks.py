@@ -64,6 +64,15 @@ def _reached(connection: psycopg.Connection[Any], place: str, code: str) -> Rema
         return Remark(
             code, Level.WARN, place, "the connection is not encrypted", "set sslmode=verify-full in the dsn"
         )
+    mode = next((option.val for option in connection.pgconn.info if option.keyword == b"sslmode"), None) or b""
+    if mode != b"verify-full" and not host.startswith("/"):
+        return Remark(
+            code,
+            Level.WARN,
+            place,
+            f"whoever answers is taken for the server: sslmode is {mode.decode()}",
+            "set sslmode=verify-full in the dsn",
+        )
     return Remark(code, Level.OK, place, f"PostgreSQL {connection.info.parameter_status('server_version')}")
 
 

@@ -115,4 +115,6 @@ def _complaint(file: Path, *, secret: bool) -> str:
         return f"cannot be read: {error.strerror}"
     if secret and mode & (stat.S_IRWXG | stat.S_IRWXO):
         return f"others may read it (mode {stat.S_IMODE(mode):04o}); chmod 600"
+    if mode & stat.S_IWOTH:  # whom the role trusts, and for whom it wraps data keys
+        return f"others may write to it (mode {stat.S_IMODE(mode):04o}); chmod o-w"
     return ""

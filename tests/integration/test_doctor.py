@@ -23,6 +23,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # re-exported 
     ResourceType,
 )
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from deploy.lab import databases, role_configs
 from deploy.lab.lab import Lab
@@ -360,6 +361,13 @@ def test_a_producer_role_that_may_too_little_or_too_much_is_found(
 
 def test_a_producer_role_that_is_not_there_is_found(stream: Pipeline) -> None:
     assert codes(wrong_at_home(stream, "nobody_there")) == [("PG05", "FAIL")]
+
+
+def test_a_server_whose_name_nobody_checks_is_found(stream: Pipeline) -> None:
+    subject = home_subject(stream)
+    unchecked = subject._replace(dsn=make_conninfo(subject.dsn, sslmode="require"))
+    (found,) = told(source_remarks(unchecked))
+    assert (found.code, found.level, found.fix) == ("PG01", Level.WARN, "set sslmode=verify-full in the dsn")
 
 
 def test_a_server_that_cannot_serve_streams_is_found(make_plain_postgres: MakePlainPostgres) -> None:

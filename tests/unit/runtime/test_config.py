@@ -98,6 +98,10 @@ def test_files_that_cannot_serve_are_named(tmp_path: Path) -> None:
     (tmp_path / "id.json").chmod(0o600)
     (tmp_path / "anna.pub.json").write_text("{}")
     assert list(complaints(settings)) == []
+    (tmp_path / "anna.pub.json").chmod(0o646)
+    assert list(complaints(settings)) == [
+        f"keys.operators: {tmp_path / 'anna.pub.json'}: others may write to it (mode 0646); chmod o-w",
+    ]
 
 
 def test_a_table_in_the_environment_that_is_no_json_is_named(
