@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import NamedTuple, Self, TypeVar
+from typing import Any, Self, TypeVar
+
+import psycopg
 
 from embassy.cli.options import Options
 from embassy.cli.topic_tails import TopicTails
 from embassy.model.errors import EmbassyError
-from embassy.model.health import Health, Limits, assess
+from embassy.model.health import Limits, assess
+from embassy.model.look import Look, Observed, Problem
 from embassy.model.observation import Absent, Observation, ReplicaSeen, Side, SourceSeen, TopicSeen
 from embassy.pg.observation import Databases
 from embassy.runtime.config import KafkaCluster, Settings, Stream
@@ -29,35 +32,6 @@ _NO_EPOCH = (1 << 63) - 1
 _CLIENT = "status"
 
 T = TypeVar("T")
-
-
-class Problem(NamedTuple):
-    """A place that could not be seen."""
-
-    side: Side | None
-    """None: the stream's enrolment."""
-    registry: str
-    """Empty: every stream's."""
-    error: EmbassyError
-
-
-class Observed(NamedTuple):
-    """One stream."""
-
-    registry: str
-    rpo_target_seconds: float
-    observation: Observation
-    health: Health
-
-
-class Look(NamedTuple):
-    """All streams, at about one moment."""
-
-    observed_at: float
-    site: str
-    sides: frozenset[Side]
-    streams: tuple[Observed, ...]
-    problems: tuple[Problem, ...]
 
 
 class Observer:
@@ -118,6 +92,32 @@ class Observer:
             seen.append(Observed(name, stream.rpo_seconds, observation, assess(observation, limits)))
         sides = frozenset(side for entry in seen for side in entry.observation.sides)
         return Look(observed_at, self._settings.site, sides, tuple(seen), tuple(self._problems))
+
+    def ask_replicas(
+        self, names: Iterable[str], ask: Callable[[str, psycopg.Connection[Any]], T]
+    ) -> dict[str, T | EmbassyError]:
+        """Ask replicas for more than a look shows, in its read-only sessions, some at a time.
+
+        Args:
+            names: of the streams whose replicas are asked; those without one are left out.
+            ask: called in a thread, with the stream's name and the session.
+        """
+
+        def answer(name: str, stream: Stream, dsn: str) -> T | EmbassyError:
+            try:
+                with self._databases.session(dsn, bytes.fromhex(stream.stream)) as connection:
+                    return ask(name, connection)
+            except EmbassyError as error:
+                return error
+
+        asked = [(name, self._streams[name], self._streams[name].replica) for name in names]
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="ask") as pool:
+            futures = {
+                name: pool.submit(answer, name, stream, replica.dsn)
+                for name, stream, replica in asked
+                if replica is not None
+            }
+        return {name: future.result() for name, future in futures.items()}
 
     def _enrol(self, name: str, stream: Stream) -> None:
         keys = self._settings.keys

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import psycopg
+
 from embassy.cli.options import Options
 from embassy.pg import progress_store, promotion_store, reign
 from embassy.pg.connection import connect, place_of
@@ -64,30 +66,39 @@ def states(options: Options, settings: Settings) -> Iterator[PromotionState]:
             explained(place),
             connect(replica.dsn, application_name=_APPLICATION, autocommit=True) as connection,
         ):
-            promotion_store.require(connection, place)
-            progress = progress_store.read(connection, identity)
-            newest = promotion_store.newest_plan(connection, identity)
-            journal = promotion_store.journal(connection, newest.nonce) if newest else {}
-            at_work = bool(PROMOTION_LOCK.holder(connection, identity))
-            shut = not reign.writable(connection, identity)
-        raised = has_raised(journal)
-        if newest is not None and progress is not None and newest.to_epoch < progress.head.epoch:
-            newest, journal, raised = None, {}, False  # superseded since, and a replica again
-            state = StreamState.FOLLOWING
-        elif newest is not None and newest.outcome == "promoted":
-            state = StreamState.FENCED if shut else StreamState.PROMOTED
-        elif newest is not None and (not newest.outcome or raised):
-            state = StreamState.PROMOTING
-        else:
-            state = StreamState.FOLLOWING
-        steps = sorted(journal.values(), key=lambda entry: entry.intent_at)
-        yield PromotionState(
-            name,
-            progress.head.epoch if progress else 0,
-            state,
-            newest.nonce.hex() if newest else "",
-            steps[-1].step if steps else "",
-            newest.outcome if newest else "",
-            at_work,
-            raised,
-        )
+            yield state_of(connection, name, identity, place)
+
+
+def state_of(connection: psycopg.Connection[Any], name: str, identity: bytes, place: str) -> PromotionState:
+    """Where one replica's promotion stands; only reads.
+
+    Raises:
+        RefusedError: it has no journal.
+    """
+    promotion_store.require(connection, place)
+    progress = progress_store.read(connection, identity)
+    newest = promotion_store.newest_plan(connection, identity)
+    journal = promotion_store.journal(connection, newest.nonce) if newest else {}
+    at_work = bool(PROMOTION_LOCK.holder(connection, identity))
+    shut = not reign.writable(connection, identity)
+    raised = has_raised(journal)
+    if newest is not None and progress is not None and newest.to_epoch < progress.head.epoch:
+        newest, journal, raised = None, {}, False  # superseded since, and a replica again
+        state = StreamState.FOLLOWING
+    elif newest is not None and newest.outcome == "promoted":
+        state = StreamState.FENCED if shut else StreamState.PROMOTED
+    elif newest is not None and (not newest.outcome or raised):
+        state = StreamState.PROMOTING
+    else:
+        state = StreamState.FOLLOWING
+    steps = sorted(journal.values(), key=lambda entry: entry.intent_at)
+    return PromotionState(
+        name,
+        progress.head.epoch if progress else 0,
+        state,
+        newest.nonce.hex() if newest else "",
+        steps[-1].step if steps else "",
+        newest.outcome if newest else "",
+        at_work,
+        raised,
+    )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from embassy.cli.observing import Look, Observed, Problem
 from embassy.model.health import Finding
+from embassy.model.look import Look, Observed, Problem
 from embassy.model.measures import Behind, replica_seen, source_seen, tail_of
 from embassy.model.observation import Side, TailSeen, verified_seen
 from embassy.model.wording import iso

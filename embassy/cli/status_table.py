@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 from rich.text import Text
 
-from embassy.cli.observing import Look, Observed, Problem
 from embassy.cli.status_report import Thresholds
-from embassy.model.health import Condition, Finding, State
+from embassy.model.health import Condition, State
+from embassy.model.look import Look, Observed, Problem
+from embassy.model.look_words import UNKNOWN, Shade, remedy_of, told_of, verified_of
 from embassy.model.measures import Behind
-from embassy.model.observation import Side, verified_seen
+from embassy.model.observation import Side
 from embassy.model.wording import instant, size, span
 
 _TITLES = ("REGISTRY", "STATE", "EPOCH", "WAL-LAG", "BRIDGE-LAG", "APPLY-LAG", "LAG", "RPO≤", "VERIFIED")
@@ -30,8 +31,7 @@ _COLOURS = {
     State.BROKEN: "bold red",
     State.UNKNOWN: "magenta",
 }
-_UNKNOWN = "?"
-_VERIFIED_FRESH_SECONDS = 86_400
+_SHADES = {Shade.GOOD: "green", Shade.DOUBTFUL: "yellow", Shade.BAD: "bold red", Shade.UNKNOWN: ""}
 _GAP = "  "
 
 
@@ -74,35 +74,20 @@ def _row(entry: Observed) -> tuple[str, ...]:
     return (
         entry.registry,
         entry.health.state.value,
-        _UNKNOWN if measures.epoch is None else str(measures.epoch),
+        UNKNOWN if measures.epoch is None else str(measures.epoch),
         _bytes(measures.wal_lag_bytes),
         _behind(measures.bridge),
         _behind(measures.apply),
         _seconds(measures.lag_seconds),
         _seconds(measures.rpo_seconds),
-        _verified(entry)[0],
+        verified_of(entry).words,
     )
 
 
 def _style(entry: Observed, column: int) -> str:
     if column == 1:
         return _COLOURS[entry.health.state]
-    return _verified(entry)[1] if _TITLES[column] == "VERIFIED" else ""
-
-
-def _verified(entry: Observed) -> tuple[str, str]:
-    """What is known of the replica's rows, and its colour: green only while it is proven, and not for long."""
-    seen = verified_seen(entry.observation)
-    if seen is None:
-        return _UNKNOWN, ""
-    if seen.differing_rows:
-        return f"{seen.differing_rows} DIFFER", "bold red"
-    if seen.ended_at is None:
-        return "never", "yellow"
-    age = max(0.0, entry.observation.observed_at - seen.ended_at)
-    if seen.outcome != "match":
-        return f"{span(age)} ?", "yellow"
-    return f"{span(age)} OK", "green" if age < _VERIFIED_FRESH_SECONDS else "yellow"
+    return _SHADES[verified_of(entry).shade] if _TITLES[column] == "VERIFIED" else ""
 
 
 def _notes(look: Look, thresholds: Thresholds, config: str) -> Iterator[Text]:
@@ -113,31 +98,10 @@ def _notes(look: Look, thresholds: Thresholds, config: str) -> Iterator[Text]:
         for cause in health.causes:
             if cause.condition is Condition.UNKNOWN and look.problems:
                 continue  # the problem itself is told below
-            told = _told(entry, cause) if cause is health.cause else f"also ({cause.stage.value}) {cause.text}"
-            yield Text(f"{lead} {entry.registry}: {told} → {_remedy(entry, cause.remedy, config)}", style=style)
+            told = told_of(entry, cause) if cause is health.cause else f"also ({cause.stage.value}) {cause.text}"
+            yield Text(f"{lead} {entry.registry}: {told} → {remedy_of(entry, cause.remedy, config)}", style=style)
         for complaint in thresholds.exceeded(entry):
             yield Text(f"! {entry.registry}: {complaint}", style="red")
-
-
-def _told(entry: Observed, cause: Finding) -> str:
-    beat = entry.health.measures.heartbeat_at
-    stage = cause.stage.value
-    if entry.health.state is State.STALLED and beat is not None:
-        since = instant(beat, now=entry.observation.observed_at)
-        return f"no heartbeat since {since} ({stage}): {cause.text}"
-    if entry.health.state is State.PROVISIONING and Side.REPLICA in entry.observation.sides:
-        return f"no heartbeat yet ({stage}): {cause.text}"
-    return f"({stage}) {cause.text}"
-
-
-def _remedy(entry: Observed, remedy: str, config: str) -> str:
-    """A command is written so that it can be run here, if what it looks at can be reached from here."""
-    if not remedy.startswith("embassy "):
-        return remedy
-    if remedy == "embassy doctor home" and not entry.observation.sides & {Side.SOURCE, Side.HOME}:
-        return f"at home: {remedy}"
-    named = f" -c {config}" if config else ""
-    return f"embassy{named} -r {entry.registry} {remedy.removeprefix('embassy ')}"
 
 
 def _problem(problem: Problem) -> Text:
@@ -157,8 +121,8 @@ def _behind(behind: Behind) -> str:
 
 
 def _bytes(count: int | None) -> str:
-    return _UNKNOWN if count is None else size(count)
+    return UNKNOWN if count is None else size(count)
 
 
 def _seconds(seconds: float | None) -> str:
-    return _UNKNOWN if seconds is None else span(seconds)
+    return UNKNOWN if seconds is None else span(seconds)

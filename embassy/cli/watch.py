@@ -13,11 +13,12 @@ from rich.live import Live
 from rich.text import Text
 
 from embassy.cli import status_table
-from embassy.cli.observing import Look, Observer
+from embassy.cli.observing import Observer
 from embassy.cli.options import Options, pass_options
 from embassy.cli.status_report import Thresholds, as_json, verdict
 from embassy.cli.stream_options import stream_options
 from embassy.model.health import State
+from embassy.model.look import Look
 from embassy.model.wording import instant
 from embassy.runtime.exit_codes import ExitCode
 

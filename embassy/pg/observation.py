@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -24,7 +25,7 @@ from embassy.model.observation import (
 )
 from embassy.pg import source_fence
 from embassy.pg.connection import connect, place_of
-from embassy.pg.lost_session import transient
+from embassy.pg.lost_session import passing, transient
 from embassy.pg.stream_lock import CONSUMER_LEASE
 from embassy.pg.table_copies import LACKS_KEY
 
@@ -138,6 +139,17 @@ class Databases:
             return ReplicaSeen(
                 self._clock(connection), beat, progress, holder, blocked_by, control, verified, copies
             )
+
+    @contextmanager
+    def session(self, dsn: str, stream: bytes) -> Iterator[_Connection]:
+        """The stream's session with a database, read-only, for what else is to be read; between two looks.
+
+        Raises:
+            TransientError: it is unreachable, or a statement took too long.
+            ConfigurationError: it does not let us in.
+        """
+        with passing(place_of(dsn)):
+            yield self._connection(dsn, stream)
 
     def _connection(self, dsn: str, stream: bytes) -> _Connection:
         connection = self._connections.get((dsn, stream))

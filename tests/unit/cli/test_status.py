@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from rich.text import Text
 
-from embassy.cli.observing import Look, Observed, Problem
 from embassy.cli.status_report import Thresholds, as_json, verdict
 from embassy.cli.status_table import lines
 from embassy.cli.watch import Changes
 from embassy.model.errors import ConfigurationError, TransientError
 from embassy.model.health import State, assess
+from embassy.model.look import Look, Observed, Problem
 from embassy.model.observation import Absent, Observation, Side, VerifiedSeen
 from embassy.runtime.exit_codes import ExitCode
 from tests.harness.observations import EMBASSY, HOME, LIMITS, NOW, PROGRESS, REPLICA, topic, well
