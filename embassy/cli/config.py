@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import click
 
@@ -35,10 +36,7 @@ def check(options: Options, *, as_json: bool) -> ExitCode:
     assert options.config is not None, "settings come from a file"
     values = list(effective(settings, options.config))
     problems = list(complaints(settings))
-    try:
-        Listen.parse(settings.metrics.listen)
-    except ConfigurationError as error:
-        problems.append(f"{error.place}: {error.args[0]}; {error.hint}")
+    problems += _unusable(lambda: Listen.parse(settings.metrics.listen)) + _unusable(settings.console.address)
     if as_json or options.as_json:
         click.echo(json.dumps(_report(options.place, values, problems), indent=2))
     else:
@@ -48,6 +46,14 @@ def check(options: Options, *, as_json: bool) -> ExitCode:
             click.echo(f"error: {problem}", err=True)
         click.echo(f"{options.place}: {f'{len(problems)} to correct' if problems else 'ok'}", err=True)
     return ExitCode.CONFIGURATION if problems else ExitCode.OK
+
+
+def _unusable(address: Callable[[], Listen]) -> list[str]:
+    try:
+        address()
+    except ConfigurationError as error:
+        return [f"{error.place}: {error.args[0]}; {error.hint}"]
+    return []
 
 
 def _origin(value: Effective) -> str:

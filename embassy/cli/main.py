@@ -50,6 +50,7 @@ COMMANDS = (
     Command("verify", "Compare the replicas with home, row by row."),
     Command("repair", "Send home's rows once more where a replica's differ."),
     Command("watch", "What status shows, again and again."),
+    Command("console", "What status shows as a web page, for browsers; it only reads."),
     Command("events", "Look at the records of a topic."),
     Command("audit", "What operators did; prove that the record of it is whole."),
     Command("state-machine", "Print the states of a replica, as the code has them."),

@@ -42,6 +42,27 @@ class OwnSlot(NamedTuple):
     publication: str
 
 
+class Begun(NamedTuple):
+    """A failback that is not done with its conflict bundle."""
+
+    epoch: int
+    """The epoch that the database becomes a replica of."""
+    bundled_at: float
+    """Since when the bundle is kept; seconds since 1970 UTC, by this server's clock."""
+
+
+def unfinished(connection: psycopg.Connection[Any], stream: bytes) -> Begun | None:
+    """The newest failback whose bundle's rows are still in the tables; None: there is none."""
+    if not has_table(connection, "embassy.failback"):
+        return None
+    row = connection.execute(
+        """SELECT epoch, extract(epoch FROM bundled_at)::float8 FROM embassy.failback
+           WHERE stream = %s AND cleared_at IS NULL ORDER BY epoch DESC LIMIT 1""",
+        (stream,),
+    ).fetchone()
+    return None if row is None else Begun(*row)
+
+
 def prepare(connection: psycopg.Connection[Any]) -> None:
     """Make the product's own tables of a replica, as far as they are not there; nothing else is touched."""
     replica_schema.ensure(connection)

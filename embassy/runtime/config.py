@@ -10,38 +10,26 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from embassy.model.errors import ConfigurationError
 from embassy.model.measures import MISSED_BEATS
+from embassy.runtime.config_section import FilePath, Section, beside
+from embassy.runtime.console_config import Console
 from embassy.runtime.key_files import public_files, secret_files
 
 MIB = 1 << 20
 _IDLE_BEATS_A_SECOND = 10
 """Of all streams of a file together: each beat is a transaction that goes the whole way."""
 
-
-_folder: ContextVar[Path] = ContextVar("folder", default=Path())
-
-
-def _beside_file(path: Path) -> Path:
-    return _folder.get() / path
-
-
-FilePath = Annotated[Path, AfterValidator(_beside_file)]
 StreamId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class KafkaCluster(_Section):
+class KafkaCluster(Section):
     """One Kafka cluster, reached with mutual TLS."""
 
     bootstrap: str
@@ -50,14 +38,14 @@ class KafkaCluster(_Section):
     key: FilePath
 
 
-class Kafka(_Section):
+class Kafka(Section):
     """The clusters of the two sites."""
 
     home: KafkaCluster | None = None
     foreign: KafkaCluster | None = None
 
 
-class Keys(_Section):
+class Keys(Section):
     """Key files; see docs/wire-format.md for their roles."""
 
     identity: FilePath | tuple[FilePath, ...] | None = None
@@ -92,7 +80,7 @@ class Keys(_Section):
         return public_files(self.recipients)
 
 
-class Keyd(_Section):
+class Keyd(Section):
     """The process that holds the recipient keys: where it listens, and where a consumer without keys.recipient asks."""
 
     socket: FilePath
@@ -100,14 +88,14 @@ class Keyd(_Section):
     """Who may ask, besides the user that keyd runs as."""
 
 
-class Audit(_Section):
+class Audit(Section):
     """Where operators' actions are recorded."""
 
     file: FilePath = Field(default=Path("audit.jsonl"), validate_default=True)
     """The audit log; made when first needed, its owner's alone. By default beside this file."""
 
 
-class Metrics(_Section):
+class Metrics(Section):
     """Where /metrics, /livez and /readyz are served; port 0 picks a free one."""
 
     listen: str = "127.0.0.1:0"
@@ -116,7 +104,7 @@ class Metrics(_Section):
     than the slowest alert takes that rests on what it tells (EmbassyPromotionStuck: ten minutes)."""
 
 
-class Source(_Section):
+class Source(Section):
     """A stream's database at home."""
 
     dsn: str
@@ -124,7 +112,7 @@ class Source(_Section):
     publication: str = "embassy"
 
 
-class Replica(_Section):
+class Replica(Section):
     """A stream's replica in the embassy."""
 
     dsn: str
@@ -135,7 +123,7 @@ class Replica(_Section):
 Reaction = Literal["allow", "freeze"]
 
 
-class Protection(_Section):
+class Protection(Section):
     """What in one transaction, or one chunk of a copy, freezes the stream before it is applied, until two let it pass."""
 
     max_deletes_per_transaction: int | None = Field(default=None, ge=0)
@@ -158,7 +146,7 @@ class Protection(_Section):
         )
 
 
-class Stream(_Section):
+class Stream(Section):
     """One registry's stream. ``stream`` is its opaque identity: 16 bytes in hexadecimal."""
 
     stream: StreamId
@@ -181,7 +169,7 @@ class Stream(_Section):
         return (self.source.slot if self.source else "") or f"embassy_{self.stream}"
 
 
-class ProducerTuning(_Section):
+class ProducerTuning(Section):
     """The producer's limits; the defaults suit any load."""
 
     batch_bytes: int = Field(default=4 * MIB, ge=1024)
@@ -215,7 +203,7 @@ class ProducerTuning(_Section):
     """How long a server that shuts down is kept waiting for what the home cluster does not acknowledge."""
 
 
-class ConsumerTuning(_Section):
+class ConsumerTuning(Section):
     """The consumer's limits; the defaults suit any load."""
 
     hold_seconds: float = Field(default=60, gt=0)
@@ -224,7 +212,7 @@ class ConsumerTuning(_Section):
     """Sealed bytes fetched ahead of the applier, per stream."""
 
 
-class Promotion(_Section):
+class Promotion(Section):
     """What opening a replica to the registry's application means here."""
 
     application_roles: tuple[str, ...] = ()
@@ -252,6 +240,7 @@ class Settings(BaseSettings):
     keyd: Keyd | None = None
     audit: Audit = Field(default_factory=Audit)
     metrics: Metrics = Metrics()
+    console: Console = Console()
     producer: ProducerTuning = ProducerTuning()
     consumer: ConsumerTuning = ConsumerTuning()
     promotion: Promotion = Promotion()
@@ -306,9 +295,9 @@ def load(path: Path) -> Settings:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"not valid TOML: {error}", place=str(path)) from error
-    token = _folder.set(path.absolute().parent)
     try:
-        return Settings(**values)
+        with beside(path):
+            return Settings(**values)
     except ValidationError as error:
         raise ConfigurationError(
             "; ".join(_complaint(entry["loc"], entry["type"], entry["msg"]) for entry in error.errors()),
@@ -321,8 +310,6 @@ def load(path: Path) -> Settings:
             place="the environment",
             hint="a whole table, EMBASSY_PRODUCER say, is an object in JSON; one key is EMBASSY_PRODUCER__BATCH_BYTES",
         ) from error
-    finally:
-        _folder.reset(token)
 
 
 def _complaint(location: tuple[int | str, ...], kind: str, message: str) -> str:

@@ -6,12 +6,12 @@ whatever the cause; with ``?verbose`` it says which and why. Both answer from me
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -49,8 +49,12 @@ class Listen(NamedTuple):
     port: int
 
     @classmethod
-    def parse(cls, text: str) -> Self:
+    def parse(cls, text: str, *, place: str = "metrics.listen") -> Self:
         """Read ``host:port``; an IPv6 host stands in brackets, port 0 picks a free one.
+
+        Args:
+            text: what is configured.
+            place: by which key.
 
         Raises:
             ConfigurationError: the text has another form.
@@ -61,13 +65,11 @@ class Listen(NamedTuple):
         if not colon or not plain or (":" in plain and not bracketed) or not port.isascii() or not port.isdigit():
             raise ConfigurationError(
                 f"not an address to listen at: {text!r}",
-                place="metrics.listen",
+                place=place,
                 hint="write host:port, as in 127.0.0.1:9464; port 0 picks a free one",
             )
         if int(port) > 65535:
-            raise ConfigurationError(
-                f"no such port: {port}", place="metrics.listen", hint="a port is at most 65535"
-            )
+            raise ConfigurationError(f"no such port: {port}", place=place, hint="a port is at most 65535")
         return cls(plain, int(port))
 
     def __str__(self) -> str:
@@ -92,15 +94,13 @@ class HealthServer:
                 hint="choose another port, or 0 for a free one",
             ) from error
         self.address = Listen(listen.host, self._server.server_port)
-        self._address_file = address_file
         self._thread = threading.Thread(target=self._serve, name="health", daemon=True)
+        self._closing = ExitStack()
         try:
-            self._write_address()
-        except OSError as error:
+            self._closing.enter_context(written_address(address_file, self.address))
+        except ConfigurationError:
             self._server.server_close()
-            raise ConfigurationError(
-                f"cannot write the address: {error.strerror}", place=str(address_file)
-            ) from error
+            raise
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._thread.start()
 
@@ -110,20 +110,35 @@ class HealthServer:
         self._thread.join()
         os.close(self._wake_fd)
         self._server.server_close()
-        if self._address_file is not None:
-            with contextlib.suppress(OSError):
-                self._address_file.unlink()
+        self._closing.close()
 
     def _serve(self) -> None:
         """As ``serve_forever``, which would wake again and again to see whether it is to stop."""
         while self._wake_fd not in select.select([self._server.fileno(), self._wake_fd], [], [])[0]:
             self._server.handle_request()
 
-    def _write_address(self) -> None:
-        if self._address_file is not None:
-            fresh = self._address_file.with_name(f"{self._address_file.name}.{os.getpid()}")
-            fresh.write_text(f"{self.address}\n", encoding="ascii")
-            fresh.replace(self._address_file)
+
+@contextmanager
+def written_address(file: Path | None, address: Listen) -> Iterator[None]:
+    """Inside the context, the file holds the address, for those who look for it; None: there is no file.
+
+    Raises:
+        ConfigurationError: it cannot be written.
+    """
+    if file is None:
+        yield
+        return
+    fresh = file.with_name(f"{file.name}.{os.getpid()}")
+    try:
+        fresh.write_text(f"{address}\n", encoding="ascii")
+        fresh.replace(file)
+    except OSError as error:
+        raise ConfigurationError(f"cannot write the address: {error.strerror}", place=str(file)) from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            file.unlink()
 
 
 class _Server(ThreadingHTTPServer):

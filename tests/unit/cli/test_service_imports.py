@@ -9,6 +9,9 @@ import pytest
 
 _UNUSED = {
     "jinja2": "no service makes pages",
+    "console": "the operators' page",
+    "starlette": "the operators' page",
+    "uvicorn": "the operators' page",
     "cryptography.x509": "certificates are OpenSSL's own business",
     "cryptography.hazmat.primitives.serialization.ssh": "keys are in the product's own documents",
     "confluent_kafka.admin": "services make no topics",

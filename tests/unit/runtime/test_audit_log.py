@@ -14,6 +14,7 @@ from embassy.model.errors import ConfigurationError, IntegrityError
 from embassy.runtime.audit_chain import read_entries, verify
 from embassy.runtime.audit_line import TORN
 from embassy.runtime.audit_log import AuditLog
+from embassy.runtime.audit_tail import newest_entries
 
 
 def _log(path: Path) -> AuditLog:
@@ -187,3 +188,26 @@ def test_the_layout_of_a_line_never_changes(tmp_path: Path) -> None:
         '"outcome":"ok","previous":"' + "00" * 32 + '","sequence":1,"hash":"' + json.loads(line)["hash"] + '"}\n'
     )
     assert json.loads(line)["hash"] == "5a3d5b4cbcf163f1bd426cbcc64721ee809d9fc4f0aa92bfc55b2f213a489ece"
+
+
+def test_the_newest_entries_come_first_and_a_torn_end_is_left_out(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b'{"action":"keys.si')
+    assert [entry.sequence for entry in newest_entries(path, 2)] == [3, 2]
+    assert [entry.sequence for entry in newest_entries(path, 10)] == [3, 2, 1]
+
+
+def test_the_newest_entries_are_proven_to_follow_each_other(path: Path) -> None:
+    first, second, third = path.read_bytes().splitlines(keepends=True)
+    for lines in ((first, third), (first, second.replace(b"anna", b"carl"), third)):
+        path.write_bytes(b"".join(lines))
+        with pytest.raises(IntegrityError):
+            newest_entries(path, 10)
+
+
+def test_the_newest_of_very_many_entries_are_read_without_the_others(path: Path) -> None:
+    for _ in range(8):
+        _log(path).append("big", actor="a", outcome="ok", details={"text": "x" * 60_000})
+    assert [entry.sequence for entry in newest_entries(path, 3)] == [11, 10, 9]
+    with pytest.raises(ConfigurationError):
+        newest_entries(path.with_name("none"), 3)
