@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from embassy.model.batch import Batch, Transaction
 from embassy.model.errors import IntegrityError
 from embassy.model.lsn import ZERO
-from embassy.model.own_tables import HOUSEKEEPING, VERIFY_MESSAGES
+from embassy.model.own_tables import HEARTBEAT, HOUSEKEEPING, VERIFY_MESSAGES
 from embassy.model.relation import Relation
 from producers import pgoutput_decoder as pgoutput
 from producers.last_of_batch import LastOfBatch
@@ -41,6 +41,8 @@ class Relations:
         """The oids of tables whose rows are statements."""
         self.housekeeping: set[bytes] = set()
         """The oids of the tables that are written because time passes, as far as they are described."""
+        self.heart = b""
+        """The oid of the one that the heart writes."""
 
     def take(self, message: bytes) -> None:
         """Note what a Relation or a Type message says.
@@ -65,6 +67,8 @@ class Relations:
         self.housekeeping.discard(oid)
         if (relation.schema, relation.name) in HOUSEKEEPING:
             self.housekeeping.add(oid)
+        if (relation.schema, relation.name) == HEARTBEAT:
+            self.heart = oid
         kind = LastOfBatch if (relation.schema, relation.name) == VERIFY_MESSAGES else TableChanges
         table = self._tables[oid] = kind(relation, self._batch)
         self._oids.setdefault(relation, []).append(number)

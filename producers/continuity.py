@@ -18,10 +18,11 @@ from embassy.model.lsn import Lsn
 from embassy.pg import restored
 from embassy.pg.incarnations import Noted
 from embassy.pg.replication_session import SourceIdentity
+from producers.beats_seen import BeatsSeen
 
 
 class RestoredError(IntegrityError):
-    """The source's log ends before the stream: it was restored from an older state. It grows, and stays another one."""
+    """The source is in an older state than the stream, as can be seen for now: it goes on, and stays another one."""
 
 
 class UnknownIncarnationError(IntegrityError):
@@ -97,6 +98,28 @@ def check_continuity(
         )
     if last is not None and last.timeline == now.timeline:
         _must_know(incarnation, noted, place)
+
+
+def must_remember(beats: BeatsSeen, written_by: int | None, *, resume_lsn: Lsn, slot: str) -> None:
+    """Refuse a source that has forgotten a beat which it has sent to this process, and which is in the stream.
+
+    Args:
+        beats: what this process has seen.
+        written_by: the transaction that wrote the source's row of the beat last; None: there is no row.
+        resume_lsn: the end of the last whole transaction in the stream.
+        slot: the slot's name, for the message.
+
+    Raises:
+        RestoredError: it has.
+    """
+    forgotten = beats.forgotten(resume_lsn, written_by)
+    if forgotten is not None:
+        raise RestoredError(
+            f"the source has forgotten a heartbeat that the stream has, of transaction {forgotten}; the newest that it "
+            f"knows is of {written_by}: it was restored from an older state, or lost its last writes with its storage",
+            place=f"slot {slot}",
+            hint=restored.HINT,
+        )
 
 
 def _must_know(incarnation: bytes, noted: Noted, place: str) -> None:

@@ -120,6 +120,7 @@ class Heartbeat:
         carried: Callable[[], bool],
         chores: Sequence[Chore],
         turns: Turns,
+        known: Callable[[psycopg.Connection[Any]], None],
     ) -> None:
         """Take what the heart needs.
 
@@ -132,6 +133,7 @@ class Heartbeat:
             carried: whether the registry has committed anything since the last call.
             chores: what else is asked on the session.
             turns: of the process's hearts.
+            known: raises if a session is with another database than the stream's: a beat there would hide it.
         """
         self._dsn = dsn
         self._slot = slot
@@ -139,6 +141,7 @@ class Heartbeat:
         self._stages = stages
         self._carried = carried
         self._turns = turns
+        self._known = known
         self._chores = [(chore, _Due(chore)) for chore in chores]
         self._done = False
         self._stirred = threading.Event()
@@ -173,6 +176,7 @@ class Heartbeat:
         with connect(
             self._dsn, application_name="embassy-heartbeat", autocommit=True, settings=large_objects.SETTINGS
         ) as connection:
+            self._known(connection)
             source_schema.commit_without_disk(connection)
             exchange = Exchange(connection)
             while True:

@@ -11,13 +11,14 @@ import structlog
 
 from embassy.model.chain import Signers
 from embassy.model.errors import IntegrityError, TransientError
-from embassy.pg import incarnations, restored
+from embassy.pg import incarnations, restored, source_schema
 from embassy.pg.replication_session import ReplicationSession, SourceIdentity
 from embassy.pg.slots import SlotState, slot_state
 from embassy.wire.enrolment import Enrolment
 from embassy.wire.head_search import FoundHead, Log, find_head
 from embassy.wire.key_record import decode_key_body
-from producers.continuity import RestoredError, UnknownIncarnationError, check_continuity
+from producers.beats_seen import BeatsSeen
+from producers.continuity import RestoredError, UnknownIncarnationError, check_continuity, must_remember
 from producers.incarnation import Standing
 
 
@@ -32,6 +33,7 @@ class Proof:
         *,
         enrolment: Enrolment,
         slot: str,
+        beats: BeatsSeen,
         log: structlog.stdlib.BoundLogger,
     ) -> None:
         """Take whom to ask.
@@ -42,6 +44,7 @@ class Proof:
             source: as it says itself there.
             enrolment: the stream's.
             slot: the stream's.
+            beats: what this process has seen of the source's.
             log: told of what cannot be proven.
         """
         self._connection = connection
@@ -49,6 +52,7 @@ class Proof:
         self._source = source
         self._enrolment = enrolment
         self._slot = slot
+        self._beats = beats
         self._log = log
 
     def standing(self, topic: Log, signers: Signers, genesis_at: datetime | None) -> Standing:
@@ -112,6 +116,7 @@ class Proof:
                 "and its log grow past the stream's end, nothing would tell",
                 hint="embassy provision apply",
             )
+        written_by = source_schema.beat_written_by(self._connection)
         try:
             check_continuity(
                 last=last,
@@ -124,6 +129,7 @@ class Proof:
                 switch_points=self._session.switch_points(source.timeline) if last not in (None, source) else {},
                 slot=self._slot,
             )
+            must_remember(self._beats, written_by, resume_lsn=head.resume_lsn, slot=self._slot)
         except RestoredError:
             with suppress(psycopg.Error):  # what was found is raised anyway
                 restored.note(self._connection, stream, epoch, log_end=flushed_lsn, stream_end=head.resume_lsn)

@@ -33,6 +33,8 @@ from embassy.wire.reader_pool import ReaderPool
 from embassy.wire.sealing import Sealer
 from producers import copier, tail
 from producers.batch_builder import BatchBuilder
+from producers.beats_seen import BeatsSeen
+from producers.continuity import must_remember
 from producers.copier import Copier, CopyTuning
 from producers.copy_desk import CopyDesk, Renewed
 from producers.copy_lane import CopyLane
@@ -97,6 +99,7 @@ class StreamProducer:
         slot_gauge: Callable[[SlotState], None],
         authority: Errand,
         turns: Turns,
+        beats: BeatsSeen,
         clock: Callable[[], float],
     ) -> None:
         """Take what the stream needs; nothing is connected to yet.
@@ -111,6 +114,7 @@ class StreamProducer:
             slot_gauge: told of the slot.
             authority: asks the source who may write there.
             turns: of the process's hearts.
+            beats: what this process has seen of the source's; kept over runs.
             clock: monotonic.
         """
         self.name = setup.name
@@ -123,6 +127,7 @@ class StreamProducer:
         self._slot_gauge = slot_gauge
         self._authority = authority
         self._turns = turns
+        self._beats = beats
         self._clock = clock
         self._patience = Patience(tuning.backlog_bytes)
         self._reign = Reign(0, raised=False, written=0, began_at=None)
@@ -181,6 +186,7 @@ class StreamProducer:
                     pulse=pulse,
                     rotate=self._rotate,
                     rouse=stirred,
+                    beats=self._beats,
                 )
                 loop.begin()
                 self._mark_genesis()
@@ -204,6 +210,10 @@ class StreamProducer:
             copies.noticed(wanted=found.copies)
             sweep.noticed(found.large_object_changes)
 
+        def known(connection: psycopg.Connection[Any]) -> None:
+            written_by = source_schema.beat_written_by(connection)
+            must_remember(self._beats, written_by, resume_lsn=loop.head.resume_lsn, slot=slot)
+
         return Heartbeat(
             self.name,
             dsn=self._setup.source.dsn,
@@ -212,6 +222,7 @@ class StreamProducer:
             stages=lambda: loop.stages,
             carried=loop.has_carried,
             turns=self._turns,
+            known=known,
             chores=(
                 Chore(Cadence.NONE_SECONDS, sweep.look_where_none()),
                 Chore(0, self._orders.errand(ordered)),
@@ -269,7 +280,9 @@ class StreamProducer:
             self._rotations.begin(self._orders(connection).rotation_requested_at)
             self._publication.prove(connection)
             genesis_at = source_schema.begun_at(connection, enrolment.stream, self._reign)
-            proof = Proof(connection, session, source, enrolment=enrolment, slot=slot, log=self._log)
+            proof = Proof(
+                connection, session, source, enrolment=enrolment, slot=slot, beats=self._beats, log=self._log
+            )
             return proof.standing(log, signers, genesis_at), source
 
     def _connected(self) -> psycopg.Connection[Any]:

@@ -28,6 +28,7 @@ from embassy.wire.kafka_writer import Appender
 from embassy.wire.sealing import Sealer
 from producers import confirming, patience
 from producers.batch_builder import PART_MESSAGES, BatchBuilder
+from producers.beats_seen import BeatsSeen
 from producers.confirming import Confirming
 from producers.copy_lane import CopyLane
 from producers.heartbeat import Stages
@@ -77,6 +78,7 @@ class Tail:
         pulse: Callable[[], None],
         rotate: threading.Event,
         rouse: Callable[[], None],
+        beats: BeatsSeen,
     ) -> None:
         self._reader = reader
         self._source = source
@@ -107,6 +109,7 @@ class Tail:
         self._pulse = pulse
         self._renewal = Renewal(tuning, rotate, clock)
         self._rouse = rouse
+        self._beats = beats
         self._carried = False
         self._resume_lsn = standing.head.resume_lsn
         # the transaction being received
@@ -220,6 +223,8 @@ class Tail:
         self._resume_lsn = commit.end_lsn
         self._captured_at = begin.committed_at
         self._beaten = not self._part and len(messages) <= 1 and self._is_housekeeping(messages)
+        if self._beaten and messages and messages[0][1:5] == self._builder.relations.heart:
+            self._beats.note(begin.xid, commit.end_lsn)
         if not self._carried and not self._beaten:
             self._carried = True
             self._rouse()

@@ -28,6 +28,7 @@ from embassy.wire.sealing import Sealer
 from embassy.wire.selftest import selftest
 from embassy.wire.supersession import refuse_if_superseded
 from producers import decoding_memory
+from producers.beats_seen import BeatsSeen
 from producers.heartbeat import Turns
 from producers.slot_watch import SlotWatch, Watched
 from producers.stream_producer import StreamProducer, StreamSetup
@@ -88,6 +89,7 @@ class _Fleet:
         self._keys = self._load_keys()
         self._running: dict[str, _Running] = {}
         self._turns = Turns()
+        self._beats: dict[bytes, BeatsSeen] = {}
         service.reloaded_by(self._reload)
         self._link = service.link(catalogue.KAFKA_CONNECTED, "home")
         self._writer = KafkaWriter(self._cluster, f"producer-{settings.site}", self._link.refused)
@@ -182,6 +184,7 @@ class _Fleet:
             slot_gauge=gauges.slot,
             authority=authority,
             turns=self._turns,
+            beats=self._beats.setdefault(enrolment.hash, BeatsSeen(CLOCK)),
             clock=CLOCK,
         )
         self._running[name] = _Running(sealer, loop)

@@ -1,7 +1,8 @@
 """A database at home that was found restored from an older state: noted there, so that it stays found.
 
-Its log ends before the stream then. It does not for long, where applications go on writing; what was committed between
-the state that was restored and the stream's old end would be passed over as if the stream had it.
+Its log ends before the stream then, or it has forgotten a beat that this very process saw. Neither lasts, where
+applications go on writing or the process ends; what was committed between the state that was restored and the stream's
+old end would be passed over as if the stream had it.
 """
 
 from __future__ import annotations
@@ -27,15 +28,18 @@ def check(connection: psycopg.Connection[Any], stream: bytes, epoch: int, *, pla
         return
     row = connection.execute(
         """SELECT pg_catalog.to_char(found_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), log_end::text,
-                  stream_end::text
+                  stream_end::text, log_end < stream_end
            FROM embassy.restored WHERE stream = %s AND epoch = %s""",
         (stream, epoch),
     ).fetchone()
     if row is not None:
-        found_at, log_end, stream_end = row
+        found_at, log_end, stream_end, shorter = row
+        proof = (
+            f"its log ended at {log_end}, before the stream's end" if shorter else "it lacked beats of the stream"
+        )
         raise IntegrityError(
-            f"the source was restored from an older state: at {found_at} its log ended at {log_end}, before the "
-            f"stream's end at {stream_end}; what it has written since is not a continuation",
+            f"the source was restored from an older state: at {found_at} {proof} at {stream_end}; what it has written "
+            "since is not a continuation",
             place=place,
             hint=HINT,
         )

@@ -171,6 +171,12 @@ def beat(
     return beaten
 
 
+def beat_written_by(connection: psycopg.Connection[Any]) -> int | None:
+    """The number of the transaction that wrote the heartbeat row last, as pgoutput tells it; None: there is no row."""
+    row = connection.execute("SELECT xmin::text::bigint FROM embassy.heartbeat").fetchone()
+    return None if row is None else row[0]
+
+
 def beat_question(captured: datetime | None, published: datetime | None) -> Question:
     """What `beat` asks."""
     return Question(

@@ -7,6 +7,7 @@ at once.
 Order within a topic holds because the client never lets one record time out and sends the next
 (``message.timeout.ms=0``), and because it either is idempotent or never tries again. Should it fail, the stream's
 appender is broken for good: whatever it still had on the way does not link, or is a copy of what its successor appends.
+It stays on the way, then: the client's ``purge`` knows no topics, and would break the other streams' appenders with it.
 
 An idempotent client of librdkafka (2.16) has no more than one or two requests on the way: it makes the next only while
 fewer than five *records* are. That is a batch a round trip. Over a long line `Delivery.ONCE` sends as much as there is.

@@ -7,7 +7,10 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg.conninfo import make_conninfo
@@ -16,8 +19,9 @@ from deploy.lab import databases
 from deploy.lab.ports import free_port
 from deploy.lab.postgres_server import SUPERUSER, PostgresServer
 from tests.faults.test_attacks import commit
-from tests.faults.test_continuity import assert_producer_halts, run_a_while
-from tests.harness.pipeline import MakePipeline, poll_until
+from tests.faults.test_continuity import assert_producer_halts
+from tests.harness.pipeline import MakePipeline, Pipeline, poll_until
+from tests.harness.relay import relay
 
 _SCHEMA = "CREATE TABLE public.deed (id bigint PRIMARY KEY, owner text NOT NULL);"
 
@@ -79,57 +83,117 @@ def grown_past(dsn: str, lsn: str) -> bool:
         return connection.execute("SELECT pg_current_wal_flush_lsn() > %s::pg_lsn", (lsn,)).fetchone() == (True,)
 
 
+def log_end(server: PostgresServer) -> str:
+    with server.connect() as connection:
+        (end,) = connection.execute("SELECT pg_current_wal_flush_lsn()::text").fetchone() or ("",)
+    return str(end)
+
+
+def beat_is_captured(pipeline: Pipeline, since: datetime) -> bool:
+    """Whether the producer has read a beat that is later than a moment."""
+    with pipeline.source(databases.ADMIN) as connection:
+        beat = connection.execute("SELECT captured_at > %s FROM embassy.heartbeat", (since,)).fetchone()
+    return beat == (True,)
+
+
+@dataclass
+class Copies:
+    """Of home's server as it was a while ago, and a stream that went on since."""
+
+    pipeline: Pipeline
+    server: PostgresServer
+    standby: Path
+    restored: Path
+    port: int
+
+    def meet(self, port: int) -> None:
+        """Let the producer's configuration lead to another port than home's server has."""
+        config = self.pipeline.config("producer")
+        dsn_port = next(word for word in config.read_text().split() if word.startswith("port="))
+        config.write_text(config.read_text().replace(dsn_port, f"port={port}"))
+
+    def execute(self, statement: LiteralString, role: str = SUPERUSER) -> list[tuple[Any, ...]]:
+        """In the copy's registry."""
+        dsn = make_conninfo(self.server.dsn(role, self.pipeline.names["home"]), port=self.port)
+        with psycopg.connect(dsn, autocommit=True) as copy:
+            cursor = copy.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+
+    def lost_with_storage(self) -> None:
+        """A failover of storage loses a moment, under a data key that the copy knows; applications are back first."""
+        with relay("127.0.0.1", self.server.port) as line:
+            self.meet(line.port)
+            roles = self.pipeline.start_all()
+            commit(self.pipeline, 1, 5)
+            self.pipeline.wait_level()
+            # The copies are taken here; what follows at home gets into the stream, and never into them.
+            copy_of(self.server, self.restored)
+            shutil.copytree(self.restored, self.standby)
+            (self.standby / "standby.signal").touch()
+            copied_at = datetime.now(UTC)
+            commit(self.pipeline, 6, 1)
+            poll_until(lambda: beat_is_captured(self.pipeline, copied_at), "a beat is in the stream")
+            self.pipeline.wait_level()
+            end = log_end(self.server)
+            with running(self.server, self.restored, self.port) as dsn:
+                poll_until(lambda: answers(dsn), "the copy is up")
+                poll_until(lambda: grown_past(dsn, end), "its log is longer than the stream's")
+                line.lead_to("127.0.0.1", self.port)
+                line.cut()
+                assert roles["producer"].exit_code() == 9, roles["producer"].tail()
+                assert "has forgotten a heartbeat that the stream has" in roles["producer"].tail()
+                self.meet(self.port)
+                assert_producer_halts(self.pipeline, "it lacked beats of the stream", "not a continuation")
+                self.execute("DELETE FROM embassy.restored")
+
+    def go_on(self) -> None:
+        """At home, far ahead, under another data key."""
+        with self.server.connect() as connection:
+            for _ in range(4):
+                connection.execute("SELECT pg_switch_wal() FROM pg_logical_emit_message(false, 'test', 'ahead')")
+        commit(self.pipeline, 7, 2)
+        self.meet(self.server.port)
+        self.pipeline.start("producer")
+        self.pipeline.wait_level()
+        for role in self.pipeline.running:
+            if self.pipeline.alive(role):
+                self.pipeline.stop(role)
+
+    def promoted_short(self) -> None:
+        """The standby never got what the stream has."""
+        self.meet(self.port)
+        with running(self.server, self.standby, self.port) as dsn:
+            poll_until(lambda: promoted(dsn), "the copy is promoted")
+            assert_producer_halts(self.pipeline, "; the stream already has changes up to", "do not discard it")
+            assert self.execute("SELECT count(*) FROM public.deed", databases.ADMIN) == [(5,)]
+
+    def restored_on_its_timeline(self) -> None:
+        """Found out before its log has grown past the stream's end, and after."""
+        self.meet(self.port)
+        end = log_end(self.server)
+        with running(self.server, self.restored, self.port) as dsn:
+            poll_until(lambda: answers(dsn), "the copy is up")
+            assert_producer_halts(self.pipeline, "restored from an older state", "before the stream's end")
+            poll_until(lambda: grown_past(dsn, end), "its log is longer than the stream's")
+            assert_producer_halts(self.pipeline, "was restored from an older state: at", "its log ended at")
+            self.execute("DELETE FROM embassy.restored")  # had nobody started a producer before
+            assert_producer_halts(
+                self.pipeline, "does not know the stream's newest data key", "the last one that it knows is"
+            )
+
+
 def test_a_source_that_is_promoted_short_of_the_log_or_restored_halts_the_producer(
     make_pipeline: MakePipeline,
 ) -> None:
     pipeline = make_pipeline(_SCHEMA)
-    run_a_while(pipeline)
     server = pipeline.lab.home.postgres
     standby, restored = server.folder / "promoted-copy", server.folder / "restored-copy"
-    config = pipeline.config("producer")
-    original = config.read_text()
+    copies = Copies(pipeline, server, standby, restored, free_port(set()))
     try:
-        # The copies are taken here; what follows at home gets into the stream, and never into them.
-        copy_of(server, standby)
-        shutil.copytree(standby, restored)
-        (standby / "standby.signal").touch()
-        with server.connect() as connection:
-            connection.execute("SELECT pg_switch_wal() FROM pg_logical_emit_message(false, 'test', 'far ahead')")
-        commit(pipeline, 6, 3)
-        roles = pipeline.start_all()
-        pipeline.wait_level()
-        for role in roles.values():
-            pipeline.stop(role)
-        with pipeline.source(databases.ADMIN) as connection:
-            (end,) = connection.execute("SELECT pg_current_wal_flush_lsn()::text").fetchone() or ("",)
-
-        port = free_port(set())
-        config.write_text(original.replace(f"port={server.port}", f"port={port}"))
-        with running(server, standby, port) as dsn:
-            poll_until(lambda: promoted(dsn), "the copy is promoted")
-            assert_producer_halts(pipeline, "; the stream already has changes up to", "do not discard it")
-            with psycopg.connect(
-                make_conninfo(server.dsn(databases.ADMIN, pipeline.names["home"]), port=port)
-            ) as copy:
-                found = copy.execute("SELECT count(*) FROM public.deed").fetchone()
-            assert found == (5,)
-
-        port = free_port(set())
-        config.write_text(original.replace(f"port={server.port}", f"port={port}"))
-        with running(server, restored, port) as dsn:
-            poll_until(lambda: answers(dsn), "the copy is up")
-            assert_producer_halts(pipeline, "restored from an older state", "before the stream's end")
-            poll_until(lambda: grown_past(dsn, end), "its log is longer than the stream's")
-            assert_producer_halts(pipeline, "was restored from an older state: at", "not a continuation")
-            # Had nobody started a producer before the log had grown:
-            with psycopg.connect(
-                make_conninfo(server.dsn(SUPERUSER, pipeline.names["home"]), port=port), autocommit=True
-            ) as copy:
-                copy.execute("DELETE FROM embassy.restored")
-                commit(pipeline, 9, 1)
-            assert_producer_halts(
-                pipeline, "does not know the stream's newest data key", "the last one that it knows"
-            )
+        copies.lost_with_storage()
+        copies.go_on()
+        copies.promoted_short()
+        copies.restored_on_its_timeline()
     finally:
         shutil.rmtree(standby, ignore_errors=True)
         shutil.rmtree(restored, ignore_errors=True)

@@ -21,6 +21,10 @@ class Relay:
         self._threads: list[threading.Thread] = []
         self._start(self._accept)
 
+    def lead_to(self, host: str, port: int) -> None:
+        """Pass what connects from now on to another server."""
+        self._server = (host, port)
+
     def cut(self) -> None:
         """Close every connection there is; new ones are accepted as before."""
         for end in tuple(self._sockets):
