@@ -37,6 +37,23 @@ UPDATE pg_catalog.pg_constraint c SET convalidated = true
 FROM pg_catalog.unnest(%s::text[]) AS t (what)
 WHERE c.conrelid = %s::regclass AND c.contype = 'f' AND NOT c.convalidated AND what !~ ' NOT (VALID|ENFORCED)$'
   AND pg_catalog.starts_with(what, pg_catalog.format('%%I FOREIGN KEY ', c.conname))"""
+_CONVERTS = re.compile(r"\bTYPE\b", re.IGNORECASE)
+# A key's new type has the foreign keys that speak of it looked at anew: as not valid, they are not. Not so of partitions.
+_DISTRUST = """
+UPDATE pg_catalog.pg_constraint c SET convalidated = false
+FROM pg_catalog.pg_class t, pg_catalog.pg_class r
+WHERE c.contype = 'f' AND c.convalidated
+  AND t.oid = c.conrelid AND t.relkind = 'r' AND r.oid = c.confrelid AND r.relkind = 'r'
+  AND (t.oid = ANY (%(tables)s::regclass[]) OR r.oid = ANY (%(tables)s::regclass[]))
+RETURNING t.oid::bigint, c.conname"""
+_TRUST = """
+UPDATE pg_catalog.pg_constraint SET convalidated = true
+WHERE contype = 'f' AND (conrelid::bigint, conname) IN (
+    SELECT * FROM ROWS FROM (pg_catalog.unnest(%s::bigint[]), pg_catalog.unnest(%s::name[])) AS t (relation, name))"""
+_REFERENCED = """
+SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype = 'f' AND convalidated AND confrelid IN (
+    SELECT t.oid UNION ALL SELECT a.relid FROM pg_catalog.pg_partition_ancestors(t.oid) a))
+FROM pg_catalog.to_regclass(%s) t (oid) WHERE t.oid IS NOT NULL"""
 _COLUMNS_SO_FAR = "SELECT relnatts FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass(%s)"
 _NEW_COLUMN = """
 SELECT EXISTS (SELECT FROM embassy.missing_values(a.attrelid) m WHERE m.number = a.attnum AND m.value = %s)
@@ -77,6 +94,8 @@ class DdlExecutor:
             stored["table"]: self._one(_COLUMNS_SO_FAR, stored["table"]) for stored in command.stored
         }
         try:
+            trusted = self._distrust(command, statement)
+            self._empty(command, statement)
             replica_schema.unsilence(self._session.connection)
             failpoint(CONSUMER_BEFORE_DDL)
             if unproven is None:
@@ -85,6 +104,8 @@ class DdlExecutor:
                 self._run(command, unproven)
                 self._take_for_valid(command)
             failpoint(CONSUMER_AFTER_DDL)
+            if trusted:
+                self._session.connection.execute(_TRUST, tuple(map(list, zip(*trusted, strict=True))))
             self._guard()
             for filled in command.filled:
                 self._fill(command, filled)
@@ -143,6 +164,22 @@ class DdlExecutor:
         """As every foreign key here is that was there before the rows were; a promotion looks at the rows themselves."""
         for shape in command.shapes:
             self._session.connection.execute(_VALID, (list(shape["constraints"]), shape["table"]))
+
+    def _distrust(self, command: Command, statement: str) -> list[tuple[int, str]]:
+        """Foreign keys that a conversion need not prove again, for the source has: rows are missing here, or to come."""
+        converts = command.tag == "ALTER TABLE" and _CONVERTS.search(statement)
+        if not converts or not (command.filled or self._one(_COPYING)):
+            return []
+        tables = [shape["table"] for shape in command.shapes]
+        there = [table for table in tables if self._one("SELECT pg_catalog.to_regclass(%s) IS NOT NULL", table)]
+        return self._session.connection.execute(_DISTRUST.encode(), {"tables": there}).fetchall()
+
+    def _empty(self, command: Command, statement: str) -> None:
+        """Take out the rows that the source's will replace: to compute new values here could have effects of its own."""
+        for filled in command.filled:
+            referenced = self._one(_REFERENCED, filled["table"])  # None: the statement makes the table
+            if referenced is False or (referenced and not _CONVERTS.search(statement)):
+                self._session.run([Call(Query(f"DELETE FROM ONLY {filled['table']}"))])
 
     def _run(self, command: Command, statement: str) -> None:
         """As the role and with the settings of the source; the planner may do what it likes."""
