@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, LiteralString
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -32,6 +32,11 @@ _PINNED = {
     # Nothing that the product writes at home may wait for the embassy: it would wait for itself.
     "synchronous_commit": "local",
 }
+NO_VIEWS: LiteralString = """
+SELECT pg_catalog.set_config('restrict_nonsystem_relation_kind', 'view, foreign-table', false)
+WHERE pg_catalog.current_setting('restrict_nonsystem_relation_kind', true) IS NOT NULL"""
+"""For a session that reads tables by their names: whoever owns one may put a view in its place at any moment, and have
+its functions executed with the session's rights. Servers of August 2024 and later know the setting."""
 _TRANSACTION_TIMEOUT_VERSION = 170_000
 _LIVENESS = {
     # A half-open connection must not hold a lease: noticed within about 20 s.

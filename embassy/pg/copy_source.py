@@ -16,6 +16,7 @@ from psycopg import errors, generators, pq, sql, waiting
 from embassy.model.errors import RefusedError
 from embassy.model.lsn import Lsn
 from embassy.model.relation import Column, Relation, ReplicaIdentity
+from embassy.pg.connection import NO_VIEWS
 
 _FIRST_UNSTABLE_OID = 10_000
 _LOCK_SECONDS = 5
@@ -180,6 +181,7 @@ def reading(
         RefusedError: the session's role may not read it.
     """
     table = sql.Identifier(schema, name)
+    connection.execute(NO_VIEWS)
     try:
         with connection.transaction():
             connection.execute(_LOCK.format(sql.Literal(f"{_LOCK_SECONDS}s"), table))

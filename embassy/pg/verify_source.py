@@ -9,7 +9,7 @@ import psycopg
 
 from embassy.model.errors import RefusedError
 from embassy.model.verification import Message, TableName, encode
-from embassy.pg.connection import connect, place_of
+from embassy.pg.connection import NO_VIEWS, connect, place_of
 from embassy.pg.presence import has_table
 
 _APPLICATION = "embassy-verify"
@@ -43,6 +43,7 @@ def open_source(dsn: str) -> psycopg.Connection[Any]:
             place=place_of(dsn),
             hint="embassy provision apply makes it, at home and in the embassy; check streams.NAME.source.dsn",
         )
+    connection.execute(NO_VIEWS)
     return connection
 
 

@@ -1,9 +1,13 @@
--- The state of one sequence that nothing has been drawn from since it was set.
-CREATE OR REPLACE FUNCTION embassy.sequence_as_set(schema_name text, sequence_name text, OUT last_value bigint, OUT is_called boolean)
+-- The state of one sequence that nothing has been drawn from since it was set. Called by name it would be another relation's, if
+-- its schema was renamed meanwhile: a view's, which would be computed with our rights.
+DROP FUNCTION IF EXISTS embassy.sequence_as_set(text, text);
+CREATE OR REPLACE FUNCTION embassy.sequence_as_set(relation oid, OUT last_value bigint, OUT is_called boolean)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    EXECUTE pg_catalog.format('SELECT s.last_value, s.is_called FROM %I.%I s', schema_name, sequence_name)
-    INTO last_value, is_called;
+    IF pg_catalog.current_setting('restrict_nonsystem_relation_kind', true) IS NOT NULL THEN
+        PERFORM pg_catalog.set_config('restrict_nonsystem_relation_kind', 'view, foreign-table', true);
+    END IF;
+    EXECUTE pg_catalog.format('SELECT s.last_value, s.is_called FROM %s s', relation::regclass) INTO last_value, is_called;
 END
 $$;
 
@@ -29,7 +33,7 @@ BEGIN
         SELECT d.schema_name, d.sequence_name, coalesce(d.last_value, e.last_value) AS last_value,
                d.last_value IS NOT NULL OR e.is_called AS is_called, d.seqincrement
         FROM drawn d
-        LEFT JOIN LATERAL embassy.sequence_as_set(d.schema_name, d.sequence_name) e ON d.last_value IS NULL
+        LEFT JOIN LATERAL embassy.sequence_as_set(d.oid) e ON d.last_value IS NULL
     )
     INSERT INTO embassy.sequence_state AS t
     SELECT p.*, pg_catalog.clock_timestamp()
@@ -47,4 +51,4 @@ BEGIN
 END
 $$;
 
-REVOKE ALL ON FUNCTION embassy.sequence_as_set(text, text), embassy.sample_sequences() FROM PUBLIC;
+REVOKE ALL ON FUNCTION embassy.sequence_as_set(oid), embassy.sample_sequences() FROM PUBLIC;

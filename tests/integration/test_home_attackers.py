@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
 import pytest
 
 from deploy.lab import databases
 from deploy.lab.lab import Lab
 from embassy.model.errors import RefusedError
-from embassy.pg import replica_schema, source_schema
+from embassy.model.verification import TableName
+from embassy.pg import copy_source, replica_schema, row_digests, source_schema
+from embassy.pg.catalog import source_tables
 from embassy.pg.connection import connect
+from embassy.pg.digested_table import digested_table
+from embassy.pg.publication import holding_rows
+from embassy.pg.verify_source import open_source
 from tests.harness.lab import MakeDatabase
 from tests.harness.two_databases import Connection, TwoDatabases
 from tests.integration.test_ddl_statements import captured, carry, owner
@@ -94,3 +103,78 @@ def provision(site: str, admin: Connection) -> None:
         source_schema.ensure(admin, producer_role=databases.PRODUCER)
     else:
         replica_schema.ensure(admin)
+
+
+_SPRING = """
+CREATE FUNCTION sprung() RETURNS int LANGUAGE plpgsql AS
+    $$ BEGIN IF current_user = 'registry_owner' THEN RETURN 1; END IF; RAISE EXCEPTION 'sprung as %', current_user; END $$
+"""
+_VIEW = "CREATE VIEW {} AS SELECT public.sprung() AS id, public.sprung()::bigint AS last_value, true AS is_called"
+
+
+def test_a_view_in_the_place_of_a_table_is_not_read(captured: TwoDatabases, owner: Connection) -> None:
+    home = captured.source
+    home.execute(f"CREATE SCHEMA shop AUTHORIZATION {databases.OWNER}".encode())
+    home.execute(f"GRANT CREATE ON DATABASE {home.info.dbname} TO {databases.OWNER}".encode())
+    owner.execute(f"{_SPRING}; CREATE TABLE shop.a (id int PRIMARY KEY); INSERT INTO shop.a VALUES (1)".encode())
+    tables = [table for table in source_tables(home, "embassy") if table.name == "a"]
+    digested = digested_table(home, TableName("shop", "a"))
+    assert tables
+    assert digested is not None
+
+    def refused(read: Callable[[], object]) -> None:
+        with pytest.raises(psycopg.Error) as error:
+            read()
+        assert "sprung" not in str(error.value)
+
+    with (
+        open_source(captured.source_dsn) as verifying,
+        connect(captured.source_dsn, application_name="embassy-copy", autocommit=True) as copying,
+    ):
+        with copy_source.reading(copying, "shop", "a") as found:
+            assert found is not None
+            view = _VIEW.format("shop.a") + " WHERE public.sprung() = 1"
+            owner.execute(f"ALTER SCHEMA shop RENAME TO away; CREATE SCHEMA shop; {view}".encode())
+            refused(lambda: list(copy_source.copy_rows(copying, found[0], copy_source.Range(), None)))
+        refused(lambda: holding_rows(home, tables))
+        refused(lambda: row_digests.page(verifying, digested, row_digests.Range()))
+
+
+def test_a_view_in_the_place_of_a_sequence_is_not_read(lab: Lab, make_database: MakeDatabase) -> None:
+    """Sequences are looked at one after another: at one that is held, while another's schema gets a new name."""
+    name = make_database("home")
+    admin = lab.home.postgres.dsn(databases.ADMIN, name)
+    with connect(admin, application_name="embassy-test", autocommit=True) as home:
+        provision("home", home)
+        home.execute(f"GRANT CREATE ON DATABASE {name} TO {databases.OWNER}".encode())
+    owned = lab.home.postgres.dsn(databases.OWNER, name)
+    public = {"search_path": "public"}
+    with (
+        connect(owned, application_name="test", autocommit=True, settings=public) as owner,
+        connect(owned, application_name="test", autocommit=True, settings=public) as other,
+        connect(admin, application_name="embassy-test", autocommit=True) as home,
+        connect(admin, application_name="embassy-test", autocommit=True) as sampler,
+        ThreadPoolExecutor(1) as beside,
+    ):
+        owner.execute(f"{_SPRING}; CREATE SCHEMA shop; CREATE SEQUENCE held; CREATE SEQUENCE shop.till".encode())
+        for _ in range(50):
+            owner.execute("BEGIN; ALTER SEQUENCE held CACHE 1")
+            other.execute("BEGIN; ALTER SCHEMA shop RENAME TO away; CREATE SCHEMA shop")
+            other.execute(_VIEW.format("shop.till").encode())
+            sampled = beside.submit(sampler.execute, "SELECT embassy.sample_sequences()")
+            waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = %s"
+            while not sampled.done() and home.execute(waits, (sampler.info.backend_pid,)).fetchone() == (0,):
+                pass
+            other.execute("COMMIT")
+            owner.execute("COMMIT")
+            try:
+                sampled.result()
+            except psycopg.errors.LockNotAvailable:  # the machine is busy: once more
+                owner.execute("DROP SCHEMA shop CASCADE; ALTER SCHEMA away RENAME TO shop")
+            else:
+                break
+        else:
+            pytest.fail("never in time")
+        sampler.execute("SELECT embassy.sample_sequences()")
+        states = "SELECT sequence_name, last_value, is_called FROM embassy.sequence_state ORDER BY 1"
+        assert home.execute(states).fetchall() == [("held", 1, False), ("till", 1, False)]
