@@ -16,7 +16,7 @@ from embassy.pg.constraint_checks import check_constraints
 from embassy.pg.progress_store import Progress
 from embassy.pg.promotion_obstacles import is_frozen
 from embassy.pg.stream_lock import CONSUMER_LEASE
-from failover.drain import Reach
+from failover.drain import Left, Reach
 from failover.promotion import Mode, Step
 from failover.replica import Replica
 from failover.sealing import seal
@@ -104,7 +104,7 @@ class Approach:
             "record_missing": left.missing,
             "words": f"at record {progress.head.sequence}, {progress.head.resume_lsn}; "
             + (f"at most {bound:.1f} s of home's commits are lost" if bound else "nothing is lost")
-            + ("" if left.level else f"; {left.records} records of the log are left behind"),
+            + _left_behind(left),
         }
 
     def verify(self) -> Mapping[str, Any]:
@@ -187,6 +187,14 @@ class _ConsumerLease:
 
     def release(self) -> None:
         CONSUMER_LEASE.release(self._replica.connection, self._replica.stream)
+
+
+def _left_behind(left: Left) -> str:
+    if left.level:
+        return ""
+    if left.records is None:
+        return "; whatever the embassy's log has beyond that is left behind, and cannot be read"
+    return f"; {left.records} records of the log are left behind"
 
 
 def _instant(seconds: float) -> str:

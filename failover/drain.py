@@ -13,7 +13,7 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from embassy.model.chain import Signers
-from embassy.model.errors import EmbassyError, RefusedError
+from embassy.model.errors import EmbassyError, RefusedError, TransientError
 from embassy.model.lsn import Lsn
 from embassy.model.record import Head, RecordKind, SealedRecord
 from embassy.pg.progress_store import Progress
@@ -21,6 +21,7 @@ from embassy.wire.head_search import Log, locate, skeletons, with_generation
 from failover.waiting import Waiting
 
 _POLL_SECONDS = 0.02
+_RETRY_SECONDS = 1.0
 PATIENCE_SECONDS = 2.0
 """Longer than a record is under way between two sites."""
 _NEARER_SECONDS = 1.0
@@ -103,7 +104,8 @@ class Left(NamedTuple):
     """What the replica lacks of what has reached the log."""
 
     level: bool
-    records: int
+    records: int | None
+    """None: the log cannot be read."""
     transactions_open: int
     missing: int | None
 
@@ -123,6 +125,13 @@ class _Line(NamedTuple):
     age: float
     """Of the newest commit applied then, in seconds; from an arbitrary beginning, for comparison only."""
     drawn_at: float
+
+
+class _Refused(NamedTuple):
+    """The cluster did not answer, and nothing was applied since."""
+
+    sequence: int
+    at: float
 
 
 class Reach:
@@ -160,11 +169,31 @@ class Reach:
         the end. They are told by time from what was under way, which comes within `PATIENCE_SECONDS`, and from a backlog
         that is still carried: what is applied of that comes nearer and nearer to the present.
 
+        A cluster that is lost with its log keeps no promotion from being made that accepts to leave behind what cannot be
+        applied: it is waited for as long as a stream that stalls.
+
         Raises:
             RefusedError: it cannot get there, and the plan does not accept that.
-            TransientError: the cluster is unreachable.
+            TransientError: the cluster is unreachable, and the plan does not accept that.
         """
-        first = before = self._progress()
+        first, refused = self._progress(), None
+        waiting = Waiting(self._clock, self._tell)
+        while True:
+            try:
+                return self._drain(first)
+            except TransientError as error:
+                if not self._accept_undrained:
+                    raise self._unread(error) from error
+                progress, now = self._progress(), self._clock()
+                if refused is None or refused.sequence != progress.head.sequence:
+                    refused = _Refused(progress.head.sequence, now)
+                elif now - refused.at > self._stall_seconds:
+                    return self._stuck(first, progress, f"the embassy's log cannot be read: {error.args[0]}")
+                waiting.on(lambda: "waiting for the embassy's cluster to answer")
+                self._pause(_RETRY_SECONDS)
+
+    def _drain(self, first: Progress) -> Drained:
+        before = first
         end = LogEnd(self._log, self._head_of(first), first.next_offset, self._signers)
         moved_at = self._clock()
         waiting = Waiting(self._clock, self._tell)
@@ -198,8 +227,17 @@ class Reach:
         return f"{done} records are applied so far, of {arrived.records} that were left"
 
     def left(self, progress: Progress) -> Left:
-        """What stands in the log now that a replica at this progress does not have."""
-        arrived = LogEnd(self._log, self._head_of(progress), progress.next_offset, self._signers).look()
+        """What stands in the log now that a replica at this progress does not have.
+
+        Raises:
+            TransientError: the cluster is unreachable, and the plan does not accept that.
+        """
+        try:
+            arrived = LogEnd(self._log, self._head_of(progress), progress.next_offset, self._signers).look()
+        except TransientError as error:
+            if not self._accept_undrained:
+                raise self._unread(error) from error
+            return Left(level=False, records=None, transactions_open=0, missing=None)
         level = progress.head.resume_lsn >= arrived.resume_lsn
         return Left(level, arrived.records, arrived.transactions_open, arrived.missing)
 
@@ -212,6 +250,15 @@ class Reach:
         records = progress.head.sequence - first.head.sequence
         words = f"all {records} records that were left are applied" if records else "nothing was left"
         return Drained(records, words + ("; more keeps coming" if endless else ""))
+
+    @staticmethod
+    def _unread(error: TransientError) -> TransientError:
+        return TransientError(
+            str(error.args[0]),
+            place=error.place,
+            hint=f"{error.hint}; if the embassy's cluster is lost for good, a new plan with --accept-undrained promotes "
+            "without what only that has",
+        )
 
     def _stuck(self, first: Progress, progress: Progress, why: str) -> Drained:
         if not self._accept_undrained:

@@ -59,7 +59,9 @@ promote.add_command(abort)
     help="How much of home's last commits may be lost, counted back from the sealing; disaster needs it.",
 )
 @click.option(
-    "--accept-undrained", is_flag=True, help="Promote although records in the embassy's log cannot be applied."
+    "--accept-undrained",
+    is_flag=True,
+    help="Promote although records in the embassy's log cannot be applied, or the cluster that has them is lost.",
 )
 @click.option("--accept-violations", is_flag=True, help="Promote although rows break constraints.")
 @click.option(

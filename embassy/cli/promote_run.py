@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,6 +53,7 @@ def run(options: Options, path: Path, confirm: str, *, output: Path | None) -> E
     options = all_or_named(options)
     if options.log_level == "info":
         logs.configure(level="warning")  # the consumers inside need not tell that they start
+        logging.getLogger("embassy.kafka").setLevel(logging.CRITICAL)  # the steps tell what did not answer
     with audited(options, "promote.run", {"plan": str(path)}) as under_way:
         approved = read_plan(options, settings, path)
         plan = approved.plan
@@ -65,11 +67,12 @@ def run(options: Options, path: Path, confirm: str, *, output: Path | None) -> E
         with PlanRun(options, settings, approved, path, lines.tell) as work:
             found, failures = work.go_on()
             ready, refused = work.prepare()
+            unchanged = sorted({*ready, *(failure.name for failure in refused)})
             failures = [*failures, *refused]
             if ready and not failures:
                 lines.announce(plan, ready)
                 opened, failures = work.finish()
-                found, ready = [*found, *opened], []
+                found, ready, unchanged = [*found, *opened], [], []
         if found:
             entries = write_report(target, approved.file, found, identity)
             under_way.note(promoted=[str(entry["name"]) for entry in found], report=str(target))
@@ -85,7 +88,7 @@ def run(options: Options, path: Path, confirm: str, *, output: Path | None) -> E
             }
             click.echo(json.dumps(told, indent=2, ensure_ascii=False))
         if failures:
-            _tell(failures, path, held=ready, promoted=bool(found))
+            _tell(failures, path, held=ready, unchanged=unchanged, promoted=bool(found))
             under_way.note(refused={failure.name: str(failure.error.args[0]) for failure in failures})
             return under_way.ended(worst_of(failures))
     return ExitCode.OK
@@ -97,16 +100,20 @@ def _must_confirm(names: Sequence[str], confirm: str) -> None:
         raise click.UsageError(f"the run is for {', '.join(names)}: confirm it with --confirm {expected}")
 
 
-def _tell(failures: Sequence[Failure], path: Path, *, held: Sequence[str], promoted: bool) -> None:
+def _tell(
+    failures: Sequence[Failure], path: Path, *, held: Sequence[str], unchanged: Sequence[str], promoted: bool
+) -> None:
     """Say what failed, and how to go on with those that could and were held up."""
     tell_failures(failures)
     if held:
         confirm = held[0] if len(held) == 1 else "all"
-        unchanged = f"nothing was changed for {', '.join(held)}" if promoted else "nothing was changed"
+        words = f"nothing was changed for {', '.join(held)}" if promoted else "nothing was changed"
         click.echo(
-            f"hint: {unchanged}. To go on: embassy … promote run {path} {_named(held)} --confirm {confirm}",
+            f"hint: {words}. To go on: embassy … promote run {path} {_named(held)} --confirm {confirm}",
             err=True,
         )
+    elif unchanged and not promoted:
+        click.echo(f"hint: nothing was changed for {', '.join(unchanged)}", err=True)
     if promoted and any(isinstance(failure.error, ApprovalError) for failure in failures):
         left = sorted({*held, *(failure.name for failure in failures)})
         click.echo(

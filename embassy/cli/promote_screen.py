@@ -97,7 +97,9 @@ def show_terms(console: Console, plan: Plan, persons: frozenset[str]) -> None:
         )
     console.print(f"  accepts a loss of up to {plan.accept_loss_seconds or 0} s", markup=False)
     if plan.waivers.undrained:
-        console.print("  leaves behind records that cannot be applied")
+        console.print(
+            "  leaves behind records that cannot be applied, or be read: the embassy's cluster may be lost"
+        )
     if plan.waivers.violations:
         console.print("  leaves rows that break constraints as they are")
     if plan.waivers.differences:
@@ -149,7 +151,7 @@ def show_report(console: Console, streams: Sequence[Mapping[str, Any]], persons:
             f"{entry['from_epoch']}→{entry['to_epoch']}",
             str(entry.get("last_commit_at") or "?")[11:23],
             f"{entry.get('loss_seconds_upper_bound', 0):.1f} s",
-            f"{entry.get('records_left_behind', 0)} records",
+            "unread" if (left := entry.get("records_left_behind", 0)) is None else f"{left} records",
             f"{entry['seconds']:.1f} s",
             str(entry.get("smoke_write_at") or "?")[11:23],
         )

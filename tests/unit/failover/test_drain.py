@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import time
+import itertools
 
 import pytest
 
-from embassy.model.errors import ConfigurationError, EmbassyError
+from embassy.model.errors import ConfigurationError, EmbassyError, TransientError
 from embassy.pg.progress_store import Progress
 from embassy.wire.enrolment import Enrolment
 from embassy.wire.verifying import RecordVerifier
 from failover.drain import Reach
-from tests.harness.envelope import Writer
+from tests.harness.envelope import ENROLMENT, Writer
 from tests.harness.memory_log import MemoryLog
 from tests.unit.wire.test_succession import BASE, NEXT, SIGNED, proven
 
@@ -24,16 +24,31 @@ class Idle:
         return None
 
 
-def reach(log: MemoryLog, progress: Progress, enrolment: Enrolment) -> Reach:
+class Lost(MemoryLog):
+    """A topic of a cluster that answers no more, until it does."""
+
+    unanswered = 1_000_000
+
+    def bounds(self) -> tuple[int, int]:
+        self.unanswered -= 1
+        if self.unanswered >= 0:
+            raise TransientError("all brokers are down", hint="is the broker up?")
+        return super().bounds()
+
+
+def reach(
+    log: MemoryLog, progress: Progress, enrolment: Enrolment, *, stall_seconds: float = 0, undrained: bool = False
+) -> Reach:
+    waited = itertools.count()
     return Reach(
         "land",
         log=log,
         signers=RecordVerifier(enrolment),
         progress=lambda: progress,
         applying=lambda: contextlib.nullcontext(Idle()),
-        stall_seconds=0,
-        accept_undrained=False,
-        clock=time.monotonic,
+        stall_seconds=stall_seconds,
+        accept_undrained=undrained,
+        clock=lambda: float(next(waited)),
         pause=lambda _seconds: None,
         tell=lambda _words: None,
     )
@@ -53,3 +68,31 @@ def test_an_enrolment_without_the_successor_whom_the_replica_follows_does_not_ca
     for look in (stale.drain, lambda: stale.left(progress)):
         with pytest.raises(ConfigurationError, match="is of a producer that the enrolment does not name"):
             look()
+
+
+def test_a_cluster_that_is_lost_holds_only_those_up_who_do_not_accept_it() -> None:
+    writer = Writer()
+    log = Lost(values=[writer.key()])
+    progress = Progress(writer.head, log.values[0], 1)
+    for value in writer.data(b"not applied yet"):
+        log.append(value)
+
+    refusing = reach(log, progress, ENROLMENT)
+    for look in (refusing.drain, lambda: refusing.left(progress)):
+        with pytest.raises(TransientError, match="all brokers are down") as caught:
+            look()
+        assert "--accept-undrained" in caught.value.hint
+
+    accepting = reach(log, progress, ENROLMENT, stall_seconds=60, undrained=True)
+    assert "cannot be read: all brokers are down; the plan accepts that" in accepting.drain().words
+    left = accepting.left(progress)
+    assert (left.level, left.records) == (False, None)
+
+
+def test_a_cluster_that_answers_again_is_drained_although_it_might_be_left() -> None:
+    writer = Writer()
+    log = Lost(values=[writer.key()])
+    log.unanswered = 5
+    progress = Progress(writer.head, log.values[0], 1)
+    drained = reach(log, progress, ENROLMENT, stall_seconds=60, undrained=True).drain()
+    assert drained.words == "nothing was left"
