@@ -233,9 +233,9 @@ class Verifier:
         table = self._tables.pop((run, end.table), None)
         undecided = end.skipped
         tally = TableTally()
-        if table is not None:
+        if table is not None and not end.skipped:
             tally = table.tally
-            undecided = undecided or table.unreadable or tally.undecided
+            undecided = table.unreadable or tally.undecided
         elif not undecided:
             undecided = "the consumer was started anew meanwhile"
         if not undecided and len(tally.chunks) != end.chunks:

@@ -93,7 +93,8 @@ class Verification:
         table = digested_table(self._connection, name)
         if table is None:
             return self._skipped(name, "it is gone")
-        if verify_source.is_copying(self._connection, name):
+        copies = verify_source.copies(self._connection, name)
+        if copies.unfinished:
             return self._skipped(name, "its rows are being copied")
         if name in compared_objects.TABLES and (reason := large_objects.why_not_compared(self._connection)):
             return self._skipped(name, reason)
@@ -110,8 +111,10 @@ class Verification:
         rows = 0
         for rows in told.chunks(wish.share, self._chance, self._clock, self._first_chunk_rows):
             self._progress.table(name, rows, number, len(wish.tables))
-        self._say(TableEnd(name, told.number, sampled=wish.share < 1 and bool(table.key)))
-        return Told(name, rows, "")
+        again = verify_source.copies(self._connection, name) != copies  # the replica may have been without rows
+        why = "its rows were copied meanwhile" if again else ""
+        self._say(TableEnd(name, told.number, why, sampled=wish.share < 1 and bool(table.key)))
+        return Told(name, rows, why)
 
     def _skipped(self, name: TableName, why: str) -> Told:
         self._say(TableEnd(name, 0, why))

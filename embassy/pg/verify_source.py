@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import psycopg
@@ -24,8 +24,9 @@ WHERE w.locktype = 'relation' AND w.granted
   AND w.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
   AND w.relation = (SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                     WHERE n.nspname = %s AND c.relname = %s)"""
-_COPYING = """SELECT EXISTS (SELECT FROM embassy.table_copy
-                             WHERE schema_name = %s AND table_name = %s AND state <> 'done')"""
+_COPIES = """
+SELECT coalesce(bool_or(state <> 'done'), false), coalesce(max(copy), 0) FROM embassy.table_copy
+WHERE schema_name = %s AND table_name = %s"""
 
 
 def open_source(dsn: str) -> psycopg.Connection[Any]:
@@ -62,11 +63,22 @@ def writers(connection: psycopg.Connection[Any], table: TableName) -> dict[str, 
     return found
 
 
-def is_copying(connection: psycopg.Connection[Any], table: TableName) -> bool:
-    """Whether the table's rows, or some of them, are still on their way to the replica."""
-    return has_table(connection, "embassy.table_copy") and connection.execute(
-        _COPYING, tuple(table)
-    ).fetchone() == (True,)
+class Copies(NamedTuple):
+    """What is known of copies of a table's rows."""
+
+    unfinished: bool
+    """Whether rows are still on their way to the replica."""
+    last: int
+    """The newest one's number; 0: there was none."""
+
+
+def copies(connection: psycopg.Connection[Any], table: TableName) -> Copies:
+    """The copies of a table that were ever asked for."""
+    if not has_table(connection, "embassy.table_copy"):
+        return Copies(unfinished=False, last=0)
+    row = connection.execute(_COPIES, tuple(table)).fetchone()
+    assert row is not None, "an aggregate has one row"
+    return Copies(*row)
 
 
 def estimated_rows(connection: psycopg.Connection[Any], tables: list[TableName]) -> dict[TableName, int]:
