@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, Self, TypeVar
@@ -17,6 +16,7 @@ from typing import Any, Self, TypeVar
 import psycopg
 
 from embassy.cli.options import Options
+from embassy.cli.questions import Questions
 from embassy.cli.topic_tails import TopicTails
 from embassy.model.errors import EmbassyError
 from embassy.model.health import Limits, assess
@@ -27,6 +27,8 @@ from embassy.runtime.config import KafkaCluster, Settings, Stream
 from embassy.wire.enrolment import Enrolment, load_enrolment
 
 _AT_ONCE = 8
+_ANSWER_SECONDS = 15.0
+"""Of all databases of a side together; more than a server that is away takes to be told (connect_timeout)."""
 _NO_EPOCH = (1 << 63) - 1
 """Of an enrolment that cannot be read: none is above it."""
 _CLIENT = "status"
@@ -50,6 +52,8 @@ class Observer:
         self._closing = ExitStack()
         self._databases = Databases(wall)
         self._closing.callback(self._databases.close)
+        self._questions = Questions(at_once=_AT_ONCE, seconds=_ANSWER_SECONDS)
+        self._closing.callback(self._questions.close)
         self._tails: dict[Side, TopicTails] = {}
         self._problems: list[Problem] = []
         self._enrolments: dict[str, Enrolment] = {}
@@ -103,21 +107,20 @@ class Observer:
             ask: called in a thread, with the stream's name and the session.
         """
 
-        def answer(name: str, stream: Stream, dsn: str) -> T | EmbassyError:
-            try:
-                with self._databases.session(dsn, bytes.fromhex(stream.stream)) as connection:
-                    return ask(name, connection)
-            except EmbassyError as error:
-                return error
+        def answer(name: str, stream: Stream, dsn: str) -> T:
+            with self._databases.session(dsn, bytes.fromhex(stream.stream)) as connection:
+                return ask(name, connection)
 
-        asked = [(name, self._streams[name], self._streams[name].replica) for name in names]
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="ask") as pool:
-            futures = {
-                name: pool.submit(answer, name, stream, replica.dsn)
-                for name, stream, replica in asked
-                if replica is not None
+        asked = {name: self._streams[name] for name in names}
+        # by the same key as in a look: a session that gives no answer is not asked for something else
+        answers = self._questions.ask(
+            {
+                (Side.REPLICA, name): partial(answer, name, stream, stream.replica.dsn)
+                for name, stream in asked.items()
+                if stream.replica is not None
             }
-        return {name: future.result() for name, future in futures.items()}
+        )
+        return {name: answers[Side.REPLICA, name] for name in asked if (Side.REPLICA, name) in answers}
 
     def _enrol(self, name: str, stream: Stream) -> None:
         keys = self._settings.keys
@@ -166,13 +169,13 @@ class Observer:
 
     def _together(self, side: Side, looks: Mapping[str, Callable[[], T]]) -> dict[str, T]:
         found: dict[str, T] = {}
-        if not looks:
-            return found
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="look") as pool:
-            futures = {name: pool.submit(look) for name, look in looks.items()}
-        for name, future in futures.items():
-            with self._noted(side, name):
-                found[name] = future.result()
+        answers = self._questions.ask({(side, name): look for name, look in looks.items()})
+        for name in looks:
+            answer = answers[side, name]
+            if isinstance(answer, EmbassyError):
+                self._problems.append(Problem(side, name, answer))
+            else:
+                found[name] = answer
         return found
 
     def _topics(self, side: Side, cluster: KafkaCluster | None) -> dict[str, TopicSeen | Absent]:
