@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ from console.history import SPAN_SECONDS, History
 from console.pipeline import HOPS, Hop, hops_of
 from console.seen import Seen
 from embassy.model.health import Condition, State
-from embassy.model.look import Look, Observed
+from embassy.model.look import Look, Observed, Problem
 from embassy.model.look_words import UNKNOWN, Shade, Verified, remedy_of, told_of, verified_of
 from embassy.model.observation import Side
 from embassy.model.wording import instant, span
@@ -46,6 +45,7 @@ _SHADES = {
 _ORDER = tuple(_SHADES)
 _ICONS = {_GOOD: "✓", _DOUBTFUL: "▲", _BAD: "✖", Shade.UNKNOWN: "?"}
 _FIELD_MOST = 300
+_NAMED_MOST = 3
 _STAMP = 'class="stale stamp"'
 """The mark in each section; hidden while what stands there is fresh."""
 
@@ -76,6 +76,16 @@ class Row(NamedTuple):
     notes: tuple[Note, ...]
     hops: tuple[Hop, ...]
     chart: Chart
+
+
+class Unseen(NamedTuple):
+    """Places that could not be seen for one reason."""
+
+    what: str
+    message: str
+    place: str
+    """Of the only one; empty if they are several."""
+    hint: str
 
 
 class Page(NamedTuple):
@@ -110,6 +120,7 @@ class Renderer:
             "seen": seen,
             "sides": ", ".join(side.value for side in Side if side in seen.look.sides) or "nothing",
             "verdict": _verdict(seen.look),
+            "unseen": _unseen(seen.look),
             "hop_names": HOPS,
             "history": history,
             "operations": [
@@ -159,12 +170,20 @@ def _verdict(look: Look) -> Verdict:
         counts.setdefault(entry.health.state, []).append(entry.registry)
     ill = {state: names for state, names in counts.items() if not state.healthy}
     number, total = sum(map(len, ill.values())), len(look.streams)
+    if ill.keys() == {State.UNKNOWN}:
+        return Verdict(
+            "?",
+            Shade.UNKNOWN,
+            f"{number} of {total} not known",
+            f"{number} of {total} registries are not known to be well",
+        )
     if ill:
         worst = min(ill, key=_ORDER.index)
         told = "; ".join(f"{len(ill[state])} {state.value}" for state in _ORDER if state in ill)
         words = f"{number} of {total} registries are not well: {told}"
-        look_at = ", ".join(f"{stage} ({count})" for stage, count in _stages(look))
-        return Verdict(_ICONS[_SHADES[worst]], _SHADES[worst], f"{number} of {total} not well", words, look_at)
+        return Verdict(
+            _ICONS[_SHADES[worst]], _SHADES[worst], f"{number} of {total} not well", words, _look_at(look)
+        )
     if look.problems:
         return Verdict("?", Shade.UNKNOWN, "not all seen", "Not everything could be seen")
     if Side.REPLICA not in look.sides:
@@ -175,10 +194,35 @@ def _verdict(look: Look) -> Verdict:
     return Verdict("✓", Shade.GOOD, f"{total} of {total} well", f"{total} of {total} registries are well")
 
 
-def _stages(look: Look) -> list[tuple[str, int]]:
-    ill = (entry.health.cause for entry in look.streams if not entry.health.state.healthy)
-    known = (cause for cause in ill if cause is not None and cause.condition is not Condition.UNKNOWN)
-    return Counter(cause.stage.value for cause in known).most_common()
+def _unseen(look: Look) -> list[Unseen]:
+    together: dict[tuple[str, str, str], list[Problem]] = {}
+    for problem in look.problems:
+        side = problem.side.value if problem.side is not None else "enrolment"
+        together.setdefault((side, str(problem.error.args[0]), problem.error.hint), []).append(problem)
+    return [
+        Unseen(
+            f"{side} of {', '.join(sorted(names))}"
+            if (names := {p.registry for p in found if p.registry})
+            else side,
+            message,
+            found[0].error.place if len(found) == 1 else "",
+            hint,
+        )
+        for (side, message, hint), found in together.items()
+    ]
+
+
+def _look_at(look: Look) -> str:
+    """By stage, the most first: ``bridge (land, people)``, or how many registries if they are many."""
+    ill: dict[str, list[str]] = {}
+    for entry in look.streams:
+        cause = entry.health.cause
+        if not entry.health.state.healthy and cause is not None and cause.condition is not Condition.UNKNOWN:
+            ill.setdefault(cause.stage.value, []).append(entry.registry)
+    return "; ".join(
+        f"{stage} ({', '.join(names) if len(names) <= _NAMED_MOST else f'{len(names)} registries'})"
+        for stage, names in sorted(ill.items(), key=lambda item: -len(item[1]))
+    )
 
 
 def _ordered(seen: Seen, history: History) -> Iterator[tuple[tuple[int, str], Row]]:

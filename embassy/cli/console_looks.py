@@ -68,10 +68,7 @@ class Looks:
             self._desks = self._ask(look, seen)
             self._audit = self._read_audit(self._settings.audit.file)
             self._asked_at, self._states = self._clock(), states
-        desks = {
-            name: desk if name in seen else "the replica was not seen in the newest look"
-            for name, desk in self._desks.items()
-        }
+        desks = {name: desk if name in seen else "the replica was not seen" for name, desk in self._desks.items()}
         return Seen(look, as_json(look, Thresholds()), desks, self._audit, self._options.place)
 
     def _ask(self, look: Look, seen: set[str]) -> dict[str, Desk | str]:

@@ -77,7 +77,7 @@ def test_a_stalled_one_stands_first_and_says_where_to_look_and_what_to_type() ->
     assert "no heartbeat since 07:40:56Z (bridge)" in people[7]
     assert "→" in people[7]
     assert document.one("h1").text.startswith("✖ 1 of 2 registries are not well: 1 stalled")
-    assert "Look first at: bridge (1)" in document.text
+    assert "Look first at: bridge (people)" in document.text
     bridged = _cells(document, "pipeline")["people"][3]
     assert bridged.endswith("✖ look here first")
 
@@ -120,6 +120,14 @@ def test_every_state_has_a_word_and_a_sign_and_only_healthy_ones_are_green(state
     assert ("good" in document.one("h1").attributes["class"]) is state.healthy
 
 
+def test_what_is_not_seen_for_one_reason_is_told_once() -> None:
+    problems = [Problem(Side.REPLICA, name, TransientError("refused", place=name)) for name in ("people", "land")]
+    document = _document(seen_of({"land": NOTHING, "people": NOTHING}, *problems, desks={}))
+    (told,) = document.one("ul").every("li")
+    assert told.text == "? replica of land, people : refused"
+    assert document.one("h1").text.startswith("? 2 of 2 registries are not known to be well")
+
+
 def test_an_open_operation_is_told_with_who_signed_it_and_what_goes_on() -> None:
     command = "embassy -c admin.toml -r land unfreeze plan"
     freeze = Operation("land", "freeze", NOW - 60, "rows vanish", ("anna",), command)
@@ -130,6 +138,7 @@ def test_an_open_operation_is_told_with_who_signed_it_and_what_goes_on() -> None
     told = document.one("section", id="operations").text
     assert f"land ▲ freeze 07:59:00Z rows vanish anna {command}" in told
     assert _cells(document)["land"][6] == "✖ blocked the stream is frozen by anna"
+    assert "▲ Open: freeze of land; where it stands" in document.one("section", id="verdict").text
 
 
 def test_audit_entries_are_shown_newest_first_and_a_log_that_cannot_be_read_is_told() -> None:
