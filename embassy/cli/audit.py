@@ -8,9 +8,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from embassy.cli.auditing import audit_log
 from embassy.cli.options import Options, pass_options
@@ -85,8 +82,7 @@ def log(
     if as_json:
         click.echo(json.dumps(_report(path, entries, verdict), indent=2, ensure_ascii=False))
     else:
-        if entries:
-            _print(entries, Console())
+        _print(entries)
         if verdict is not None and only_verify:
             click.echo(f"{path}: {verdict.entries} entries, unbroken; head {verdict.head.hex()}")
     if verdict is not None and verdict.torn_bytes:
@@ -135,16 +131,14 @@ def _report(path: Path, entries: list[AuditEntry], verdict: Verdict | None) -> d
     }
 
 
-def _print(entries: list[AuditEntry], console: Console) -> None:
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for title in ("#", "at", "actor", "action", "outcome", "details"):
-        table.add_column(title, no_wrap=title in ("#", "at", "action"), overflow="fold")
+def _print(entries: list[AuditEntry]) -> None:
+    """A line an entry, however long: details are for reading and for grep, and a narrow table would break them up."""
     for entry in entries:
-        details = ", ".join(f"{name}={_short(value)}" for name, value in entry.details.items())
-        cells = [str(entry.sequence), entry.at, entry.actor, entry.action, entry.outcome, details]
-        table.add_row(*map(Text, cells))
-    console.print(table)
+        details = "  ".join(f"{name}={_short(value)}" for name, value in entry.details.items())
+        line = f"{entry.sequence:<4} {entry.at}  {entry.actor}  {entry.action}  {entry.outcome}  {details}"
+        click.echo(line.rstrip())
 
 
 def _short(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    """A value on one line: text with a line break in it must not look like another entry."""
+    return value if isinstance(value, str) and value.isprintable() else json.dumps(value)

@@ -21,14 +21,14 @@ def key_remarks(settings: Settings, streams: Mapping[str, Stream], config: Path)
     """Everything that is found."""
     for key in (*key_entries(settings.keys), *keyd_entries(settings)):
         if key.problem:
-            yield Remark("KY01", Level.FAIL, key.path, f"{key.setting}: {key.problem}", "embassy keys list")
+            remedy = key.remedy or "embassy keys list"
+            yield Remark("KY01", Level.FAIL, key.path, f"{key.setting}: {key.problem}", remedy)
         else:
             yield Remark("KY01", Level.OK, key.path, f"{key.setting}: {key.kind} {key.id}")
     for entry in enrolment_entries(settings, dict(streams)):
         if entry.problem:
-            yield Remark(
-                "KY02", Level.FAIL, entry.path, f"streams.{entry.name}: {entry.problem}", "embassy keys sign"
-            )
+            remedy = entry.remedy or "embassy keys sign"
+            yield Remark("KY02", Level.FAIL, entry.path, f"streams.{entry.name}: {entry.problem}", remedy)
         else:
             yield Remark(
                 "KY02",

@@ -28,6 +28,7 @@ class KeyEntry(NamedTuple):
     person: str = ""
     passphrase: bool = False
     problem: str = ""
+    remedy: str = ""
     state: str = ""
     """What the streams' topics say, if they were asked: announced, confirmed n/m, active, or retired but in use."""
 
@@ -53,6 +54,7 @@ class EnrolmentEntry(NamedTuple):
     signers: tuple[str, ...] = ()
     successors: tuple[SuccessorEntry, ...] = ()
     problem: str = ""
+    remedy: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """The entry as JSON has it."""
@@ -88,7 +90,7 @@ def keyd_entries(settings: Settings) -> Iterator[KeyEntry]:
         for recipient in client.holds():
             yield entry._replace(id=recipient.hex())
     except TransientError as error:
-        yield entry._replace(problem=error.args[0])
+        yield entry._replace(problem=error.args[0], remedy=error.hint)
     finally:
         client.close()
 
@@ -104,7 +106,7 @@ def enrolment_entries(settings: Settings, streams: dict[str, Stream]) -> Iterato
                 stream.enrolment, operators=keys.operators, threshold=keys.threshold, stream=stream.stream
             )
         except ConfigurationError as error:
-            entry = entry._replace(problem=error.args[0])
+            entry = entry._replace(problem=error.args[0], remedy=error.hint)
         yield entry
 
 
@@ -145,7 +147,7 @@ def _entry(
     try:
         public, content = read(path, kind)
     except ConfigurationError as error:
-        return entry._replace(problem=error.args[0])
+        return entry._replace(problem=error.args[0], remedy=error.hint)
     locked = content is not None and passphrase.is_locked(content)
     return entry._replace(id=public.id.hex(), person=public.person, passphrase=locked)
 
@@ -163,7 +165,7 @@ def _roster_entry(setting: str, path: Path, keys: Keys) -> KeyEntry:
         load_roster(keys.operators, keys.threshold)
         found = RosterFile.read(path).proven(None, path)
     except ConfigurationError as error:
-        return entry._replace(problem=error.args[0])
+        return entry._replace(problem=error.args[0], remedy=error.hint)
     return entry._replace(id=f"version {found.number}", person=", ".join(found.persons))
 
 

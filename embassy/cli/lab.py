@@ -31,7 +31,8 @@ def lab() -> None:
 @click.option(
     "--registries",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="TOML file of the registries; default: the ten of the demo.",
+    help="TOML file of the registries, a table [registries.NAME] each: title, and schema, an SQL file beside this one. "
+    "Default: the ten of the demo.",
 )
 @click.option("--embassies", type=click.IntRange(1, 9), help="Number of foreign sites; default: 1.")
 @click.option("--postgres", type=click.Choice(list(POSTGRES_VERSIONS)), help="PostgreSQL version; default: 18.")
@@ -107,4 +108,6 @@ def _print_report(report: dict[str, Any], console: Console) -> None:
     for name, registry in report["registries"].items():
         registries.add_row(name, registry["title"], registry["topic"])
     console.print(registries)
-    console.print("Connection strings, role configurations and certificates: embassy lab status --json")
+    console.print(
+        "Connection strings, role configurations and certificates: embassy lab status --json", soft_wrap=True
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
+import json
 import os
 import sys
 import traceback
@@ -18,6 +19,8 @@ from embassy.cli.options import COMPLETION_VARIABLE, Options
 from embassy.model.errors import EmbassyError
 from embassy.runtime import logs
 from embassy.runtime.exit_codes import ExitCode, exit_code
+
+_ERROR = "embassy.error/1"
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -155,7 +158,7 @@ def run(arguments: list[str]) -> int:
         click.echo("interrupted", err=True)
         return ExitCode.INTERRUPTED
     except EmbassyError as error:
-        _tell(error)
+        _tell(error.args[0], exit_code(error), error.place, error.hint, as_json=_asks_for_json(arguments))
         return exit_code(error)
     except BrokenPipeError:  # the reader of stdout has left, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -183,18 +186,28 @@ def _invoke(arguments: list[str]) -> int:
         error.show()
         return ExitCode.CONFIGURATION
     except click.ClickException as error:
-        if isinstance(error, click.UsageError) and error.ctx is not None:
+        as_json = _asks_for_json(arguments)
+        if isinstance(error, click.UsageError) and error.ctx is not None and not as_json:
             click.echo(error.ctx.get_usage(), err=True)
-        click.echo(f"error: {error.format_message()}", err=True)
+        _tell(error.format_message(), ExitCode.CONFIGURATION, as_json=as_json)
         return ExitCode.CONFIGURATION
     return result if isinstance(result, int) else ExitCode.OK
 
 
-def _tell(error: EmbassyError) -> None:
-    where = f" [{error.place}]" if error.place else ""
-    click.echo(f"error: {error.args[0]}{where}", err=True)
-    if error.hint:
-        click.echo(f"hint: {error.hint}", err=True)
+def _tell(error: str, code: ExitCode, place: str = "", hint: str = "", *, as_json: bool) -> None:
+    """One error, on stderr: for people in lines, for scripts as one line of JSON, as the log there has them."""
+    if as_json:
+        told = {"schema": _ERROR, "error": error, "place": place, "hint": hint, "exit_code": int(code)}
+        click.echo(json.dumps(told, ensure_ascii=False), err=True)
+        return
+    click.echo(f"error: {error}" + (f" [{place}]" if place else ""), err=True)
+    if hint:
+        click.echo(f"hint: {hint}", err=True)
+
+
+def _asks_for_json(arguments: list[str]) -> bool:
+    """Whether ``--json`` stands before the command or behind it; no command has read it yet when a usage is wrong."""
+    return "--json" in arguments[: arguments.index("--") if "--" in arguments else None]
 
 
 def _debugging(arguments: list[str]) -> bool:

@@ -16,6 +16,10 @@ from embassy.pg.schema_load import is_empty, schema_steps
 from embassy.pg.setup_errors import LOCK_SETTINGS, in_turn
 
 _APPLICATION = "embassy-provision"
+_NO_TABLES = (
+    "there is no table of the registry, and the first row of one would halt the stream → embassy provision schema at "
+    "home, then embassy provision apply --schema FILE here"
+)
 
 
 class ReplicaWish(NamedTuple):
@@ -45,8 +49,11 @@ def replica_steps(wish: ReplicaWish) -> Iterator[Step]:
         progress = progress_store.read(connection, wish.stream) if there else None
         if progress is not None:
             progress_store.check(progress, wish.genesis)
-        if wish.schema is not None and is_empty(connection):
-            yield from schema_steps(connection, place, wish.schema())
+        if is_empty(connection):
+            if wish.schema is not None:
+                yield from schema_steps(connection, place, wish.schema())
+            else:
+                yield Step(place, "the registry's tables", None, warning=_NO_TABLES)
         ensure = partial(replica_schema.ensure, connection)
         yield Step(place, "schema embassy", None if there else ensure, refresh=ensure)
         for found in replica_schema.firing(connection):

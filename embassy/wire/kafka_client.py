@@ -19,6 +19,11 @@ _FIX = {
     KafkaError._UNKNOWN_PARTITION: "a stream's topic has one partition; was it recreated?",
 }
 
+_CERTIFICATES = (
+    "ca in the [kafka.*] section must be the authority that issued the broker's certificate, and certificate and key "
+    "one that the broker trusts; and none may have expired"
+)
+
 _LOG = logging.getLogger("embassy.kafka")
 
 
@@ -55,4 +60,10 @@ def as_embassy_error(error: KafkaError, place: str) -> EmbassyError:
     text = f"{error.name()}: {error.str()}"
     if fix is not None:
         return ConfigurationError(text, place=place, hint=fix)
-    return TransientError(text, place=place, hint="is the broker up and reachable, and its certificate valid?")
+    return unreachable(error, place)
+
+
+def unreachable(error: KafkaError, place: str) -> TransientError:
+    """A cluster to which no connection is made, and where to look: at its certificates, or on the way to it."""
+    hint = _CERTIFICATES if error.code() == KafkaError._SSL else "is the broker up, and reachable from here?"
+    return TransientError(f"{error.name()}: {error.str()}", place=place, hint=hint)

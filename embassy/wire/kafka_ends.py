@@ -11,9 +11,9 @@ from typing import NamedTuple, Self
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from embassy.model.errors import EmbassyError, TransientError
+from embassy.model.errors import EmbassyError
 from embassy.runtime.config import KafkaCluster
-from embassy.wire.kafka_client import as_embassy_error
+from embassy.wire.kafka_client import as_embassy_error, unreachable
 from embassy.wire.kafka_reader import QUESTION_WAIT_MS, Fetched, as_fetched, fetch_error, new_consumer, watermarks
 
 _POLL_SECONDS = 0.2
@@ -113,11 +113,7 @@ class TopicEnds:
     def _unanswered(self, error: KafkaError) -> EmbassyError:
         self._consumer.poll(0)  # lets it tell of errors
         if error.code() in _UNREACHABLE and self._last_error is not None:
-            return TransientError(
-                f"{self._last_error.name()}: {self._last_error.str()}",
-                place=self._place,
-                hint="is the broker up and reachable, and its certificate valid?",
-            )
+            return unreachable(self._last_error, self._place)
         return as_embassy_error(error, self._place)
 
     def _on_error(self, error: KafkaError) -> None:

@@ -23,7 +23,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # its package 
 from embassy.model.errors import EmbassyError, RefusedError, TransientError
 from embassy.model.step import Step
 from embassy.runtime.config import KafkaCluster
-from embassy.wire.kafka_client import as_embassy_error, client_config
+from embassy.wire.kafka_client import as_embassy_error, client_config, unreachable
 
 _ANSWER_SECONDS = 30
 _METADATA_SECONDS = 10
@@ -179,11 +179,7 @@ class Topics:
         self._admin.poll(0)  # lets it tell of errors
         code = error.args[0].code()
         if code in (KafkaError._TIMED_OUT, KafkaError._TRANSPORT) and self._last_error is not None:
-            return TransientError(
-                f"{self._last_error.name()}: {self._last_error.str()}",
-                place=place or self.place,
-                hint="is the broker up and reachable, and its certificate valid?",
-            )
+            return unreachable(self._last_error, place or self.place)
         return as_embassy_error(error.args[0], place or self.place)
 
     def _on_error(self, error: KafkaError) -> None:

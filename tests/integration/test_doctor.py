@@ -650,6 +650,16 @@ def test_a_key_file_that_others_may_read_is_found(producer_config: Path) -> None
     found = load_key_remarks(producer_config)
     assert codes(found) == [("KY01", "FAIL")]
     assert "identity.json" in found[0].place
+    assert found[0].fix.startswith(f"chmod 600 {producer_config.parent / 'identity.json'}, and make a new key")
+
+
+def test_an_enrolment_of_another_stream_is_to_be_corrected_not_signed(producer_config: Path) -> None:
+    text = producer_config.read_text()
+    stream = tomllib.loads(text)["streams"]["registry"]["stream"]
+    producer_config.write_text(text.replace(f'"{stream}"', f'"{"ab" * 16}"'))
+    found = load_key_remarks(producer_config)
+    assert codes(found) == [("KY02", "FAIL")]
+    assert found[0].fix == "correct stream or enrolment in the configuration"
 
 
 def test_an_enrolment_that_too_few_have_signed_is_found(producer_config: Path) -> None:

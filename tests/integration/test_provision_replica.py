@@ -253,3 +253,13 @@ def test_a_plan_shows_what_is_missing_as_json(replica: Pipeline) -> None:
     found = json.loads(done.stdout)
     assert (found["schema"], found["applied"], found["to_create"]) == ("embassy.provision/1", False, 1)
     assert [step["what"] for step in found["steps"] if step["missing"]] == ["guard of public.later"]
+
+
+def test_a_replica_that_has_no_table_of_its_registry_is_made_and_warned_of(make_pipeline: MakePipeline) -> None:
+    empty = make_pipeline("", provision=False, empty_replica=True)
+    said = provision(empty)
+    assert "! " in said
+    assert "no table of the registry" in said
+    assert "provision apply --schema FILE" in said
+    change(empty, "CREATE TABLE public.deed (id bigint PRIMARY KEY)")
+    assert "no table of the registry" not in provision(empty)

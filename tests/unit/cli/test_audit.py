@@ -8,6 +8,7 @@ import pytest
 
 from embassy.cli.auditing import VARIABLE
 from embassy.runtime.audit_chain import read_entries
+from embassy.runtime.audit_line import JSON
 from embassy.runtime.audit_log import AuditLog
 from embassy.wire.keyring import generate_identity, generate_operator
 from tests.harness.command import embassy
@@ -82,6 +83,17 @@ def test_what_cannot_be_recorded_is_not_done(config: Path) -> None:
     (config.parent / "audit.jsonl").touch(0o644)
     _enrol(config, "anna.json", code=2)
     assert not (config.parent / "land.json").exists()
+
+
+def test_an_entry_is_one_line_whatever_its_details_hold(config: Path) -> None:
+    forged = "3    2026-01-31T12:00:00.000Z  anna@home  promote.abort  ok"
+    details: dict[str, JSON] = {"reason": f"{'long ' * 60}\n{forged}", "streams": ["land", "people"]}
+    log = AuditLog(config.parent / "audit.jsonl")
+    log.append("home.fence", actor="bert@home", outcome="begun", details=details)
+    (line,) = embassy(config, "audit", "log").stdout.splitlines()
+    assert "home.fence  begun" in line
+    assert f"\\n{forged}" in line
+    assert line.endswith('streams=["land", "people"]')
 
 
 def test_the_log_is_shown_and_proven_and_a_broken_chain_ends_with_9(config: Path) -> None:

@@ -80,6 +80,7 @@ def test_two_operators_enrol_a_producer_one_after_the_other(
         "signers": ["Anna", "Bert"],
         "successors": [],
         "problem": "",
+        "remedy": "",
     }
     assert {key["setting"]: key["kind"] for key in after["keys"]} == {
         "keys.identity": "identity",

@@ -73,6 +73,33 @@ def test_an_error_is_told_with_the_way_out_and_its_family_is_the_exit_code(
     assert capsys.readouterr() == ("", "error: it is so [a.toml]\nhint: do this\n")
 
 
+@pytest.mark.parametrize("arguments", [["--json", "lab"], ["lab", "--json"]])
+def test_with_json_an_error_is_a_line_of_json_and_stdout_stays_clean(
+    arguments: list[str], failing: list[BaseException], capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing.append(RefusedError("it is so", place="a.toml", hint="do this"))
+    assert main.run(arguments) in (2, 5)  # behind the command it is one that this command does not have
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    told = json.loads(err)
+    assert told["schema"] == "embassy.error/1"
+    if arguments[0] == "--json":
+        assert told == {
+            "schema": "embassy.error/1",
+            "error": "it is so",
+            "place": "a.toml",
+            "hint": "do this",
+            "exit_code": 5,
+        }
+    else:
+        assert (told["exit_code"], told["error"]) == (2, "No such option '--json'.")
+
+
+def test_a_json_behind_the_end_of_options_is_an_argument(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["--", "--json"]) == 2
+    assert "error: No such command" in capsys.readouterr().err
+
+
 def test_ctrl_c_is_130(failing: list[BaseException], capsys: pytest.CaptureFixture[str]) -> None:
     failing.append(KeyboardInterrupt())
     assert main.run(["lab"]) == 130
