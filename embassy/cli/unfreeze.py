@@ -23,7 +23,7 @@ from embassy.cli.together import each, tell_failures, words_of, worst_of
 from embassy.model.control import Freeze, Point
 from embassy.model.errors import ApprovalError, RefusedError, StaleError
 from embassy.model.lsn import Lsn
-from embassy.model.wording import iso
+from embassy.model.wording import iso, printable
 from embassy.pg import control_store
 from embassy.runtime.audit_line import JSON
 from embassy.runtime.exit_codes import ExitCode
@@ -189,7 +189,10 @@ def run(options: Options, path: Path) -> ExitCode:
 
 
 def _lift(options: Options, entry: _Ordered, stop_at: Point | None, fields: Mapping[str, Any], path: Path) -> bool:
-    """Lift a stream's freeze; False if this very order has lifted it before."""
+    """Lift a stream's freeze; False if this very order has lifted it before.
+
+    What the order says of the freeze is all that those who approved it were shown: it has to be true.
+    """
     streams = options.settings().streams
     found = next(((name, s) for name, s in streams.items() if s.stream == entry.stream), None)
     if found is None:
@@ -199,6 +202,17 @@ def _lift(options: Options, entry: _Ordered, stop_at: Point | None, fields: Mapp
     name, stream = found
     identity, nonce, at_once = bytes.fromhex(entry.stream), fields["nonce"], fields["at_once"]
     with replica_of(options, name, stream) as connection:
+        standing = control_store.read(connection, identity).freeze
+        if (
+            standing is not None
+            and standing.id == entry.freeze_id
+            and _ordered(options, name, stream.stream, standing) != entry
+        ):
+            raise RefusedError(
+                f"the order tells something else of {name}'s freeze than what is known here",
+                place=str(path),
+                hint="find out who planned it, and what those who approved it were shown; plan and approve a new one",
+            )
         if control_store.unfreeze(
             connection, identity, freeze_id=entry.freeze_id, by=nonce, stop_at=stop_at, at_once=at_once
         ):
@@ -277,20 +291,25 @@ def _tell(
         return
     entries, stop_at = _parsed(fields, Path("order"))
     for entry in entries:
-        click.echo(
+        _say(
             f"{entry.registry} at {fields['site']}: freeze {entry.freeze}, by {entry.frozen_by} at {entry.frozen_at}"
         )
-        click.echo(f"  stream {entry.stream}, freeze {entry.freeze_id}")
-        click.echo(f"  frozen because: {entry.frozen_because}")
+        _say(f"  stream {entry.stream}, freeze {entry.freeze_id}")
+        _say(f"  frozen because: {entry.frozen_because}")
         if entry.suspect is not None:
-            click.echo(f"  lets pass: {entry.suspect}")
+            _say(f"  lets pass: {entry.suspect}")
     if stop_at is not None:
         at_once = ", at once" if fields["at_once"] else ""
-        click.echo(f"goes on up to {stop_at}{at_once}, and freezes there again")
-    click.echo(f"reason: {fields.get('reason')}")
+        _say(f"goes on up to {stop_at}{at_once}, and freezes there again")
+    _say(f"reason: {fields.get('reason')}")
     for name, result in outcome.get("registries", {}).items():
-        click.echo(f"{name}: " + ("lifted by this order before" if result["already"] else "lifted"))
+        _say(f"{name}: " + ("lifted by this order before" if result["already"] else "lifted"))
     if persons:
-        click.echo(f"approved by {', '.join(persons)}")
+        _say(f"approved by {', '.join(persons)}")
     else:
-        click.echo(f"valid until {iso(float(fields['expires_at']))}")
+        _say(f"valid until {iso(float(fields['expires_at']))}")
+
+
+def _say(text: str) -> None:
+    """Most of an order is its planner's words, and whoever approves it must see what is signed."""
+    click.echo(printable(text))

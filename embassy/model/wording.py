@@ -20,6 +20,11 @@ def size(count: int) -> str:
     return f"{scaled:.1f}{unit}" if scaled < 9.95 else f"{scaled:.0f}{unit}"
 
 
+def printable(text: str) -> str:
+    """A text of somebody else's for a terminal: what is no letter there, as what moves the cursor, is spelt out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 def span(seconds: float) -> str:
     """A span of time: ``40ms``, ``1.4s``, ``38s``, ``19m04s``, ``3h02m``, ``2d04h``."""
     if seconds < 0.9995:

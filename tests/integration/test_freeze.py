@@ -16,6 +16,8 @@ from deploy.lab import databases, role_configs
 from deploy.lab.postgres_server import PostgresServer
 from embassy.cli import main
 from embassy.pg import control_store, replica_schema
+from embassy.wire.approval import Order
+from embassy.wire.keyring import load_operator
 from tests.harness.lab import MakeDatabase
 from tests.harness.pipeline import MakePipeline, Pipeline, poll_until
 
@@ -124,6 +126,8 @@ def test_one_person_freezes_and_two_lift_it(pipeline: Pipeline, tmp_path: Path) 
     said(pipeline, "unfreeze", "plan", str(order), "--reason", "looked into")
     said(pipeline, "unfreeze", "approve", str(order), "--yes", "--key", key(pipeline, "anna"))
     assert "1 of the 2 persons" in said(pipeline, "unfreeze", "run", str(order), code=6)
+    for lie in ({"frozen_because": "a small thing"}, {"registry": "another"}, {"suspect": "one row"}):
+        assert run(pipeline, "unfreeze", "run", altered(pipeline, order, tmp_path / "altered.json", lie)) == 5
     said(pipeline, "unfreeze", "approve", str(order), "--yes", "--key", key(pipeline, "bert"))
     said(pipeline, "unfreeze", "run", str(order))
     pipeline.wait_level()
@@ -174,6 +178,17 @@ def test_a_mass_deletion_freezes_a_whole_stream_and_a_run_ends_at_a_point(
     assert count(pipeline) == 33
     pipeline.start("consumer")
     pipeline.wait_level()
+
+
+def altered(pipeline: Pipeline, order: Path, target: Path, lie: dict[str, str]) -> str:
+    """An order that tells those who approve it something else of the freeze than what the replica knows."""
+    fields = Order.read(order).fields("unfreeze", order)
+    fields["streams"][0] |= lie
+    told = Order.draft("unfreeze", {name: fields[name] for name in fields.keys() - {"version", "action"}})
+    for person in ("anna", "bert"):
+        told = told.signed(load_operator(Path(key(pipeline, person))))
+    target.write_text(told.render())
+    return str(target)
 
 
 def run(pipeline: Pipeline, *arguments: str, role: str = "embassy-admin") -> int:
