@@ -207,6 +207,10 @@ def _version(found: Roster, signers: Sequence[str], *, counts: bool) -> dict[str
         "number": found.number,
         "threshold": found.threshold,
         "persons": found.persons,
+        "keys": {
+            person: [operator.id.hex() for operator in found.operators if operator.person == person]
+            for person in found.persons
+        },
         "signers": list(signers),
         "counts": counts,
     }
@@ -215,10 +219,27 @@ def _version(found: Roster, signers: Sequence[str], *, counts: bool) -> dict[str
 def _print(path: Path, file: RosterFile, console: Console) -> None:
     counts = _counting(path, file)
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for title in ("version", "needs", "persons", "signed by", "state"):
+    for title in ("version", "needs", "persons and keys", "signed by", "state"):
         table.add_column(title, overflow="fold")
     for found in file.stated(path):
         state = "counts" if found.number == counts else "replaced" if found.number < counts else "to be signed"
-        cells = [str(found.number), str(found.threshold), ", ".join(found.persons)]
+        cells = [str(found.number), str(found.threshold), "\n".join(sorted(map(_named, found.operators)))]
         table.add_row(*map(Text, [*cells, ", ".join(sorted(_signers(file, found))) or "-", state]))
     console.print(table)
+    console.print(Text(_changes(file.stated(path))))
+
+
+def _changes(stated: Sequence[Roster]) -> str:
+    """What the last version changes, key by key: under a name that stays there may be somebody else's."""
+    before = set(stated[-2].operators) if len(stated) > 1 else set()
+    now = set(stated[-1].operators)
+    words = [
+        f"{verb} {', '.join(sorted(map(_named, operators)))}"
+        for verb, operators in (("adds", now - before), ("takes out", before - now))
+        if operators
+    ]
+    return f"version {stated[-1].number} {', '.join(words) or 'changes no key'}"
+
+
+def _named(operator: PublicOperator) -> str:
+    return f"{operator.person} {operator.id.hex()}"

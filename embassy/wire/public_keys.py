@@ -40,6 +40,11 @@ class PublicOperator(NamedTuple):
     person: str
     ed25519: bytes
 
+    @property
+    def id(self) -> bytes:
+        """The key's id."""
+        return PublicHalf(KeyKind.OPERATOR, self.person, {"ed25519": self.ed25519}).id
+
 
 def public_path(secret: Path) -> Path:
     """The public file beside a secret one: ``home.json`` → ``home.pub.json``."""

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from embassy.cli import main
 from embassy.wire.enrolment import load_enrolment
 from embassy.wire.keyring import load_operator
 from embassy.wire.passphrase import VARIABLE
+from embassy.wire.roster import RosterFile
 
 STREAM = "0123456789abcdef0123456789abcdef"
 _CONFIG = f"""
@@ -214,3 +216,28 @@ def test_no_command_prints_a_secret(folder: Path, capsys: pytest.CaptureFixture[
     for file in ("more.json", "home.json"):
         secret = json.loads((folder / file).read_text())["secret"]
         assert not any(seed in said for seed in secret.values())
+
+
+def test_whoever_signs_a_roster_sees_whose_key_becomes_another(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Persons are counted by name: with a key of her own under Bert's, Anna alone would be two of them."""
+    (folder / "fake").mkdir()
+    told(capsys, "keys", "generate", "operator", "fake/bert.json", "--person", "Bert")
+    ids = {
+        name: load_operator(folder / name).public.id.hex() for name in ("anna.json", "bert.json", "fake/bert.json")
+    }
+    both = [f"--operator={name}.pub.json" for name in ("anna", "bert")]
+    told(capsys, "keys", "roster", "init", "roster.json", *both, "--key", "anna.json", "--key", "bert.json")
+    roster = RosterFile.read(folder / "roster.json")
+    keys = [load_operator(folder / name).public for name in ("anna.json", "fake/bert.json")]
+    (folder / "roster.json").write_text(roster.changed(keys, 2, folder).render())
+    asked = CliRunner().invoke(
+        main.embassy, ["keys", "roster", "sign", "roster.json", "--key", "bert.json"], input="n\n"
+    )
+    words = " ".join(asked.output.split())
+    assert f"version 2 adds Bert {ids['fake/bert.json']}, takes out Bert {ids['bert.json']}" in words
+    shown = told(capsys, "keys", "roster", "show", "roster.json")
+    assert all(found in shown for found in ids.values())
+    versions = report(capsys, "keys", "roster", "show", "roster.json", "--json")["versions"]
+    assert versions[1]["keys"] == {"Anna": [ids["anna.json"]], "Bert": [ids["fake/bert.json"]]}
