@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import click
 
@@ -14,7 +13,7 @@ from embassy.cli.auditing import audited
 from embassy.cli.conflict_bundle import Bundle, make_bundle
 from embassy.cli.failback_run import run
 from embassy.cli.options import Options, pass_options
-from embassy.cli.proven_report import proven_report
+from embassy.cli.proven_report import Superseded, proven_report, superseded
 from embassy.cli.stream_options import stream_options
 from embassy.cli.together import Failure, tell_failures, words_of, worst_of
 from embassy.cli.untaken import HomeTopics, Untaken
@@ -24,7 +23,7 @@ from embassy.pg import replica_turn
 from embassy.pg.connection import connect, place_of
 from embassy.pg.reign import reign
 from embassy.pg.setup_errors import explained
-from embassy.runtime.config import Settings, Source, Stream
+from embassy.runtime.config import Source
 from embassy.runtime.exit_codes import ExitCode
 from embassy.wire.promotion_report import Report
 from failover.conflicts import lacking
@@ -81,9 +80,13 @@ def bundle(options: Options, path: Path, *, output: Path) -> ExitCode:
         failures: list[Failure] = []
         try:
             topics = HomeTopics(settings, settings.kafka.home)
-            for wanted in list(_wanted(options, settings, report)):
+            work = [
+                (one, options.need(one.stream.source, f"streams.{one.name}.source"))
+                for one in superseded(options, settings, report)
+            ]
+            for wanted, source in work:
                 try:
-                    found.append(_bundle(wanted, report, topics, output))
+                    found.append(_bundle(wanted, source, report, topics, output))
                 except EmbassyError as error:
                     failures.append(Failure(wanted.name, error))
         except BaseException:
@@ -123,36 +126,11 @@ def _tell(options: Options, path: Path, found: Sequence[Bundle], failures: Seque
         )
 
 
-class _Wanted(NamedTuple):
-    """One registry's file."""
-
-    name: str
-    stream: Stream
-    source: Source
-    entry: Mapping[str, Any]
-    """What the report says of it."""
-
-
-def _wanted(options: Options, settings: Settings, report: Report) -> Iterator[_Wanted]:
-    promoted = {str(entry["stream"]): entry for entry in report.streams if not entry.get("aborted")}
-    covered = 0
-    for name, stream in options.streams(settings).items():
-        entry = promoted.get(stream.stream)
-        if entry is not None:
-            covered += 1
-            source = options.need(stream.source, f"streams.{name}.source")
-            yield _Wanted(name, stream, source, entry)
-    if not covered:
-        raise RefusedError("the report is about none of these registries", hint="is it another site's?")
-
-
-def _bundle(wanted: _Wanted, report: Report, topics: HomeTopics, output: Path) -> Bundle:
-    stream, dsn = wanted.stream, wanted.source.dsn
+def _bundle(wanted: Superseded, source: Source, report: Report, topics: HomeTopics, output: Path) -> Bundle:
+    stream, dsn = wanted.stream, source.dsn
     _refuse_if_past(dsn, bytes.fromhex(stream.stream), report)
     untaken = Untaken(stream, stream.enrolment, Lsn.parse(str(wanted.entry["last_lsn"])), topics)
-    return make_bundle(
-        wanted.name, dsn, untaken, slot=stream.slot, publication=wanted.source.publication, output=output
-    )
+    return make_bundle(wanted.name, dsn, untaken, slot=stream.slot, publication=source.publication, output=output)
 
 
 def _refuse_if_past(dsn: str, stream: bytes, report: Report) -> None:

@@ -19,11 +19,11 @@ from embassy.cli.auditing import actor, audited
 from embassy.cli.conflict_bundle import is_kept, make_bundle
 from embassy.cli.failback_level import Leveller, LevelWish
 from embassy.cli.options import Options, pass_options
-from embassy.cli.proven_report import proven_report
+from embassy.cli.proven_report import proven_report, superseded
 from embassy.cli.stream_options import stream_options
 from embassy.cli.together import each, tell_failures, words_of, worst_of
 from embassy.cli.untaken import HomeTopics, Untaken
-from embassy.model.errors import ConfigurationError, RefusedError
+from embassy.model.errors import ConfigurationError
 from embassy.model.lsn import Lsn
 from embassy.model.touched import Touched
 from embassy.model.verification import TableName
@@ -161,7 +161,6 @@ class _Order(NamedTuple):
 
 def _work(options: Options, settings: Settings, order: _Order, lines: _Lines) -> Iterator[StreamFailback]:
     report = order.report
-    promoted = {str(entry["stream"]): entry for entry in report.streams if not entry.get("aborted")}
     lock = threading.Lock()
 
     def revoke(connection: psycopg.Connection[Any], roles: Sequence[str]) -> None:
@@ -169,13 +168,15 @@ def _work(options: Options, settings: Settings, order: _Order, lines: _Lines) ->
             source_fence.revoke_login(connection, roles)
 
     topics = HomeTopics(settings, settings.kafka.foreign)
-    covered = 0
-    for name, stream in options.streams(settings).items():
-        entry = promoted.get(stream.stream)
-        if entry is None:
-            continue
-        covered += 1
-        dsn = options.need(stream.replica, f"streams.{name}.replica").dsn
+    for name, stream, entry in superseded(options, settings, report):
+        if stream.replica is None:
+            raise ConfigurationError(
+                f"streams.{name}.replica is missing: the file does not name home's database as a replica",
+                place=options.place,
+                hint="take the configuration of the way home, in which the sites are changed about: "
+                "docs/runbooks/failback.md",
+            )
+        dsn = stream.replica.dsn
         after = Lsn.parse(str(entry["last_lsn"]))
         untaken = Untaken(stream, stream.superseded, after, topics)
         wish = HomeWish(
@@ -207,8 +208,6 @@ def _work(options: Options, settings: Settings, order: _Order, lines: _Lines) ->
             tell=partial(lines.tell, name),
         )
         yield StreamFailback(wish, ports)
-    if not covered:
-        raise RefusedError("the report is about none of these registries", hint="is it another site's?")
 
 
 def _genesis(settings: Settings, name: str, stream: Stream, report: Report) -> Any:
@@ -221,7 +220,8 @@ def _genesis(settings: Settings, name: str, stream: Stream, report: Report) -> A
         raise ConfigurationError(
             f"the report is of epoch {epoch}, and streams.{name}.enrolment begins epoch {enrolment.epoch}",
             place=str(stream.enrolment),
-            hint="name the enrolment of the stream that superseded this database: embassy keys enrol makes one",
+            hint="take the configuration of the way home, whose enrolments are of the epoch that superseded home: "
+            "docs/runbooks/failback.md",
         )
     return enrolment.genesis()
 

@@ -71,6 +71,12 @@ class ReportFile:
             ConfigurationError: it cannot be read, or has another form.
         """
         document = load_object(read_text(path, _WHAT, _SIZE_MOST), _WHAT, path)
+        if document.keys() == {"payload", "signatures"}:
+            raise ConfigurationError(
+                "the file is what operators sign, a plan for one, and no promotion report",
+                place=str(path),
+                hint="the report is what promote run has written, by default as PLAN with .report.json",
+            )
         try:
             if document.keys() != {"payload", "signature"}:
                 raise ValueError  # noqa: TRY301 - one way out for every defect

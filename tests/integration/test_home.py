@@ -274,6 +274,17 @@ def test_a_registry_that_cannot_be_bundled_keeps_no_others_file_from_being_writt
         assert "error: people: " in done.stderr
         assert "-r people failback bundle" in done.stderr
         assert [path.name for path in folder.iterdir()] == ["land.jsonl"]
+
+        # Whoever takes another file, or another site's configuration, is told which one to take.
+        back = ("failback", "run", str(home.folder / "word.json"), "--reason", "a test")
+        assert "configuration of the way home" in embassy(config, *back, code=2).stderr
+        for word, code, said in (
+            (home.report(home.plan(1), *NAMES, aborted=True), 5, "the plan was given up for land, people"),
+            (home.plan(1), 2, "the report is what promote run has written"),
+        ):
+            (home.folder / "word.json").write_text(word.render())
+            for command in (back, (*bundle[:-1], str(home.folder / "other"))):
+                assert said in embassy(config, *command, code=code).stderr
     finally:
         with home.connect("land") as connection:
             connection.execute("SELECT pg_drop_replication_slot(%s)", (slot,))
