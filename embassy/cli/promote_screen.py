@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
@@ -13,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from embassy.cli.promote_planning import Outlook
+from embassy.model.wording import instant
 from embassy.wire.promotion_plan import Plan
 from failover.promotion import NO_RETURN, Mode, Step, steps
 
@@ -33,6 +33,8 @@ CHECKLIST = {
 
 
 _WIDTH = 120
+_LATEST_SECONDS = 253_402_300_799
+"""The end of the year 9999; a plan may name any number."""
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -92,9 +94,10 @@ def show_terms(console: Console, plan: Plan, persons: frozenset[str]) -> None:
     for planned in plan.streams:
         console.print(
             f"  {planned.name}: epoch {planned.from_epoch} to {planned.to_epoch}, from record "
-            f"{planned.minimum_sequence} on, until {_clock(planned.expires_at)}",
+            f"{planned.minimum_sequence} on, until {_clock(planned.expires_at)}, stream {planned.stream.hex()}",
             markup=False,
         )
+    console.print(f"  its report is signed by the embassy's key {plan.identity.id.hex()}", markup=False)
     console.print(f"  accepts a loss of up to {plan.accept_loss_seconds or 0} s", markup=False)
     if plan.waivers.undrained:
         console.print(
@@ -167,4 +170,4 @@ def _table(*titles: str) -> Table:
 
 
 def _clock(seconds: float | None) -> str:
-    return "?" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%H:%M:%SZ")
+    return "?" if seconds is None else instant(min(seconds, _LATEST_SECONDS), now=time.time())
