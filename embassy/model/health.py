@@ -91,10 +91,14 @@ class Health(NamedTuple):
 
     @property
     def cause(self) -> Finding | None:
-        """What to look at first: what is broken, else the first stale stage; None if nothing is amiss."""
+        """What to look at first: a promotion, else what is broken, else the first stale stage; None if nothing is amiss.
+
+        Nothing of the stream is applied behind a promotion: a bridge that has gone silent since explains nothing.
+        """
         known = [finding for finding in self.findings if finding.condition is not Condition.UNKNOWN]
+        promoted = [finding for finding in known if finding.condition in (Condition.PROMOTING, Condition.PROMOTED)]
         broken = [finding for finding in known if finding.condition is Condition.BROKEN]
-        return next(iter((*broken, *known, *self.findings)), None)
+        return next(iter((*promoted, *broken, *known, *self.findings)), None)
 
 
 def assess(observation: Observation, limits: Limits) -> Health:

@@ -145,6 +145,20 @@ _REPLICA_CASES = {
         State.PROMOTED,
         Stage.CONSUMER,
     ),
+    "promoted, since when nothing comes": (
+        old(60)._replace(
+            foreign=topic(98, 9_800, age=60), replica=REPLICA._replace(progress=PROGRESS._replace(epoch=2))
+        ),
+        State.PROMOTED,
+        Stage.CONSUMER,
+    ),
+    "promoted, and home's slot is gone": (
+        well()._replace(
+            source=SOURCE._replace(slot=None), replica=REPLICA._replace(progress=PROGRESS._replace(epoch=2))
+        ),
+        State.PROMOTED,
+        Stage.CONSUMER,
+    ),
     "promoted, and not open yet": (
         well()._replace(replica=REPLICA._replace(progress=PROGRESS._replace(epoch=2, opening=True))),
         State.PROMOTING,
