@@ -41,7 +41,10 @@ def _source(observation: Observation, limits: Limits) -> Iterator[Finding]:
     if isinstance(source, Absent):
         yield Finding(stage, Condition.PROVISIONING, source.what, PROVISION)
         return
-    if source.fence is not None:  # whatever else is seen follows from it
+    if source.follows:  # whatever else is seen, a slot that is gone or a fence, follows from it
+        yield _elsewhere(source.follows, observation.enrolled_epoch)
+        return
+    if source.fence is not None:  # so it does from this
         yield _fenced(source.fence, source.clock.now)
         return
     if source.half_shut:
@@ -72,6 +75,17 @@ def _source(observation: Observation, limits: Limits) -> Iterator[Finding]:
         )
     else:
         yield from _beating(source, source.slot, limits)
+
+
+def _elsewhere(follows: int, enrolled: int | None) -> Finding:
+    """A database that was a source, or is to be one, and is a replica meanwhile."""
+    text = f"the database is a replica of epoch {follows}: the registry is elsewhere"
+    if enrolled is not None and enrolled > follows:
+        text += f", until a promotion here gives it epoch {enrolled}"
+        remedy = "docs/runbooks/failback.md, Home is the registry again: embassy promote plan"
+    else:
+        remedy = "nothing to do here; how well it follows, status tells with the file that names it as a replica"
+    return Finding(Stage.PRODUCER, Condition.FENCED, text, remedy)
 
 
 def _fenced(fence: FenceSeen, now: float) -> Finding:

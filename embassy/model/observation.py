@@ -95,6 +95,8 @@ class SourceSeen(NamedTuple):
     """The fence for the highest epoch above the one that was enrolled; None: none is noted."""
     half_shut: bool = False
     """Whether writes are refused although none is noted."""
+    follows: int = 0
+    """The epoch of which the database is a replica now; 0: it is none."""
 
 
 class TailSeen(NamedTuple):

@@ -23,6 +23,7 @@ from embassy.model.observation import (
     SourceSeen,
     VerifiedSeen,
 )
+from embassy.pg import reign as reigns
 from embassy.pg import source_fence
 from embassy.pg.connection import connect, place_of
 from embassy.pg.lost_session import passing, transient
@@ -115,7 +116,9 @@ class Databases:
             half_shut = fence is None and bool(
                 source_fence.fenced_tables(connection) or source_fence.is_read_only(connection)
             )
-            return SourceSeen(clock, Lsn.parse(str(flushed)), beat, began_at, found, fence, half_shut)
+            part = reigns.reign(connection, stream)
+            follows = part.follows if part.is_replica else 0
+            return SourceSeen(clock, Lsn.parse(str(flushed)), beat, began_at, found, fence, half_shut, follows)
 
     def replica(self, dsn: str, *, stream: bytes) -> ReplicaSeen | Absent:
         """Look at a replica.

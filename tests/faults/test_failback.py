@@ -187,9 +187,13 @@ def test_a_switchover_turns_the_stream_round_and_another_one_turns_it_back(homec
     pipeline.kill(roles["producer"])
     again = pipeline.start("producer")
     assert again.exit_code() == 5, "home's own producer has found out"
+    assert "is a replica of epoch 2" in homecoming.command("home-admin", "status", code=4), (
+        "and is not called broken"
+    )
 
     # And back, with an identity and an enrolment of their own.
     homecoming.home_enrols_again()
+    assert "until a promotion here gives it epoch 3" in homecoming.command("home-admin", "status", code=4)
     for stage in ("bridge", "consumer"):
         pipeline.kill(roles[stage])
     forth = pipeline.start_all()

@@ -69,6 +69,19 @@ def test_a_source_that_is_shut_is_no_publisher(*, proven: bool, remedy: str) -> 
     assert len(health.causes) == 1, "that nothing is appended any more follows from it"
 
 
+@pytest.mark.parametrize(("enrolled", "remedy"), [(3, "promote plan"), (2, "nothing to do"), (1, "nothing to do")])
+def test_a_source_that_is_a_replica_meanwhile_is_not_broken_for_want_of_a_slot(enrolled: int, remedy: str) -> None:
+    away = SOURCE._replace(follows=2, slot=None, fence=FenceSeen(2, "anna", NOW - 60, proven=True))
+    seen = well(HOME)._replace(source=away, home=topic(100, 10_000, age=60), enrolled_epoch=enrolled)
+    health = assess(seen, LIMITS)
+    assert (health.state, health.state.healthy) == (State.FENCED, False)
+    assert health.cause is not None
+    assert "a replica of epoch 2" in health.cause.text
+    assert ("until a promotion here gives it epoch 3" in health.cause.text) == (enrolled == 3)
+    assert remedy in health.cause.remedy
+    assert len(health.causes) == 1, "that nothing is appended any more follows from it"
+
+
 def test_a_database_that_has_not_come_home_is_told_what_makes_it_follow() -> None:
     own = assess(well()._replace(replica=Absent("no table"), enrolled_epoch=2), LIMITS)
     before = assess(well()._replace(enrolled_epoch=2), LIMITS)
