@@ -44,7 +44,17 @@ def from_file() -> Callable[[], bytes] | None:
 
 
 def lock(secret: Mapping[str, Any], phrase: bytes, key_id: bytes) -> dict[str, Any]:
-    """The secret under a passphrase, bound to the key's id."""
+    """The secret under a passphrase, bound to the key's id.
+
+    Raises:
+        ConfigurationError: the passphrase is empty.
+    """
+    if not phrase:
+        raise ConfigurationError(
+            "the passphrase is empty: it would lock nothing",
+            place=os.environ.get(VARIABLE, ""),
+            hint=f"fill the file that {VARIABLE} names, or make the key without --passphrase",
+        )
     salt = os.urandom(_SALT_BYTES)
     sealed = _aead(phrase, salt, _COST).encrypt(_NONCE, json.dumps(dict(secret)).encode("ascii"), key_id)
     return {"argon2id": {"salt": salt.hex(), **_COST}, "locked": sealed.hex()}

@@ -258,6 +258,13 @@ def test_a_passphrase_comes_from_a_file_that_only_its_owner_may_read(
         load_operator(path)
 
 
+def test_an_empty_passphrase_locks_nothing_and_no_file_is_made(tmp_path: Path) -> None:
+    """As of a file that has yet to be filled: the key would look locked, and be open to everybody."""
+    with pytest.raises(ConfigurationError, match="the passphrase is empty"):
+        generate_operator(tmp_path / "anna.json", person="Anna", phrase=b"")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_locked_secret_of_another_key_is_refused(tmp_path: Path) -> None:
     paths = [tmp_path / "anna.json", tmp_path / "bert.json"]
     for path, person in zip(paths, ("Anna", "Bert"), strict=True):
