@@ -24,7 +24,7 @@ _STATIC = {
 }
 _RETRY_MILLISECONDS = 2000
 _STREAMS_MOST = 32
-"""Browsers that hear of each look at the same time; a further one reloads its page by itself."""
+"""Browsers that hear of each look at the same time; a further one asks for the whole page every five seconds."""
 
 
 class Console:

@@ -55,6 +55,9 @@ class Note(NamedTuple):
 
     text: str
     command: str
+    """To be typed; empty: there is none."""
+    otherwise: str
+    """What to do besides, or in its place."""
 
 
 class Row(NamedTuple):
@@ -266,7 +269,12 @@ def _notes(entry: Observed, seen: Seen) -> Iterator[Note]:
             continue  # the problem itself is told above
         first = cause is entry.health.cause
         told = told_of(entry, cause) if first else f"also ({cause.stage.value}) {cause.text}"
-        yield Note(told, remedy_of(entry, cause.remedy, seen.config))
+        remedy = remedy_of(entry, cause.remedy, seen.config)
+        command, semicolon, rest = remedy.partition(";")
+        if command.startswith("embassy "):
+            yield Note(told, command, semicolon + rest)
+        else:
+            yield Note(told, "", remedy)
 
 
 def _span(seconds: float | None) -> str:

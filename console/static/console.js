@@ -72,4 +72,8 @@ events.addEventListener("look", (event) => {
   if (document.getElementById("nothing-yet")) location.reload();
   else show(JSON.parse(event.data));
 });
+events.addEventListener("error", () => {
+  // A line that breaks is taken up again by the browser; where the server has refused it, the whole page is asked for.
+  if (events.readyState === EventSource.CLOSED) setTimeout(() => location.reload(), 5000);
+});
 setInterval(stamp, 1000);

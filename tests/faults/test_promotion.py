@@ -17,9 +17,13 @@ from typing import Any
 import psycopg
 import pytest
 
+from console.seen import Desk
 from deploy.lab import databases, role_configs
 from deploy.lab.roles import program
 from embassy.cli import main
+from embassy.cli.console_looks import Looks
+from embassy.cli.observing import Observer
+from embassy.cli.options import Options
 from embassy.model.lsn import Lsn
 from embassy.runtime.failpoints import ENVIRONMENT, PROMOTION
 from embassy.wire.keyring import Identity, generate_operator
@@ -96,6 +100,14 @@ class Ceremony:
         seen = json.loads(self.pipeline.embassy_command("embassy-admin", "--json", "status").stdout)
         return str(seen["registries"][self.pipeline.name]["state"])
 
+    def open_operations(self) -> list[tuple[str, tuple[str, ...]]]:
+        """What the console shows as open, and who has signed it."""
+        options = Options(self.pipeline.config("embassy-admin"))
+        with Observer(options) as observer:
+            desk = Looks(options, observer).look().desks[self.pipeline.name]
+        assert isinstance(desk, Desk), desk
+        return [(operation.kind, operation.persons) for operation in desk.operations]
+
     def writes(self, table: str = "entry") -> bool:
         """Whether the application's role can write to the replica."""
         with self.pipeline.replica(databases.OWNER) as connection:
@@ -148,6 +160,7 @@ def test_killed_at_every_step_and_run_again_it_completes_with_one_writable_side(
                 server.start()
             if window == "promotion.before_open":
                 assert ceremony.state() == "promoting", "raised, not open"
+                assert ceremony.open_operations() == [("promotion", tuple(sorted(role_configs.OPERATORS)))]
             assert ceremony.writes() is False or ceremony.epoch() == 2, window
     shown = json.loads(ceremony.run(plan, 0).partition("\n}")[0] + "\n}")
     (stream,) = shown["streams"]

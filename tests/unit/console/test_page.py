@@ -17,7 +17,7 @@ from embassy.model.observation import ControlSeen, Side, VerifiedSeen
 from embassy.runtime.audit_line import AuditEntry
 from tests.harness.console_looks import NOTHING, OPEN, STALLED, look_of, seen_of
 from tests.harness.markup import Element, parsed
-from tests.harness.observations import EMBASSY, HOME, NOW, REPLICA, well
+from tests.harness.observations import EMBASSY, HOME, NOW, PROGRESS, REPLICA, well
 
 RENDERER = Renderer()
 _DOWN = Problem(
@@ -37,7 +37,7 @@ def _document(seen: Seen, *, stale: bool = False) -> Element:
 
 
 def _cells(document: Element, section: str = "registries") -> dict[str, list[str]]:
-    """By registry: its state, RPO≤, target, lag, verified, epoch, gate, what is amiss."""
+    """By registry: its state, RPO≤ of its target, lag, verified, epoch, gate, what is amiss."""
     rows = document.one("section", id=section).every("tr")
     return {
         row.one("th", scope="row").text: [cell.text.removesuffix("STALE").strip() for cell in row.every("td")]
@@ -56,8 +56,7 @@ def test_a_stream_that_is_well_is_told_with_all_its_figures() -> None:
     assert document.one("h1").text.startswith("✓ 1 of 1 registries are well")
     assert _cells(document)["land"] == [
         "✓ following",
-        "1.9s",
-        "1m00s",
+        "1.9s of 1m00s",
         "600ms",
         "14m00s OK",
         "1",
@@ -72,10 +71,10 @@ def test_a_stalled_one_stands_first_and_says_where_to_look_and_what_to_type() ->
     document = _document(seen_of({"land": well(EMBASSY), "people": STALLED}))
     assert list(_cells(document)) == ["people", "land"]
     people = _cells(document)["people"]
-    assert people[:4] == ["✖ stalled", "19m05s ▲ above target", "1m00s", "?"]
-    assert people[6].startswith("▲ open, loses 19m05s")
-    assert "no heartbeat since 07:40:56Z (bridge)" in people[7]
-    assert "→" in people[7]
+    assert people[:3] == ["✖ stalled", "▲ 19m05s of 1m00s , above the target", "?"]
+    assert people[5].startswith("▲ open, loses 19m05s")
+    assert "no heartbeat since 07:40:56Z (bridge)" in people[6]
+    assert "→" in people[6]
     assert document.one("h1").text.startswith("✖ 1 of 2 registries are not well: 1 stalled")
     assert "Look first at: bridge (people)" in document.text
     bridged = _cells(document, "pipeline")["people"][3]
@@ -86,8 +85,8 @@ def test_what_is_not_known_is_a_question_mark_and_never_green_or_nothing() -> No
     document = _document(seen_of({"people": NOTHING}, _DOWN, desks={"people": "the replica was not seen"}))
     cells = _cells(document)["people"]
     assert cells[0] == "? unknown"
-    assert [cells[i] for i in (1, 3, 4, 7)] == ["?", "?", "?", "?"]
-    assert cells[6] == "? the replica was not seen"
+    assert [cells[i] for i in (1, 2, 3, 6)] == ["? of 1m00s", "?", "?", "?"]
+    assert cells[5] == "? the replica was not seen"
     assert set(_cells(document, "pipeline")["people"]) == {"?"}
     assert _greens(document) == []
     assert "replica of people : refused [admin@localhost:1/people] → is it up?" in document.text
@@ -99,7 +98,7 @@ def test_a_home_without_replicas_does_not_claim_that_all_is_well() -> None:
     document = _document(seen_of({"land": well(HOME)}, desks={}))
     assert document.one("h1").attributes["class"] == "doubtful"
     assert "their replicas cannot" in document.one("h1").text
-    assert _cells(document)["land"][6] == "? the replica cannot be seen from here"
+    assert _cells(document)["land"][5] == "? the replica cannot be seen from here"
 
 
 def test_a_place_that_did_not_answer_takes_the_green_from_the_headline() -> None:
@@ -120,6 +119,14 @@ def test_every_state_has_a_word_and_a_sign_and_only_healthy_ones_are_green(state
     assert ("good" in document.one("h1").attributes["class"]) is state.healthy
 
 
+def test_a_command_can_be_copied_and_what_else_is_to_be_done_stands_beside_it() -> None:
+    promoting = REPLICA._replace(progress=PROGRESS._replace(epoch=2, opening=True))
+    document = _document(seen_of({"land": well(EMBASSY)._replace(replica=promoting)}))
+    (cell,) = (e for e in document.every("td") if e.attributes.get("class") == "next")
+    assert cell.one("code").text == "embassy -c admin.toml -r land promote status"
+    assert cell.text.endswith("; if no run is at it, run the same plan again")
+
+
 def test_what_is_not_seen_for_one_reason_is_told_once() -> None:
     problems = [Problem(Side.REPLICA, name, TransientError("refused", place=name)) for name in ("people", "land")]
     document = _document(seen_of({"land": NOTHING, "people": NOTHING}, *problems, desks={}))
@@ -137,7 +144,7 @@ def test_an_open_operation_is_told_with_who_signed_it_and_what_goes_on() -> None
     document = _document(seen_of({"land": frozen}, desks={"land": desk}))
     told = document.one("section", id="operations").text
     assert f"land ▲ freeze 07:59:00Z rows vanish anna {command}" in told
-    assert _cells(document)["land"][6] == "✖ blocked the stream is frozen by anna"
+    assert _cells(document)["land"][5] == "✖ blocked the stream is frozen by anna"
     assert "▲ Open: freeze of land; where it stands" in document.one("section", id="verdict").text
 
 
