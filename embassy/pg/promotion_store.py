@@ -138,9 +138,13 @@ def intend(connection: psycopg.Connection[Any], nonce: bytes, step: str, *, agai
 
 
 def note_done(connection: psycopg.Connection[Any], nonce: bytes, step: str, result: Mapping[str, Any]) -> None:
-    """Note that a step was taken."""
+    """Note that a step was taken since it was last intended; one that was noted already keeps its time and result.
+
+    Each run takes the lock, also one that finds everything done: the report's durations are not to grow with it.
+    """
     connection.execute(
-        "UPDATE embassy.promotion SET done_at = pg_catalog.clock_timestamp(), result = %s WHERE nonce = %s AND step = %s",
+        """UPDATE embassy.promotion SET done_at = pg_catalog.clock_timestamp(), result = %s
+           WHERE nonce = %s AND step = %s AND done_at IS NULL""",
         (json.dumps(result), nonce, step),
     )
 

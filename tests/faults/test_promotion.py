@@ -168,6 +168,8 @@ def test_killed_at_every_step_and_run_again_it_completes_with_one_writable_side(
     assert (stream["from_epoch"], stream["to_epoch"]) == (1, 2)
     assert stream["loss_seconds_upper_bound"] > 0
     assert ceremony.epoch() == 2
+    repeated = json.loads(ceremony.run(plan, 0).partition("\n}")[0] + "\n}")
+    assert repeated["streams"] == shown["streams"], "how long it took does not change by asking again"
     with pipeline.replica(databases.OWNER) as connection:
         assert connection.execute(
             "SELECT count(*) FROM public.account WHERE owner = 'the last one'"
