@@ -176,13 +176,17 @@ $$;
 
 -- The tables whose rows must be copied because the log does not show what ALTER TABLE has stored in them, and another server
 -- might store something else: made logged (1), a new column that is not generated (2), a conversion that was given (4).
+-- The session could have noted any table; who has rewritten one has it locked.
 CREATE OR REPLACE FUNCTION embassy.ddl_rewritten(query text) RETURNS SETOF oid
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT c.oid
     FROM pg_catalog.jsonb_each_text(
         coalesce(nullif(pg_catalog.current_setting('embassy.ddl_rewritten', true), ''), '{}')::jsonb) r (relation, reason)
     JOIN pg_catalog.pg_class c ON c.oid = r.relation::oid
-    WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND (
+    WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND EXISTS (
+        SELECT FROM pg_catalog.pg_locks l
+        WHERE l.locktype = 'relation' AND l.relation = c.oid AND l.pid = pg_catalog.pg_backend_pid()
+          AND l.granted AND l.mode = 'AccessExclusiveLock') AND (
         r.reason::integer & 1 <> 0
         OR r.reason::integer & 2 <> 0 AND EXISTS (
             SELECT FROM pg_catalog.pg_attribute a

@@ -178,3 +178,21 @@ def test_a_view_in_the_place_of_a_sequence_is_not_read(lab: Lab, make_database: 
         sampler.execute("SELECT embassy.sample_sequences()")
         states = "SELECT sequence_name, last_value, is_called FROM embassy.sequence_state ORDER BY 1"
         assert home.execute(states).fetchall() == [("held", 1, False), ("till", 1, False)]
+
+
+def test_rows_of_somebody_elses_table_are_not_copied_on_a_sessions_word(
+    captured: TwoDatabases, owner: Connection
+) -> None:
+    """A command's tables are noted in the session until its end, and a session may write there what it likes."""
+    captured.source.execute("CREATE TABLE public.others (id int); INSERT INTO public.others VALUES (1)")
+    (oid,) = captured.source.execute("SELECT 'public.others'::regclass::oid").fetchone() or (0,)
+    owner.execute("CREATE TABLE mine (id int); INSERT INTO mine VALUES (2)")
+    owner.execute(
+        f"""SET embassy.ddl_rewritten = '{{"{oid}": 1}}'; ALTER TABLE mine ADD at timestamptz DEFAULT now()"""
+    )
+    owner.execute(
+        f"""SET embassy.ddl_rewritten = '{{"{oid}": 1}}'; ALTER TABLE mine ADD r float8 DEFAULT random()"""
+    )
+    told = captured.source.execute("SELECT DISTINCT target FROM embassy.ddl_rows").fetchall()
+    assert told == [("public.mine",)]
+    carry(captured)
