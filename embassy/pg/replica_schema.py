@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from importlib.resources import files
-from typing import Any, LiteralString, NamedTuple
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import sql
 
-from embassy.pg.own_ddl import unobserved
+from embassy.pg.own_ddl import enabling, how, unobserved
 from embassy.pg.own_schema import refuse_a_strangers
 from embassy.pg.presence import has_table
 from embassy.pg.write_triggers import tables_without
@@ -65,9 +65,6 @@ CROSS JOIN LATERAL (
     WHERE d.kind = 'rule' AND ev_class = pg_catalog.to_regclass(d.relation) AND rulename = d.name
     UNION ALL SELECT evtenabled FROM pg_catalog.pg_event_trigger WHERE d.kind = 'event trigger' AND evtname = d.name
 ) f (enabled)"""
-
-
-_ENABLE: dict[str, LiteralString] = {"A": "ENABLE ALWAYS", "R": "ENABLE REPLICA"}
 
 
 class Firing(NamedTuple):
@@ -148,7 +145,14 @@ def silence(connection: psycopg.Connection[Any], found: Firing) -> None:
             " ON CONFLICT (relation, kind, name) DO UPDATE SET enabled = excluded.enabled",
             (table, found.kind, found.name, found.enabled),
         )
-        connection.execute(_switch(table, found.kind, found.name, "DISABLE"))
+        connection.execute(_switch(table, found.kind, found.name, "D"))
+
+
+def silence_event_triggers(connection: psycopg.Connection[Any]) -> None:
+    """Those of them that would fire."""
+    for found in firing(connection):
+        if found.kind == "event trigger":
+            silence(connection, found)
 
 
 def unsilence(connection: psycopg.Connection[Any]) -> None:
@@ -163,15 +167,15 @@ def unsilence(connection: psycopg.Connection[Any]) -> None:
 
 def enable(connection: psycopg.Connection[Any], relation: str, kind: str, name: str, enabled: str) -> None:
     """Enable again what is on the list, as it was."""
-    connection.execute(_switch(relation, kind, name, _ENABLE.get(enabled, "ENABLE")))
+    connection.execute(_switch(relation, kind, name, enabled))
 
 
-def _switch(relation: str, kind: str, name: str, how: LiteralString) -> sql.Composed:
+def _switch(relation: str, kind: str, name: str, enabled: str) -> sql.Composed:
     if kind == "event trigger":
-        return sql.SQL("ALTER EVENT TRIGGER {} {}").format(sql.Identifier(name), sql.SQL(how))
+        return enabling(name, enabled)
     return sql.SQL("ALTER TABLE {} {} {} {}").format(
         sql.SQL(relation),  # qualified and quoted when it was noted
-        sql.SQL(how),
+        how(enabled),
         sql.SQL("TRIGGER" if kind == "trigger" else "RULE"),
         sql.Identifier(name),
     )

@@ -23,7 +23,7 @@ from embassy.pg.catalog import source_tables
 from embassy.pg.ddl_capture import let_go
 from embassy.pg.presence import has_table
 from embassy.pg.setup_errors import in_turn
-from embassy.pg.source_fence import fenced_tables, is_read_only, release_table
+from embassy.pg.source_fence import fenced_tables, is_read_only, let_logins_fire, release_table
 from embassy.pg.write_triggers import tables_without
 
 _OWN_SLOT = """
@@ -99,6 +99,9 @@ def guard(connection: psycopg.Connection[Any]) -> int:
     for schema, name in fenced:
         in_turn(connection, partial(release_table, connection, schema, name))
     replica_schema.forget_enabled(connection)
+    with connection.transaction():  # no login comes between the two, to be refused
+        let_logins_fire(connection)
+        replica_schema.silence_event_triggers(connection)
     for found in replica_schema.firing(connection):
         in_turn(connection, partial(replica_schema.silence, connection, found))
     connection.execute(

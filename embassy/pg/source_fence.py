@@ -18,7 +18,7 @@ from psycopg import sql
 
 from embassy.model.errors import RefusedError
 from embassy.pg import large_objects
-from embassy.pg.own_ddl import unobserved
+from embassy.pg.own_ddl import enabling, unobserved
 from embassy.pg.presence import has_table
 from embassy.pg.setup_errors import in_turn
 from embassy.pg.write_triggers import tables_without
@@ -36,6 +36,13 @@ _FENCED = """
 SELECT n.nspname, c.relname FROM pg_catalog.pg_trigger t
 JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE t.tgfoid = pg_catalog.to_regproc('embassy.refuse_fenced_write') AND t.tgname = %s ORDER BY 1, 2"""
+_LOGINS = """
+SELECT e.evtname, e.evtenabled::text FROM pg_catalog.pg_event_trigger e
+WHERE e.evtevent = 'login' AND e.evtenabled <> 'D'
+  AND (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)"""
+_LOGINS_AGAIN = """
+WITH again AS (DELETE FROM embassy.fenced_login RETURNING name, enabled::text)
+SELECT a.name, a.enabled FROM again a JOIN pg_catalog.pg_event_trigger e ON e.evtname = a.name"""
 _READ_ONLY_BY_DEFAULT = """
 SELECT EXISTS (SELECT FROM pg_catalog.pg_db_role_setting s
                WHERE s.setdatabase = (SELECT oid FROM pg_catalog.pg_database
@@ -125,6 +132,7 @@ def fence(
     failpoint(failpoints.HOME_AFTER_ROLES)
     _read_only(connection)
     sessions = _end_sessions(connection)
+    _silence_logins(connection)
     tables = tables_without(connection, function="embassy.refuse_fenced_write", enabled="A")
     for schema, name in tables:
         in_turn(connection, partial(_fence_table, connection, schema, name))
@@ -187,6 +195,8 @@ def open_again(
     for schema, name in tables:
         in_turn(connection, partial(release_table, connection, schema, name))
         failpoint(failpoints.HOME_BETWEEN_RELEASES)
+    with connection.transaction():
+        let_logins_fire(connection)
     connection.execute(
         sql.SQL("ALTER DATABASE {} RESET default_transaction_read_only").format(
             sql.Identifier(connection.info.dbname)
@@ -239,6 +249,26 @@ def release_table(connection: psycopg.Connection[Any], schema: str, name: str) -
         connection.execute(
             sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(sql.Identifier(FENCE), sql.Identifier(schema, name))
         )
+
+
+def _silence_logins(connection: psycopg.Connection[Any]) -> None:
+    if not has_table(connection, "embassy.fenced_login"):
+        return  # provisioned by an earlier version
+    for name, enabled in connection.execute(_LOGINS).fetchall():
+        with connection.transaction():
+            connection.execute(
+                "INSERT INTO embassy.fenced_login VALUES (%s, %s)"
+                " ON CONFLICT (name) DO UPDATE SET enabled = excluded.enabled",
+                (name, enabled),
+            )
+            connection.execute(enabling(name, "D"))
+
+
+def let_logins_fire(connection: psycopg.Connection[Any]) -> None:
+    """Enable the event triggers of logins that a fence has disabled; to be called in a transaction."""
+    if has_table(connection, "embassy.fenced_login"):
+        for name, enabled in connection.execute(_LOGINS_AGAIN).fetchall():
+            connection.execute(enabling(name, enabled))
 
 
 @contextmanager

@@ -11,6 +11,12 @@ CREATE TABLE IF NOT EXISTS embassy.fence (
     promoted boolean NOT NULL             -- whether the embassy had the registry already, proven by its report
 );
 
+-- Event triggers of logins that the fence has disabled: what they write would be refused, and nobody could log in.
+CREATE TABLE IF NOT EXISTS embassy.fenced_login (
+    name name PRIMARY KEY,
+    enabled "char" NOT NULL
+);
+
 CREATE OR REPLACE FUNCTION embassy.refuse_fenced_write() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
