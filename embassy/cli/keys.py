@@ -43,6 +43,7 @@ from embassy.wire.public_keys import load_public_identity
 from embassy.wire.secret_file import replace, write_new
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+_WIDEST = 1000
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _KEY = click.option(
     "--key", "operators", type=_FILE, multiple=True, help="An operator's secret key file; may be repeated."
@@ -274,7 +275,7 @@ def _print_list(files: list[KeyEntry], enrolments: list[EnrolmentEntry], console
             state = entry.problem or entry.state or ("locked" if entry.passphrase else "ok")
             cells = [entry.setting, entry.kind, entry.id or "-", entry.person, entry.path, state]
             table.add_row(*map(Text, cells))
-        console.print(table)
+        _print_wide(table, console)
     if enrolments:
         table = _table("stream", "epoch", "id", "signed by", "needs", "file", "state")
         for found in enrolments:
@@ -292,7 +293,13 @@ def _print_list(files: list[KeyEntry], enrolments: list[EnrolmentEntry], console
                     str(found.threshold),
                 ]
                 table.add_row(*map(Text, [*cells, "", "signed" if signed else "announced"]))
-        console.print(table)
+        _print_wide(table, console)
+
+
+def _print_wide(table: Table, console: Console) -> None:
+    """A line a row, as wide as it has to be: a path that is folded cannot be copied, or found with grep."""
+    console.width = _WIDEST
+    console.print(table, crop=False)
 
 
 def _table(*titles: str) -> Table:

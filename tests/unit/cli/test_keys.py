@@ -92,6 +92,7 @@ def test_two_operators_enrol_a_producer_one_after_the_other(
     assert [key["secret"] for key in after["keys"]] == [True, False, False, False]
     assert after["keys"][0]["id"] == entry["producer"]
     shown = told(capsys, "-c", "config.toml", "keys", "list")
+    assert str(folder / "land.json") in shown, "whole, at any width of the terminal"
     assert "Anna, Bert" in shown
     assert entry["producer"] in shown
 
