@@ -35,8 +35,8 @@ def status(options: Options, fail_rpo: float | None, fail_lag: float | None) -> 
     LAG is the time from the newest transaction's commit at the source to its commit in the replica; RPO≤ is what would
     be lost at most if home vanished now.
 
-    Exit codes: 4 if a stream is neither following nor its share well, or a threshold is exceeded; 3 if something did not
-    answer (what did is still shown).
+    Exit codes: 4 if a stream is neither following nor its share well, rows are known to differ from home's, or a
+    threshold is exceeded; 3 if something did not answer (what did is still shown).
 
     \b
     embassy -c embassy-admin.toml status

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from embassy.model.health import Finding
 from embassy.model.look import Look, Observed, Problem
+from embassy.model.look_words import differing_of
 from embassy.model.measures import Behind, replica_seen, source_seen, tail_of
 from embassy.model.observation import Side, TailSeen, verified_seen
 from embassy.model.wording import iso
@@ -37,7 +38,10 @@ def verdict(look: Look, thresholds: Thresholds) -> ExitCode:
     """How the command ends: a picture with holes first, then what is wrong in it."""
     if look.problems:
         return worst(frozenset(exit_code(problem.error) for problem in look.problems))
-    well = all(entry.health.state.healthy and not thresholds.exceeded(entry) for entry in look.streams)
+    well = all(
+        entry.health.state.healthy and not differing_of(entry) and not thresholds.exceeded(entry)
+        for entry in look.streams
+    )
     return ExitCode.OK if well else ExitCode.CHECK_FAILED
 
 

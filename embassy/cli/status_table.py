@@ -9,7 +9,7 @@ from rich.text import Text
 from embassy.cli.status_report import Thresholds
 from embassy.model.health import Condition, State
 from embassy.model.look import Look, Observed, Problem
-from embassy.model.look_words import UNKNOWN, Shade, remedy_of, told_of, verified_of
+from embassy.model.look_words import UNKNOWN, Shade, differing_of, remedy_of, told_of, verified_of
 from embassy.model.measures import Behind
 from embassy.model.observation import Side
 from embassy.model.wording import instant, size, span
@@ -32,6 +32,7 @@ _COLOURS = {
     State.UNKNOWN: "magenta",
 }
 _SHADES = {Shade.GOOD: "green", Shade.DOUBTFUL: "yellow", Shade.BAD: "bold red", Shade.UNKNOWN: ""}
+_WHICH_ROWS = "embassy verify status --keys"
 _GAP = "  "
 
 
@@ -100,6 +101,9 @@ def _notes(look: Look, thresholds: Thresholds, config: str) -> Iterator[Text]:
                 continue  # the problem itself is told below
             told = told_of(entry, cause) if cause is health.cause else f"also ({cause.stage.value}) {cause.text}"
             yield Text(f"{lead} {entry.registry}: {told} → {remedy_of(entry, cause.remedy, config)}", style=style)
+        if differing := differing_of(entry):
+            remedy = remedy_of(entry, _WHICH_ROWS, config)
+            yield Text(f"! {entry.registry}: {differing} → {remedy}", style="bold red")
         for complaint in thresholds.exceeded(entry):
             yield Text(f"! {entry.registry}: {complaint}", style="red")
 

@@ -48,6 +48,15 @@ def verified_of(entry: Observed) -> Verified:
     return Verified(f"{span(age)} OK", Shade.GOOD if age < _VERIFIED_FRESH_SECONDS else Shade.DOUBTFUL)
 
 
+def differing_of(entry: Observed) -> str:
+    """What is amiss with a replica of which rows are known to differ, as long as they do; empty if none are."""
+    seen = verified_seen(entry.observation)
+    if seen is None or not seen.differing_rows:
+        return ""
+    rows = "1 row is" if seen.differing_rows == 1 else f"{seen.differing_rows} rows are"
+    return f"{rows} not as at home, as last compared"
+
+
 def told_of(entry: Observed, cause: Finding) -> str:
     """A stream's first finding."""
     beat = entry.health.measures.heartbeat_at

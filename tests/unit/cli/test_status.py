@@ -76,12 +76,28 @@ def test_every_state_can_be_printed() -> None:
 )
 def test_verified_is_green_only_while_it_is_proven(seen: VerifiedSeen | None, told: str, style: str) -> None:
     look = _look(land=well(EMBASSY)._replace(replica=REPLICA._replace(verified=seen)))
-    _, titles, land = lines(look, Thresholds())
+    _, titles, land, *_ = lines(look, Thresholds())
     start = titles.plain.index("VERIFIED")
     assert land.plain[start:] == told
     assert [span.style for span in land.spans if span.start == start] == ([style] if style else [])
     found = as_json(look, Thresholds())["registries"]["land"]["verified"]
     assert (found is None) is (seen is None)
+
+
+def test_a_stream_that_follows_is_not_well_while_rows_are_known_to_differ() -> None:
+    def found(rows: int) -> Look:
+        verified = VerifiedSeen(NOW - 840, "match", rows)
+        return _look(land=well(EMBASSY)._replace(replica=REPLICA._replace(verified=verified)))
+
+    assert verdict(found(0), Thresholds()) == 0
+    for rows, told in ((1, "1 row is"), (3, "3 rows are")):
+        look = found(rows)
+        assert look.streams[0].health.state is State.FOLLOWING
+        assert verdict(look, Thresholds()) == 4
+        assert as_json(look, Thresholds())["ok"] is False
+        assert _printed(look)[3:] == [
+            f"! land: {told} not as at home, as last compared → embassy -c admin.toml -r land verify status --keys"
+        ]
 
 
 def test_what_could_not_be_seen_is_told_once_with_its_place_and_the_way_out() -> None:
