@@ -17,6 +17,7 @@ import click
 
 from embassy.cli.options import COMPLETION_VARIABLE, Options
 from embassy.model.errors import EmbassyError
+from embassy.model.wording import printable_lines
 from embassy.runtime import logs
 from embassy.runtime.exit_codes import ExitCode, exit_code
 
@@ -200,9 +201,9 @@ def _tell(error: str, code: ExitCode, place: str = "", hint: str = "", *, as_jso
         told = {"schema": _ERROR, "error": error, "place": place, "hint": hint, "exit_code": int(code)}
         click.echo(json.dumps(told, ensure_ascii=False), err=True)
         return
-    click.echo(f"error: {error}" + (f" [{place}]" if place else ""), err=True)
+    click.echo(printable_lines(f"error: {error}" + (f" [{place}]" if place else "")), err=True)
     if hint:
-        click.echo(f"hint: {hint}", err=True)
+        click.echo(printable_lines(f"hint: {hint}"), err=True)
 
 
 def _asks_for_json(arguments: list[str]) -> bool:

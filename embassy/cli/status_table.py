@@ -12,7 +12,7 @@ from embassy.model.look import Look, Observed, Problem
 from embassy.model.look_words import UNKNOWN, Shade, differing_of, remedy_of, told_of, verified_of
 from embassy.model.measures import Behind
 from embassy.model.observation import Side
-from embassy.model.wording import instant, size, span
+from embassy.model.wording import instant, printable, printable_lines, size, span
 
 _TITLES = ("REGISTRY", "STATE", "EPOCH", "WAL-LAG", "BRIDGE-LAG", "APPLY-LAG", "LAG", "RPO≤", "VERIFIED")
 _COLOURS = {
@@ -100,10 +100,12 @@ def _notes(look: Look, thresholds: Thresholds, config: str) -> Iterator[Text]:
             if cause.condition is Condition.UNKNOWN and look.problems:
                 continue  # the problem itself is told below
             told = told_of(entry, cause) if cause is health.cause else f"also ({cause.stage.value}) {cause.text}"
-            yield Text(f"{lead} {entry.registry}: {told} → {remedy_of(entry, cause.remedy, config)}", style=style)
+            # reasons and names are the words of whoever may freeze a stream, or make a table
+            words = printable(f"{lead} {entry.registry}: {told} → {remedy_of(entry, cause.remedy, config)}")
+            yield Text(words, style=style)
         if differing := differing_of(entry):
-            remedy = remedy_of(entry, _WHICH_ROWS, config)
-            yield Text(f"! {entry.registry}: {differing} → {remedy}", style="bold red")
+            words = printable(f"! {entry.registry}: {differing} → {remedy_of(entry, _WHICH_ROWS, config)}")
+            yield Text(words, style="bold red")
         for complaint in thresholds.exceeded(entry):
             yield Text(f"! {entry.registry}: {complaint}", style="red")
 
@@ -114,7 +116,7 @@ def _problem(problem: Problem) -> Text:
     of = f" of {problem.registry}" if problem.registry else ""
     place = f" [{error.place}]" if error.place else ""
     hint = f" → {error.hint}" if error.hint else ""
-    return Text(f"? {where}{of} not seen: {error.args[0]}{place}{hint}", style="magenta")
+    return Text(printable_lines(f"? {where}{of} not seen: {error.args[0]}{place}{hint}"), style="magenta")
 
 
 def _behind(behind: Behind) -> str:

@@ -25,6 +25,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def printable_lines(text: str) -> str:
+    """The same where lines are welcome: those of an error of PostgreSQL's, say."""
+    return "\n".join(printable(line.expandtabs()) for line in text.split("\n"))
+
+
 def span(seconds: float) -> str:
     """A span of time: ``40ms``, ``1.4s``, ``38s``, ``19m04s``, ``3h02m``, ``2d04h``."""
     if seconds < 0.9995:

@@ -73,6 +73,14 @@ def test_an_error_is_told_with_the_way_out_and_its_family_is_the_exit_code(
     assert capsys.readouterr() == ("", "error: it is so [a.toml]\nhint: do this\n")
 
 
+def test_what_an_error_quotes_moves_no_cursor(
+    failing: list[BaseException], capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing.append(RefusedError("table \x1b[2Aland\r is\nso"))
+    main.run(["lab"])
+    assert capsys.readouterr().err == "error: table \\x1b[2Aland\\r is\nso\n"
+
+
 @pytest.mark.parametrize("arguments", [["--json", "lab"], ["lab", "--json"]])
 def test_with_json_an_error_is_a_line_of_json_and_stdout_stays_clean(
     arguments: list[str], failing: list[BaseException], capsys: pytest.CaptureFixture[str]

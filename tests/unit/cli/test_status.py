@@ -204,3 +204,8 @@ def test_nothing_that_a_name_or_an_error_contains_is_taken_as_markup() -> None:
     problem = Problem(Side.HOME, "", TransientError("[red]x[/red]"))
     assert all(isinstance(line, Text) for line in lines(_look(problem, land=well()), Thresholds()))
     assert "[red]x[/red]" in _printed(_look(problem, land=well()))[-1]
+
+
+def test_nothing_that_an_error_contains_moves_the_cursor() -> None:
+    problem = Problem(Side.HOME, "", TransientError("x\x1b[2K\rfollowing"))
+    assert "x\\x1b[2K\\rfollowing" in _printed(_look(problem, land=well()))[-1]
