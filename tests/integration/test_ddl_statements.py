@@ -382,6 +382,30 @@ def test_what_a_failed_concurrent_index_leaves_behind_can_be_dropped(
     carry(captured)
 
 
+def test_what_a_failed_concurrent_index_leaves_behind_can_be_rebuilt(
+    captured: TwoDatabases, owner: Connection
+) -> None:
+    owner.execute("CREATE TABLE twice (id int PRIMARY KEY, x int); INSERT INTO twice VALUES (1, 1), (2, 1)")
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        owner.execute("CREATE UNIQUE INDEX CONCURRENTLY torn ON twice (x)")
+    owner.execute("UPDATE twice SET x = id")
+    owner.execute("REINDEX INDEX torn")
+    owner.execute("ALTER TABLE twice ADD y text")
+    carry(captured)
+    owner.execute("DROP INDEX torn")
+    owner.execute("INSERT INTO twice VALUES (3, 1)")
+    carry(captured)
+
+
+def test_an_index_that_another_one_keeps_from_being_made_halts(captured: TwoDatabases, owner: Connection) -> None:
+    owner.execute("CREATE TABLE a (id int PRIMARY KEY, x int); CREATE INDEX i ON a (x)")
+    carry(captured)
+    captured.replica.execute("DROP INDEX public.i; CREATE INDEX i ON public.a (x DESC)")
+    owner.execute("ALTER TABLE a ADD y text")
+    with pytest.raises(IntegrityError, match=r"public\.a differs .* lacks CREATE INDEX i .*\(x\), and has .*DESC"):
+        captured.apply(captured.batches())
+
+
 def test_a_new_value_of_an_enum_can_be_used_at_once(captured: TwoDatabases, owner: Connection) -> None:
     owner.execute("CREATE TYPE mood AS ENUM ('a')")
     owner.execute("CREATE TABLE m (mood mood PRIMARY KEY)")
