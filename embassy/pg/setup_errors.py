@@ -15,6 +15,9 @@ from embassy.model.errors import ConfigurationError, TransientError
 _LOCK_TRIES = 5
 _BETWEEN_TRIES_SECONDS = 1.0
 
+_IN_THE_WAY = (errors.LockNotAvailable, errors.DeadlockDetected)
+"""The server looks for deadlocks after a second, sooner than a wait for a lock ends."""
+
 LOCK_SETTINGS = {"lock_timeout": "2s"}
 """A statement that waits for a lock keeps others waiting behind it: never for long."""
 
@@ -32,6 +35,10 @@ def explained(place: str) -> Iterator[None]:
     except errors.InsufficientPrivilege as error:
         raise ConfigurationError(
             _words(error), place=place, hint="connect as an administrator (streams.NAME.source.dsn, replica.dsn)"
+        ) from error
+    except errors.DeadlockDetected as error:
+        raise TransientError(
+            _words(error), place=place, hint="another session waits for what this one has locked; run it again"
         ) from error
     except errors.LockNotAvailable as error:
         raise TransientError(
@@ -53,13 +60,13 @@ def in_turn(connection: psycopg.Connection[Any], change: Callable[[], object]) -
     """Make a change in one transaction; where a lock does not come soon, let others through and try again.
 
     Raises:
-        psycopg.errors.LockNotAvailable: it came at no try.
+        psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected: it came at no try.
     """
     for left in reversed(range(_LOCK_TRIES)):
         try:
             with connection.transaction():
                 change()
-        except errors.LockNotAvailable:
+        except _IN_THE_WAY:
             if not left:
                 raise
             time.sleep(_BETWEEN_TRIES_SECONDS)

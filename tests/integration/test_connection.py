@@ -247,6 +247,25 @@ def test_a_lock_that_does_not_come_soon_is_tried_again_and_then_worth_waiting_fo
         assert row[0] in (b"f", "f")
 
 
+def test_a_deadlock_is_tried_again_and_is_no_dead_server(
+    lab: Lab, make_database: MakeDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("embassy.pg.setup_errors._BETWEEN_TRIES_SECONDS", 0.01)
+    with connect(
+        lab.home.postgres.dsn(OWNER, make_database("home")), application_name="x", autocommit=True
+    ) as connection:
+        tries: list[int] = []
+
+        def change() -> None:
+            tries.append(1)
+            connection.execute("DO $$ BEGIN RAISE deadlock_detected; END $$")
+
+        with pytest.raises(TransientError) as caught, explained("here"):
+            in_turn(connection, change)
+        assert len(tries) > 1
+        assert "run it again" in caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("error", "family"),
     [
