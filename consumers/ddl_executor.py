@@ -259,7 +259,8 @@ class DdlExecutor:
     def _made(self, indexes: Sequence[str]) -> bool:
         """Make indexes that the source has, and that no statement of the stream has made; False: they cannot be made.
 
-        What a failed CREATE INDEX CONCURRENTLY left behind becomes an index by REINDEX, which does not travel. The
+        What a failed CREATE INDEX CONCURRENTLY left behind becomes an index by REINDEX, which does not travel, or by a
+        TRUNCATE, if it failed in its last transaction, where event triggers run and may wait for a lock in vain. The
         source's text says all; the index becomes the table's owner's.
         """
         if any(_OF_PARTITIONED in what for what in indexes):
