@@ -33,7 +33,7 @@ _TUNING = {"producer": {"batch_bytes": 200_000, "confirm_delay_seconds": 0}}
 
 
 @pytest.fixture
-def homecoming(make_pipeline: MakePipeline, logging_as_before: None) -> Iterator[Homecoming]:
+def homecoming(make_pipeline: MakePipeline) -> Iterator[Homecoming]:
     found = Homecoming(make_pipeline(_SCHEMA, _TUNING))
     yield found
     for connect in (found.pipeline.source, found.pipeline.replica):  # the sites' roles are those of all tests

@@ -123,9 +123,7 @@ class _Operators:
             config.write_text(text)
 
 
-def test_a_switchover_loses_nothing_that_was_told_and_home_finds_out(
-    make_pipeline: MakePipeline, logging_as_before: None
-) -> None:
+def test_a_switchover_loses_nothing_that_was_told_and_home_finds_out(make_pipeline: MakePipeline) -> None:
     pipeline = make_pipeline(_SCHEMA, _SECTIONS)
     ceremony = Ceremony(pipeline)
     roles = pipeline.start_all()

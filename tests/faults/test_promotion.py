@@ -134,7 +134,7 @@ def _filled(pipeline: Pipeline) -> None:
 
 
 @pytest.fixture
-def ceremony(make_pipeline: MakePipeline, logging_as_before: None) -> Ceremony:
+def ceremony(make_pipeline: MakePipeline) -> Ceremony:
     return Ceremony(make_pipeline(_SCHEMA))
 
 

@@ -50,7 +50,7 @@ def _told(report: Path) -> dict[str, bool]:
 
 
 @pytest.fixture
-def land(make_pipeline: MakePipeline, logging_as_before: None) -> Pipeline:
+def land(make_pipeline: MakePipeline) -> Pipeline:
     return make_pipeline(_SCHEMA)
 
 

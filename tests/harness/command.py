@@ -19,7 +19,7 @@ class Done(NamedTuple):
 
 
 def embassy(config: Path, *arguments: str, code: int = 0) -> Done:
-    """Run a command, and fail unless it ends with the code; use it with the fixture ``logging_as_before``."""
+    """Run a command, and fail unless it ends with the code."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         found = main.run(["-c", str(config), *arguments])

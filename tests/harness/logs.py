@@ -9,19 +9,14 @@ import pytest
 import structlog
 
 
-@pytest.fixture
-def logging_as_before() -> Iterator[None]:
-    """For tests that configure logging."""
-    root = logging.getLogger()
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """A command that is run within the test's process sets up logging, to a stderr that ends with the test."""
+    root, kafka = logging.getLogger(), logging.getLogger("embassy.kafka")
     handlers, level = root.handlers[:], root.level
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
-    structlog.reset_defaults()
-
-
-@pytest.fixture(autouse=True)
-def _libraries_may_speak() -> Iterator[None]:
-    """A command that was run within the test's process may have silenced them."""
-    yield
-    logging.getLogger("embassy.kafka").setLevel(logging.NOTSET)
+    kafka.setLevel(logging.NOTSET)
+    if structlog.is_configured():
+        structlog.reset_defaults()

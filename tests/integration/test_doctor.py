@@ -46,8 +46,6 @@ from tests.harness.lab import MakeDatabase
 from tests.harness.pipeline import MakePipeline, Pipeline
 from tests.harness.plain_postgres import MakePlainPostgres
 
-pytestmark = pytest.mark.usefixtures("logging_as_before")
-
 SCHEMA = """
 CREATE TABLE public.deed (id bigint PRIMARY KEY, owner text);
 CREATE TABLE public.parcel (id bigint, area numeric);

@@ -220,7 +220,7 @@ class Twins:
 
 
 @pytest.fixture
-def twins(make_pipeline: MakePipeline, make_database: MakeDatabase, logging_as_before: None) -> Twins:
+def twins(make_pipeline: MakePipeline, make_database: MakeDatabase) -> Twins:
     pipeline = make_pipeline("", provision=False)
     found = Twins(pipeline, pipeline.names[pipeline.embassy], make_database(pipeline.embassy))
     for database in (found.own, found.other):

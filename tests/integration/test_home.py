@@ -29,8 +29,6 @@ from embassy.wire.promotion_report import ReportFile
 from tests.harness.command import Done, embassy
 from tests.harness.lab import MakeDatabase
 
-pytestmark = pytest.mark.usefixtures("logging_as_before")
-
 EMBASSY = Identity.from_seeds(b"\x31" * 32, b"\x32" * 32)
 NAMES = ("land", "people")
 APPLICATION = "test_home_application"

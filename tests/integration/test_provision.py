@@ -20,8 +20,6 @@ from tests.harness.kafka import MakeTopic
 from tests.harness.pipeline import MakePipeline, Pipeline, poll_until
 from tests.harness.plain_postgres import MakePlainPostgres
 
-pytestmark = pytest.mark.usefixtures("logging_as_before")
-
 WITHOUT_CAPTURE = "DROP EVENT TRIGGER embassy_2_end"
 """DDL stays with the operators, as where no superuser provisions; applying again makes the trigger again."""
 KEYED = "CREATE TABLE public.deed (id bigint PRIMARY KEY, owner text NOT NULL);"

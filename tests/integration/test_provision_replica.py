@@ -15,8 +15,6 @@ from embassy.pg import replica_opening
 from tests.harness.command import embassy
 from tests.harness.pipeline import MakePipeline, Pipeline
 
-pytestmark = pytest.mark.usefixtures("logging_as_before")
-
 SCHEMA = """
 CREATE TABLE public.deed (id bigint PRIMARY KEY, owner text);
 CREATE TABLE public."De ed" (id bigint PRIMARY KEY, owner text);

@@ -219,7 +219,7 @@ def _is_as_it_was(two: TwoDatabases) -> None:
     """What was added NOT VALID is there, is asked about new rows, and has its comment, as at the source."""
     query = """
         SELECT conname, contype, convalidated, coninhcount, conislocal, obj_description(oid, 'pg_constraint')
-        FROM pg_constraint WHERE connamespace = 's'::regnamespace ORDER BY 1, 4, 5"""
+        FROM pg_constraint WHERE connamespace = 's'::regnamespace ORDER BY 1, 4, 5, 6"""
     assert two.replica.execute(query).fetchall() == two.source.execute(query).fetchall()
     query = "SELECT relname, relchecks FROM pg_class WHERE relnamespace = 's'::regnamespace ORDER BY 1"
     assert two.replica.execute(query).fetchall() == two.source.execute(query).fetchall()

@@ -14,7 +14,6 @@ from embassy.wire.keyring import generate_identity, generate_operator
 from tests.harness.command import embassy
 
 STREAM = "0123456789abcdef0123456789abcdef"
-pytestmark = pytest.mark.usefixtures("logging_as_before")
 
 
 @pytest.fixture

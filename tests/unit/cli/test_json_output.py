@@ -14,7 +14,7 @@ from tests.harness.envelope import ANNA, BERT, STREAM
 from tests.harness.key_files import write_operator
 from tests.unit.wire.test_promotion_documents import CARL, PLAN
 
-pytestmark = pytest.mark.usefixtures("logging_as_before", "unconfigured")
+pytestmark = pytest.mark.usefixtures("unconfigured")
 
 _CONFIG = f"""
 site = "embassy-1"

@@ -25,7 +25,7 @@ stream = "{STREAM}"
 enrolment = "land.json"
 """
 
-pytestmark = pytest.mark.usefixtures("logging_as_before", "unconfigured")
+pytestmark = pytest.mark.usefixtures("unconfigured")
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ stream = "ffeeddccbbaa99887766554433221100"
 enrolment = "people.json"
 """
 
-pytestmark = pytest.mark.usefixtures("logging_as_before", "unconfigured")
+pytestmark = pytest.mark.usefixtures("unconfigured")
 
 
 @pytest.fixture

@@ -21,8 +21,6 @@ stream = "{_PEOPLE}"
 enrolment = "people.json"
 """
 
-pytestmark = pytest.mark.usefixtures("logging_as_before")
-
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:

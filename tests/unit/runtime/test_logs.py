@@ -11,8 +11,6 @@ import structlog
 from embassy.model.errors import IntegrityError
 from embassy.runtime import logs
 
-pytestmark = pytest.mark.usefixtures("logging_as_before")
-
 
 def _lines(stream: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]

@@ -138,7 +138,6 @@ def test_what_is_no_escrow_document_is_refused(tmp_path: Path, text: str) -> Non
         load_escrow(tmp_path / "e.json")
 
 
-@pytest.mark.usefixtures("logging_as_before")
 def test_a_key_is_split_lost_and_recovered_with_the_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

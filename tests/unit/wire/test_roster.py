@@ -144,7 +144,6 @@ def test_whoever_is_not_in_it_cannot_be_taken_out() -> None:
         without(FIRST.proven(None, PLACE), ["Dora"])
 
 
-@pytest.mark.usefixtures("logging_as_before")
 def test_operators_change_it_command_by_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
