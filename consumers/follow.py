@@ -24,8 +24,9 @@ from embassy.wire.kafka_reader import Fetched, Subscription
 _DELAY_STEP_SECONDS = 0.5
 _LOOK_SECONDS = 1.0
 _IDLE_LOOK_SECONDS = 5.0
-_LATE_LOOK_SECONDS = 10.0
-"""Before something is applied: it is most often committed at once, and that is a look."""
+_LATE_LOOK_SECONDS = 25.0
+"""Before something is applied: it is most often committed at once, and that is a look. So not before each beat of an idle
+heart, however slow."""
 _MUCH_BYTES = 128 << 10
 """So much at once is a backlog: what is behind it is opened while the replica takes what came before. For less, two
 threads that wait for each other take longer than one."""
