@@ -10,7 +10,8 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol, Self
 
 import psycopg
@@ -64,6 +65,7 @@ class Copier:
         desk: CopyDesk,
         tuning: CopyTuning,
         beat: Callable[[psycopg.Connection[Any]], None],
+        known: Callable[[psycopg.Connection[Any]], None],
         gauges: Gauges,
     ) -> None:
         """Take a stream.
@@ -74,6 +76,7 @@ class Copier:
             desk: where the stream's loop is met.
             tuning: how much at once.
             beat: makes a commit that travels in the stream.
+            known: raises if a session is with a database that must not be written to.
             gauges: told of progress.
         """
         self._name = name
@@ -81,6 +84,7 @@ class Copier:
         self._desk = desk
         self._tuning = tuning
         self._beat = beat
+        self._known = known
         self._gauges = gauges
         self._incarnation = b""
         self._look_at = 0.0
@@ -105,9 +109,15 @@ class Copier:
         Raises:
             TransientError: the source does not answer.
         """
-        with passing("copies"), connect(self._dsn, application_name=_APPLICATION, autocommit=True) as connection:
+        with self._connected("copies") as connection:
             self._renew(connection, before, after)
             self._look(connection)
+
+    @contextmanager
+    def _connected(self, place: str) -> Iterator[psycopg.Connection[Any]]:
+        with passing(place), connect(self._dsn, application_name=_APPLICATION, autocommit=True) as connection:
+            self._known(connection)
+            yield connection
 
     def noticed(self, *, wanted: bool) -> None:
         """Set the clerk to work if a copy is wanted; told again and again, by any one thread."""
@@ -153,10 +163,7 @@ class Copier:
             if self._noted is None and not self._desk.notes.empty():
                 self._noted = self._desk.notes.get()
             try:
-                with (
-                    passing("copies"),
-                    connect(self._dsn, application_name=_APPLICATION, autocommit=True) as connection,
-                ):
+                with self._connected("copies") as connection:
                     self._work(connection)
             except EmbassyError as error:
                 if not failing:
@@ -250,7 +257,7 @@ class Copier:
     def _copy(self, table: _Table, job: list[WantedCopy]) -> None:
         place = f"{job[0].schema}.{job[0].name}"
         try:
-            with passing(place), connect(self._dsn, application_name=_APPLICATION, autocommit=True) as connection:
+            with self._connected(place) as connection:
                 if not (job[0].moved or job[0].keys):
                     self._log.info(
                         "a table is being copied", table=place, copy=job[0].copy, rows_before=job[0].rows

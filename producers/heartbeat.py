@@ -133,7 +133,7 @@ class Heartbeat:
             carried: whether the registry has committed anything since the last call.
             chores: what else is asked on the session.
             turns: of the process's hearts.
-            known: raises if a session is with another database than the stream's: a beat there would hide it.
+            known: raises if a session is with a database that must not be written to.
         """
         self._dsn = dsn
         self._slot = slot

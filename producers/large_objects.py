@@ -77,6 +77,7 @@ class LargeObjectSweep:
         dsn: str,
         stream: bytes,
         clock: Callable[[], float],
+        known: Callable[[psycopg.Connection[Any]], None],
         carried: Callable[[float], None],
     ) -> None:
         """Take what it needs; nothing is connected to yet.
@@ -86,12 +87,14 @@ class LargeObjectSweep:
             dsn: the source's.
             stream: whose looks these are.
             clock: monotonic.
+            known: raises if a session is with a database that must not be written to.
             carried: told, once all that a look has found is carried, how many seconds ago the look began.
         """
         self._name = name
         self._dsn = dsn
         self._stream = stream
         self._clock = clock
+        self._known = known
         self._carried = carried
         self._where_none = large_objects.LookWhereNone(stream)
         self._cadence = Cadence()
@@ -146,6 +149,7 @@ class LargeObjectSweep:
                         settings=large_objects.SETTINGS,
                     ) as connection,
                 ):
+                    self._known(connection)
                     self._sweep(connection)
             except EmbassyError as error:
                 self._tell("large objects wait; trying again", error=str(error))

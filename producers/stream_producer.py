@@ -193,7 +193,7 @@ class StreamProducer:
                 self._log.info("tailing", slot=setup.slot, resume_lsn=str(standing.head.resume_lsn))
                 copies = self._copier(loop, desk)
                 copies.adopt(standing.head, loop.head)
-                sweep = self._sweep()
+                sweep = self._sweep(loop)
                 heartbeat = self._heartbeat(loop, desk, copies, sweep)
                 stirred.tell = heartbeat.rouse
                 with heartbeat, copies, sweep:
@@ -210,10 +210,6 @@ class StreamProducer:
             copies.noticed(wanted=found.copies)
             sweep.noticed(found.large_object_changes)
 
-        def known(connection: psycopg.Connection[Any]) -> None:
-            written_by = source_schema.beat_written_by(connection)
-            must_remember(self._beats, written_by, resume_lsn=loop.head.resume_lsn, slot=slot)
-
         return Heartbeat(
             self.name,
             dsn=self._setup.source.dsn,
@@ -222,7 +218,7 @@ class StreamProducer:
             stages=lambda: loop.stages,
             carried=loop.has_carried,
             turns=self._turns,
-            known=known,
+            known=partial(self._known, loop),
             chores=(
                 Chore(Cadence.NONE_SECONDS, sweep.look_where_none()),
                 Chore(0, self._orders.errand(ordered)),
@@ -235,12 +231,27 @@ class StreamProducer:
             ),
         )
 
-    def _sweep(self) -> LargeObjectSweep:
+    def _known(self, loop: Tail, connection: psycopg.Connection[Any]) -> None:
+        """Each session that writes at the source looks first whether it may.
+
+        A superseded database forgets what its reign has said when it becomes a replica; what came later would meet the
+        rows of the next epoch there. And a beat would hide that the source has forgotten one.
+
+        Raises:
+            RefusedError: the database was superseded.
+            IntegrityError: it has forgotten what the stream has.
+        """
+        must_reign(connection, self._setup.enrolment, self.name)
+        written_by = source_schema.beat_written_by(connection)
+        must_remember(self._beats, written_by, resume_lsn=loop.head.resume_lsn, slot=self._setup.slot)
+
+    def _sweep(self, loop: Tail) -> LargeObjectSweep:
         return LargeObjectSweep(
             self.name,
             dsn=self._setup.source.dsn,
             stream=self._setup.enrolment.stream,
             clock=self._clock,
+            known=partial(self._known, loop),
             carried=self._gauges.large_objects,
         )
 
@@ -251,6 +262,7 @@ class StreamProducer:
             desk=desk,
             tuning=CopyTuning(self._tuning.copy_tables, self._tuning.copy_chunk_bytes),
             beat=lambda connection: beat(connection, loop.stages),
+            known=partial(self._known, loop),
             gauges=self._gauges,
         )
 

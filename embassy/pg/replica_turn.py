@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg import sql
 
+from embassy.model.errors import TransientError
 from embassy.model.large_objects import OBJECTS
 from embassy.model.record import Head
 from embassy.model.touched import Touched
@@ -33,6 +34,12 @@ FROM embassy.slot_proof p JOIN pg_catalog.pg_replication_slots s
 WHERE p.stream = %s"""
 # What an epoch's consumer notes of it; the next one's numbers would meet it.
 _NOTED = ("ddl_by_hand", "verification", "verify_finding", "verify_run")
+
+
+_WRITERS = ["embassy-heartbeat", "embassy-copy", "embassy-large-objects"]
+"""Sessions in which a producer writes to the product's tables. Each looks first whether the database is superseded, which
+a fence said before: one that is ended does not come back."""
+_END_SECONDS = 10
 
 
 class OwnSlot(NamedTuple):
@@ -230,7 +237,11 @@ def begin(connection: psycopg.Connection[Any], stream: bytes, genesis: Head, *, 
         stream: the stream.
         genesis: of the epoch that supersedes the database.
         level: whether its rows are the source's where that epoch begins; else `clear` has noted what is missing.
+
+    Raises:
+        TransientError: a session of the producer's does not end; to be tried again.
     """
+    _end_writers(connection)
     with connection.transaction():
         source_schema.forget_said(connection)
         for table in _NOTED:
@@ -240,3 +251,18 @@ def begin(connection: psycopg.Connection[Any], stream: bytes, genesis: Head, *, 
         else:
             connection.execute("UPDATE embassy.awaited_copy SET after_copy = 0")
         return progress_store.succeed(connection, stream, genesis)
+
+
+def _end_writers(connection: psycopg.Connection[Any]) -> None:
+    """A beat behind what is forgotten would meet the first one of the epoch that begins."""
+    ended = connection.execute(
+        """SELECT pg_catalog.pg_terminate_backend(pid, %s) FROM pg_catalog.pg_stat_activity
+           WHERE datname = pg_catalog.current_database() AND application_name = ANY (%s)""",
+        (_END_SECONDS * 1000, _WRITERS),
+    ).fetchall()
+    if (False,) in ended:
+        raise TransientError(
+            "a session of the producer that was superseded does not end",
+            place=connection.info.dbname,
+            hint="stop that producer, then run this again",
+        )

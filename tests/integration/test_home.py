@@ -18,6 +18,7 @@ from deploy.lab import databases, role_configs
 from deploy.lab.lab import Lab
 from embassy.model.lsn import Lsn
 from embassy.model.observation import SourceSeen
+from embassy.model.record import Head
 from embassy.model.verification import TableName
 from embassy.pg import reign, replica_turn, source_schema, table_copies
 from embassy.pg.connection import connect
@@ -264,6 +265,23 @@ def test_what_never_travelled_is_not_emptied(home: Home) -> None:
         assert connection.execute("SELECT count(*) FROM public.kept").fetchone() == (1,)
         # Where nobody knows what travelled, nothing stays that the embassy may not have.
         assert replica_turn.clear(connection, nonce, None, publication="none")["public.kept"] == 1
+
+
+def test_no_beat_of_its_own_reign_comes_behind_what_a_replica_has_forgotten(home: Home) -> None:
+    stream, genesis = home.streams["land"], Head.genesis(bytes(32), 2, Lsn(1))
+    count = "SELECT count(*) FROM embassy.heartbeat"
+    with home.connect("land") as connection:
+        replica_turn.prepare(connection)
+        with (
+            contextlib.suppress(psycopg.OperationalError),
+            connect(home.dsn("land"), application_name="embassy-heartbeat", autocommit=True) as heart,
+        ):
+            source_schema.beat(heart)
+            assert connection.execute(count).fetchone() == (1,)
+            assert replica_turn.begin(connection, stream, genesis, level=True)
+            source_schema.beat(heart)
+            pytest.fail("the session that beats goes on")
+        assert connection.execute(count).fetchone() == (0,)
 
 
 def test_a_registry_that_cannot_be_bundled_keeps_no_others_file_from_being_written(home: Home) -> None:
