@@ -255,12 +255,17 @@ def begin(connection: psycopg.Connection[Any], stream: bytes, genesis: Head, *, 
 
 def _end_writers(connection: psycopg.Connection[Any]) -> None:
     """A beat behind what is forgotten would meet the first one of the epoch that begins."""
-    ended = connection.execute(
-        """SELECT pg_catalog.pg_terminate_backend(pid, %s) FROM pg_catalog.pg_stat_activity
+    told = connection.execute(
+        """SELECT pid, pg_catalog.pg_terminate_backend(pid, %s) FROM pg_catalog.pg_stat_activity
            WHERE datname = pg_catalog.current_database() AND application_name = ANY (%s)""",
         (_END_SECONDS * 1000, _WRITERS),
     ).fetchall()
-    if (False,) in ended:
+    pids = [pid for pid, ended in told if not ended]  # some of them may have gone by themselves just then
+    left = connection.execute(
+        "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE pid = ANY (%s) AND application_name = ANY (%s)",
+        (pids, _WRITERS),
+    ).fetchone()
+    if left != (0,):
         raise TransientError(
             "a session of the producer that was superseded does not end",
             place=connection.info.dbname,
