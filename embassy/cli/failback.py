@@ -15,7 +15,7 @@ from embassy.cli.failback_run import run
 from embassy.cli.options import Options, pass_options
 from embassy.cli.proven_report import Superseded, proven_report, superseded
 from embassy.cli.stream_options import stream_options
-from embassy.cli.together import Failure, tell_failures, words_of, worst_of
+from embassy.cli.together import Failure, reasons_of, tell_failures, words_of, worst_of
 from embassy.cli.untaken import HomeTopics, Untaken
 from embassy.model.errors import ConfigurationError, EmbassyError, RefusedError, StaleError
 from embassy.model.lsn import Lsn
@@ -96,7 +96,7 @@ def bundle(options: Options, path: Path, *, output: Path) -> ExitCode:
             shutil.rmtree(output, ignore_errors=True)
         under_way.note(bundles={b.name: f"{b.transactions} transactions, sha256 {b.sha256}" for b in found})
         if failures:
-            under_way.note(refused={failure.name: str(failure.error.args[0]) for failure in failures})
+            under_way.note(refused=reasons_of(failures))
         _tell(options, path, found, failures)
         if failures:
             return under_way.ended(ExitCode.STEP_FAILED if found else worst_of(failures))

@@ -21,7 +21,7 @@ from embassy.cli.failback_level import Leveller, LevelWish
 from embassy.cli.options import Options, pass_options
 from embassy.cli.proven_report import proven_report, superseded
 from embassy.cli.stream_options import stream_options
-from embassy.cli.together import each, tell_failures, words_of, worst_of
+from embassy.cli.together import each, reasons_of, tell_failures, words_of, worst_of
 from embassy.cli.untaken import HomeTopics, Untaken
 from embassy.model.errors import ConfigurationError
 from embassy.model.lsn import Lsn
@@ -102,7 +102,7 @@ def run(
         failures = each(work, lambda failback: found.append(failback.run()), at_once=_TOGETHER, what="failback")
         under_way.note(following=sorted(str(entry["name"]) for entry in found))
         if failures:
-            under_way.note(refused={failure.name: str(failure.error.args[0]) for failure in failures})
+            under_way.note(refused=reasons_of(failures))
         tell_failures(failures)
         found.sort(key=lambda entry: str(entry["name"]))
         if options.as_json:

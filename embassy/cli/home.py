@@ -17,7 +17,7 @@ from embassy.cli.fence_word import Word, load_word
 from embassy.cli.options import Options, pass_options
 from embassy.cli.proven_report import proven_report
 from embassy.cli.stream_options import stream_options
-from embassy.cli.together import Failure, each, tell_failures, words_of, worst_of
+from embassy.cli.together import Failure, each, reasons_of, tell_failures, words_of, worst_of
 from embassy.model.errors import ApprovalError, RefusedError, StaleError
 from embassy.pg import source_fence
 from embassy.pg.connection import connect, place_of
@@ -294,5 +294,5 @@ def _ended(under_way: Audited, failures: Sequence[Failure]) -> ExitCode:
     """Tell what failed, and with what the command ends."""
     tell_failures(failures)
     if failures:
-        under_way.note(refused={failed.name: str(failed.error.args[0]) for failed in failures})
+        under_way.note(refused=reasons_of(failures))
     return under_way.ended(worst_of(failures))

@@ -15,7 +15,7 @@ from embassy.cli.promote_reports import Entry, earlier_entries, plan_details, re
 from embassy.cli.promote_running import PlanRun, chosen, own_identity, read_plan
 from embassy.cli.promote_screen import StepLines, console, show_report
 from embassy.cli.stream_options import all_or_named, stream_options
-from embassy.cli.together import Failure, tell_failures, words_of, worst_of
+from embassy.cli.together import Failure, reasons_of, tell_failures, words_of, worst_of
 from embassy.model.errors import ApprovalError
 from embassy.runtime import logs
 from embassy.runtime.exit_codes import ExitCode
@@ -89,7 +89,7 @@ def run(options: Options, path: Path, confirm: str, *, output: Path | None) -> E
             click.echo(json.dumps(told, indent=2, ensure_ascii=False))
         if failures:
             _tell(failures, path, held=ready, unchanged=unchanged, promoted=bool(found))
-            under_way.note(refused={failure.name: str(failure.error.args[0]) for failure in failures})
+            under_way.note(refused=reasons_of(failures))
             return under_way.ended(worst_of(failures))
     return ExitCode.OK
 

@@ -19,7 +19,7 @@ from embassy.cli.options import Options, pass_options
 from embassy.cli.points import POINT
 from embassy.cli.replica_control import replica_of
 from embassy.cli.stream_options import stream_options
-from embassy.cli.together import each, tell_failures, words_of, worst_of
+from embassy.cli.together import each, reasons_of, tell_failures, words_of, worst_of
 from embassy.model.control import Freeze, Point
 from embassy.model.errors import ApprovalError, RefusedError, StaleError
 from embassy.model.lsn import Lsn
@@ -181,7 +181,7 @@ def run(options: Options, path: Path) -> ExitCode:
         failures = each(entries, one, at_once=_TOGETHER, what="unfreeze")
         under_way.note(lifted=sorted(done))
         if failures:
-            under_way.note(refused={failure.name: str(failure.error.args[0]) for failure in failures})
+            under_way.note(refused=reasons_of(failures))
         results = {name: {"lifted": True, "already": not now} for name, now in sorted(done.items())}
         _tell(options, fields, sorted(persons), registries=results, failed=words_of(failures))
         tell_failures(failures)

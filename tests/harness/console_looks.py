@@ -7,18 +7,10 @@ from embassy.cli.status_report import Thresholds, as_json
 from embassy.model.health import assess
 from embassy.model.look import Look, Observed, Problem
 from embassy.model.observation import Observation
-from tests.harness.observations import EMBASSY, LIMITS, NOW, PROGRESS, REPLICA, topic, well
+from tests.harness.observations import LIMITS, NOW
 
 TARGET_SECONDS = 60.0
 OPEN = Desk((), ())
-STALLED = well(EMBASSY)._replace(
-    foreign=topic(98, 9_800, age=1144),
-    replica=REPLICA._replace(
-        beat=REPLICA.beat and REPLICA.beat._replace(beat_at=NOW - 1144),
-        progress=PROGRESS._replace(applied_at=NOW - 1143, committed_at=NOW - 1144),
-    ),
-)
-NOTHING = Observation(NOW, EMBASSY, 1)
 
 
 def look_of(streams: dict[str, Observation], *problems: Problem, later: float = 0.0) -> Look:

@@ -50,3 +50,15 @@ def well(sides: frozenset[Side] = ALL_SIDES) -> Observation:
         home=topic(100, 10_000) if Side.HOME in sides else None,
         unsent_since=NOW - 0.5 if sides >= BRIDGE else None,
     )
+
+
+STALLED = well(EMBASSY)._replace(
+    foreign=topic(98, 9_800, age=1144),
+    replica=REPLICA._replace(
+        beat=REPLICA.beat and REPLICA.beat._replace(beat_at=NOW - 1144),
+        progress=PROGRESS._replace(applied_at=NOW - 1143, committed_at=NOW - 1144),
+    ),
+)
+"""A stream that brought its last heartbeat nineteen minutes ago."""
+NOTHING = Observation(NOW, EMBASSY, 1)
+"""A stream of which nothing could be seen."""

@@ -16,16 +16,8 @@ from embassy.model.health import State, assess
 from embassy.model.look import Look, Observed, Problem
 from embassy.model.observation import Absent, Observation, Side, VerifiedSeen
 from embassy.runtime.exit_codes import ExitCode
-from tests.harness.observations import EMBASSY, HOME, LIMITS, NOW, PROGRESS, REPLICA, topic, well
+from tests.harness.observations import EMBASSY, HOME, LIMITS, NOTHING, NOW, PROGRESS, REPLICA, STALLED, topic, well
 
-_STALLED = well(EMBASSY)._replace(
-    foreign=topic(98, 9_800, age=1144),
-    replica=REPLICA._replace(
-        beat=REPLICA.beat and REPLICA.beat._replace(beat_at=NOW - 1144),
-        progress=PROGRESS._replace(applied_at=NOW - 1143, committed_at=NOW - 1144),
-    ),
-)
-_NOTHING = Observation(NOW, EMBASSY, 1)
 _DOWN = Problem(
     Side.REPLICA, "people", TransientError("refused", place="admin@localhost:1/people", hint="is it up?")
 )
@@ -42,7 +34,7 @@ def _printed(look: Look, thresholds: Thresholds | None = None, config: str = "ad
 
 
 def test_the_table_says_what_is_known_and_marks_what_is_not() -> None:
-    heading, titles, land, people, *notes = _printed(_look(land=well(EMBASSY), people=_STALLED))
+    heading, titles, land, people, *notes = _printed(_look(land=well(EMBASSY), people=STALLED))
     assert heading == "OBSERVED 08:00:00Z at embassy-1 · sees foreign Kafka, replica · skew +0.00s"
     assert titles.split()[:6] == ["REGISTRY", "STATE", "EPOCH", "WAL-LAG", "BRIDGE-LAG", "APPLY-LAG"]
     assert titles.split()[6:] == ["LAG", "RPO≤", "VERIFIED"]
@@ -101,7 +93,7 @@ def test_a_stream_that_follows_is_not_well_while_rows_are_known_to_differ() -> N
 
 
 def test_what_could_not_be_seen_is_told_once_with_its_place_and_the_way_out() -> None:
-    printed = _printed(_look(_DOWN, land=well(EMBASSY), people=_NOTHING))
+    printed = _printed(_look(_DOWN, land=well(EMBASSY), people=NOTHING))
     assert printed[3].split() == ["people", "unknown", "1", "?", "?", "?", "?", "?", "?"]
     assert printed[4:] == ["? replica of people not seen: refused [admin@localhost:1/people] → is it up?"]
 
@@ -141,14 +133,14 @@ def test_a_healthy_stream_with_something_amiss_upstream_has_a_note_and_not_a_cry
     [
         (_look(land=well(EMBASSY)), Thresholds(), 0),
         (_look(land=well(HOME)), Thresholds(), 0),
-        (_look(land=well(EMBASSY), people=_STALLED), Thresholds(), 4),
+        (_look(land=well(EMBASSY), people=STALLED), Thresholds(), 4),
         (_look(land=well(EMBASSY)), Thresholds(rpo_seconds=5, lag_seconds=5), 0),
         (_look(land=well(EMBASSY)), Thresholds(rpo_seconds=1), 4),
         (_look(land=well(EMBASSY)), Thresholds(lag_seconds=0.5), 4),
         (_look(land=well(HOME)), Thresholds(rpo_seconds=1e9), 4),  # not known is not within
-        (_look(_DOWN, land=well(EMBASSY), people=_NOTHING), Thresholds(), 3),
-        (_look(_DOWN, land=_STALLED), Thresholds(), 3),
-        (_look(Problem(None, "land", ConfigurationError("no such file")), land=_NOTHING), Thresholds(), 2),
+        (_look(_DOWN, land=well(EMBASSY), people=NOTHING), Thresholds(), 3),
+        (_look(_DOWN, land=STALLED), Thresholds(), 3),
+        (_look(Problem(None, "land", ConfigurationError("no such file")), land=NOTHING), Thresholds(), 2),
     ],
 )
 def test_the_exit_code(look: Look, thresholds: Thresholds, code: int) -> None:
@@ -158,7 +150,7 @@ def test_the_exit_code(look: Look, thresholds: Thresholds, code: int) -> None:
 
 def test_json_has_base_units_and_null_for_what_is_not_known() -> None:
     report: dict[str, Any] = json.loads(
-        json.dumps(as_json(_look(_DOWN, land=well(EMBASSY), people=_NOTHING), Thresholds(1)))
+        json.dumps(as_json(_look(_DOWN, land=well(EMBASSY), people=NOTHING), Thresholds(1)))
     )
     assert report["schema"] == "embassy.status/1"
     assert report["observed_at"] == "2027-01-15T08:00:00.000Z"
@@ -188,14 +180,14 @@ def test_json_has_base_units_and_null_for_what_is_not_known() -> None:
 
 
 def test_both_renderings_name_the_same_streams_and_states() -> None:
-    look = _look(land=well(), people=_STALLED, court=_NOTHING)
+    look = _look(land=well(), people=STALLED, court=NOTHING)
     told = {line.split()[0]: line.split()[1] for line in _printed(look)[2:5]}
     assert told == {name: entry["state"] for name, entry in as_json(look, Thresholds())["registries"].items()}
 
 
 def test_watch_remembers_changes_of_state_only() -> None:
     changes = Changes()
-    for look in (_look(land=well()), _look(land=well()), _look(land=_STALLED), _look(land=_STALLED)):
+    for look in (_look(land=well()), _look(land=well()), _look(land=STALLED), _look(land=STALLED)):
         changes.take(look)
     assert [line.plain for line in changes.lines()] == ["CHANGES", "08:00:00Z land: following → stalled"]
 

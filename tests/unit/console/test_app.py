@@ -15,8 +15,8 @@ from console.guard import Guard, host_of
 from console.page import Renderer
 from console.seen import Seen
 from tests.harness.asgi import Answer, ask
-from tests.harness.console_looks import STALLED, seen_of
-from tests.harness.observations import EMBASSY, well
+from tests.harness.console_looks import seen_of
+from tests.harness.observations import EMBASSY, STALLED, well
 
 _HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 _SECONDS = 10

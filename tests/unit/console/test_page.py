@@ -15,9 +15,9 @@ from embassy.model.health import State
 from embassy.model.look import Problem
 from embassy.model.observation import ControlSeen, Side, VerifiedSeen
 from embassy.runtime.audit_line import AuditEntry
-from tests.harness.console_looks import NOTHING, OPEN, STALLED, look_of, seen_of
+from tests.harness.console_looks import OPEN, look_of, seen_of
 from tests.harness.markup import Element, parsed
-from tests.harness.observations import EMBASSY, HOME, NOW, PROGRESS, REPLICA, well
+from tests.harness.observations import EMBASSY, HOME, NOTHING, NOW, PROGRESS, REPLICA, STALLED, well
 
 RENDERER = Renderer()
 _DOWN = Problem(

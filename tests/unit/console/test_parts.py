@@ -12,8 +12,8 @@ from console.seen import Desk
 from embassy.model.health import State
 from embassy.model.look_words import Shade
 from embassy.model.observation import Beat, Observation
-from tests.harness.console_looks import NOTHING, OPEN, STALLED, look_of
-from tests.harness.observations import EMBASSY, HOME, NOW, PROGRESS, REPLICA, well
+from tests.harness.console_looks import OPEN, look_of
+from tests.harness.observations import EMBASSY, HOME, NOTHING, NOW, PROGRESS, REPLICA, STALLED, well
 
 
 def _gate(observation: Observation, desk: Desk | str | None = OPEN) -> Gate:
