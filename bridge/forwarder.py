@@ -21,8 +21,9 @@ from embassy.model.record import Head, RecordKind
 from embassy.runtime import failpoints
 from embassy.runtime.failpoints import failpoint
 from embassy.runtime.stop import IDLE_WAIT_SECONDS, Stop
+from embassy.wire.beginning import Beginning, beginning
 from embassy.wire.enrolment import Enrolment
-from embassy.wire.head_search import find_head, locate
+from embassy.wire.head_search import HeadLostError, find_head, locate
 from embassy.wire.judging import Judge
 from embassy.wire.kafka_reader import Fetched, StreamsReader, Subscription
 from embassy.wire.kafka_writer import Appender, KafkaWriter
@@ -91,8 +92,7 @@ class Forwarder:
             TransientError: a cluster is unreachable.
             IntegrityError: a record is missing at home, or the foreign topic holds what home does not.
         """
-        head = self._head()
-        offset = locate(self._home.log(self._topic), head, self._signers)
+        head, offset = self._place()
         self._log.info("carrying", sequence=head.sequence, offset=offset)
         follower = Follower(
             head,
@@ -112,11 +112,21 @@ class Forwarder:
             self._reader.unsubscribe(self._topic)
             appender.close()
 
-    def _head(self) -> Head:
-        """Where the embassy's topic ends, or a little before: what is behind it is sent once more."""
+    def _place(self) -> Beginning:
+        """Where the embassy's topic ends, or a little before: what is behind it is sent once more.
+
+        Where it holds nothing to go on from (nothing was carried, it was made anew, or retention has taken all or the
+        last KEY), all that home still holds is carried: the replica knows what of that is its next record.
+        """
         genesis = self._enrolment.genesis()
-        found = find_head(self._foreign.log(self._topic), self._signers, genesis, repeats=True)
-        return genesis if found is None else found.head
+        try:
+            found = find_head(self._foreign.log(self._topic), self._signers, genesis, repeats=True)
+        except HeadLostError:
+            found = None
+        home = self._home.log(self._topic)
+        if found is None:
+            return beginning(home, self._signers, genesis)
+        return Beginning(found.head, locate(home, found.head, self._signers))
 
 
 class _Sent(NamedTuple):

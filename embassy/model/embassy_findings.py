@@ -36,6 +36,10 @@ from embassy.model.observation import (
 from embassy.model.wording import instant, span
 
 _COPIES_TOLD = 5
+_CARRY_AGAIN = (
+    "if home Kafka still holds it, make the embassy's topic anew: the bridge then carries all that home holds; "
+    "else resync (docs/operations.md#broken)"
+)
 
 
 def bridge(observation: Observation, limits: Limits) -> Iterator[Finding]:
@@ -116,6 +120,10 @@ def _arriving(observation: Observation, topic: TopicSeen, limits: Limits) -> Ite
         )
         yield Finding(Stage.PRODUCER, Condition.BROKEN, text, RESYNC)
         return
+    if home is not None and home.epoch == tail.epoch and _passed_over(observation.home, tail.sequence):
+        text = f"home Kafka no longer holds record {tail.sequence + 1}, which the bridge lacks: retention passed"
+        yield Finding(stage, Condition.BROKEN, text, RESYNC)
+        return
     age = topic.read_at - tail.appended_at
     last = instant(tail.appended_at, now=topic.read_at)
     behind = home is not None and home.sequence > tail.sequence
@@ -175,6 +183,22 @@ def _contradicted(observation: Observation, progress: ProgressSeen) -> Iterator[
         yield _shorter(
             f"ends at record {tail.sequence}, and the replica has applied up to record {progress.sequence}"
         )
+    elif (
+        tail is not None and tail.epoch == progress.epoch and _passed_over(observation.foreign, progress.sequence)
+    ):
+        text = (
+            f"the embassy's topic no longer holds record {progress.sequence + 1}, which the replica lacks: "
+            "retention passed"
+        )
+        yield Finding(Stage.CONSUMER, Condition.BROKEN, text, _CARRY_AGAIN)
+
+
+def _passed_over(topic: TopicSeen | Absent | None, sequence: int) -> bool:
+    """Whether a topic that ends in a record of the stream is too short for all that come behind a certain one."""
+    tail = tail_of(topic)
+    if tail is None or not isinstance(topic, TopicSeen):
+        return False
+    return tail.sequence - sequence > topic.next_offset - topic.first_offset
 
 
 def _following(

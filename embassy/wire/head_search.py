@@ -36,6 +36,10 @@ class Log(Protocol):
         """Records at start ≤ offset < stop."""
 
 
+class HeadLostError(IntegrityError):
+    """A topic holds records of the stream, and none is proven to have counted."""
+
+
 class FoundHead(NamedTuple):
     """A topic's head."""
 
@@ -66,7 +70,7 @@ def find_head(log: Log, signers: Signers, genesis: Head, *, repeats: bool = Fals
             count nowhere. So it need not be explained what stands behind a gap, as its own broken connection leaves one.
 
     Raises:
-        IntegrityError: there are records of the stream, but the head cannot be proven from them.
+        HeadLostError: there are records of the stream, but the head cannot be proven from them.
         TransientError: the cluster is unreachable.
     """
     low, high = log.bounds()
@@ -86,7 +90,7 @@ def find_head(log: Log, signers: Signers, genesis: Head, *, repeats: bool = Fals
     if repeats and found is not None and found.key_record is None:
         return None  # all that was ever carried stands behind a gap at the very beginning
     if found is None or found.key_record is None:
-        raise IntegrityError(
+        raise HeadLostError(
             f"the head cannot be found: {len(seen)} records are left and none is proven to have counted",
             place=log.topic,
             hint="retention passed over the last data key; resync the stream under a new enrolment",
@@ -178,11 +182,14 @@ def _signed(log: Log, start: int, stop: int, signers: Signers, behind: list[_See
 
 def _from_all(seen: list[_Seen], beginning: FoundHead, *, repeats: bool) -> FoundHead | None:
     """The head of a topic that was read as a whole; ``beginning`` is the genesis."""
-    if beginning.next_offset == 0:
-        return _walk(seen, beginning).found
+    whole = _walk(seen, beginning).found if beginning.next_offset == 0 else None
+    if whole is not None and (whole.key_record is not None or not repeats):
+        return whole
     proven = _from_proven_key(seen)
     if proven is not None:
         return proven.head(seen, repeats=repeats)
+    if whole is not None:
+        return whole
     if any(entry.record.header.kind is RecordKind.DATA for entry in seen):
         return None  # retention has passed over the beginning, and what still names the genesis is a copy
     # It passed over earlier reigns only, and the first producer of this one ended before it sent anything.

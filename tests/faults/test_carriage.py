@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from embassy.model.record import RecordKind
-from embassy.wire.record_codec import decode_record
 from tests.faults.test_attacks import carry, commit, home_values, sealed_at_home, shown
-from tests.faults.test_continuity import pass_over
+from tests.faults.test_continuity import keys, pass_over
 from tests.harness.kafka import read_values
 from tests.harness.pipeline import MakePipeline, poll_until
 
 _SCHEMA = "CREATE TABLE public.deed (id bigint PRIMARY KEY, owner text NOT NULL);"
-
-
-def keys(values: list[bytes]) -> list[int]:
-    """Where KEY records are."""
-    return [at for at, value in enumerate(values) if decode_record(value).header.kind is RecordKind.KEY]
 
 
 def test_a_gap_is_mended_although_the_beginning_is_gone(make_pipeline: MakePipeline) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from confluent_kafka import TopicPartition
 
 from deploy.lab import databases
+from embassy.model.record import RecordKind
+from embassy.wire.record_codec import decode_record
 from tests.faults.test_attacks import commit, home_values, shown
 from tests.harness.kafka import MakeTopic, read_values
 from tests.harness.pipeline import MakePipeline, Pipeline, poll_until
@@ -17,6 +20,11 @@ def pass_over(pipeline: Pipeline, site: str, before: int = -1) -> None:
     admin = pipeline.lab.admin_client(site)
     beginning = TopicPartition(pipeline.topic, 0, before)
     admin.delete_records([beginning])[beginning].result(30)
+
+
+def keys(values: list[bytes]) -> list[int]:
+    """Where KEY records are."""
+    return [at for at, value in enumerate(values) if decode_record(value).header.kind is RecordKind.KEY]
 
 
 def recreate_topic(pipeline: Pipeline, site: str, make_topic: MakeTopic) -> None:
@@ -76,6 +84,46 @@ def test_a_recreated_foreign_topic_is_filled_again_from_home(
     pipeline.start("producer")
     pipeline.wait_level()
     assert shown(pipeline) == [1, 2, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("loss", ["made anew", "emptied by retention"])
+def test_a_foreign_topic_is_filled_again_from_what_home_still_holds(
+    loss: str, make_pipeline: MakePipeline, make_topic: MakeTopic
+) -> None:
+    """The stream's first records are long gone at home; those that the replica lacks are not."""
+    pipeline = make_pipeline(_SCHEMA)
+    run_a_while(pipeline)
+    producer = pipeline.start("producer")
+    commit(pipeline, 6, 2)
+    poll_until(lambda: len(keys(home_values(pipeline))) == 2, "the second producer's KEY is in the home topic")
+    key = keys(home_values(pipeline))[1]
+    poll_until(lambda: len(home_values(pipeline)) > key + 2, "records are behind it")
+    bridge, consumer = pipeline.start("bridge"), pipeline.start("consumer")
+    pipeline.wait_level()
+    for role in (consumer, bridge):
+        pipeline.stop(role)
+    commit(pipeline, 8, 2)
+    pass_over(pipeline, "home", key - 1)
+    if loss == "made anew":
+        recreate_topic(pipeline, pipeline.embassy, make_topic)
+    else:
+        pass_over(pipeline, pipeline.embassy)
+    bridge = pipeline.start("bridge")
+    abroad = pipeline.lab.client_config(pipeline.embassy, "admin")
+    poll_until(
+        lambda: len(read_values(abroad, pipeline.topic)) >= len(home_values(pipeline)) - 2,
+        "the bridge has carried from that KEY on",
+    )
+    pipeline.stop(bridge)
+    held = read_values(abroad, pipeline.topic)
+    assert keys(held) == [0]
+    bridge = pipeline.start("bridge")
+    pipeline.start("consumer")
+    pipeline.wait_level()
+    assert shown(pipeline) == list(range(1, 10))
+    assert keys(read_values(abroad, pipeline.topic)) == [0], "it has gone on, and not begun again"
+    assert pipeline.alive(producer)
+    assert pipeline.alive(bridge)
 
 
 def test_a_recreated_slot_halts_the_producer(make_pipeline: MakePipeline) -> None:

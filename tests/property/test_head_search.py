@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from embassy.model.errors import IntegrityError
 from embassy.model.record import Head, RecordKind, SealedRecord
+from embassy.wire.beginning import beginning
 from embassy.wire.head_search import find_head, locate
 from embassy.wire.record_codec import decode_record, record_or_none
 from tests.harness.memory_log import GENESIS, MemoryLog, seal, verified
@@ -214,6 +215,55 @@ def test_a_carrier_whose_requests_are_lost_carries_everything(
         if loss:
             foreign.truncate_front(int(rng.random() * share * len(foreign.values)))
     assert followed == true_head(home)
+
+
+@settings(max_examples=150, deadline=None)
+@given(seed=st.integers(0, 2**32), steps=st.integers(1, 120), share=st.floats(0, 1))
+def test_a_carrier_that_finds_nothing_to_go_on_from_carries_all_that_home_still_holds(
+    seed: int, steps: int, share: float
+) -> None:
+    """From its first record or the oldest KEY that is proven; and the next time it finds its place."""
+    rng = random.Random(seed)
+    home = home_log(rng, steps)
+    counting = [value for value, _ in every_counting(home)]
+    truth = true_head(home)
+    home.truncate_front(int(len(home.values) * share))
+    records = [decode_record(value) for value in home.values]
+    named = {(r.header.previous, r.header.incarnation) for r in records if r.header.kind is RecordKind.DATA}
+    proven = [
+        r.header.sequence - 1
+        for r in records
+        if r.header.kind is RecordKind.KEY and (r.hash, r.header.incarnation) in named
+    ]
+    head, offset = beginning(home, verified, GENESIS)
+    if counting[:1] == [value for value in home.values if value in counting][:1]:
+        assert head == GENESIS
+    elif not proven:
+        assert (head, offset) == (GENESIS, home.base)
+        return
+    else:
+        assert head.sequence in proven
+    assert fold(home, head, offset) == truth
+    foreign = MemoryLog(base=rng.choice((0, 7)), values=counting[head.sequence :])
+    found = find_head(foreign, verified, GENESIS, repeats=True)
+    if proven:
+        assert found is not None
+        assert found.head == truth
+
+
+def home_log(rng: random.Random, steps: int) -> MemoryLog:
+    """What producers leave at home, paused ones included: nobody copies anything there."""
+    log = MemoryLog()
+    writers: list[Writer] = []
+    for _ in range(steps):
+        if not writers or rng.random() < 0.1:
+            writers.append(Writer(log, rng.randbytes(16)))
+            writers[-1].start(1)
+        writer = rng.choice(writers[-3:])
+        writer.send(rng)
+        if rng.random() < 0.8:
+            writer.flush_one()
+    return log
 
 
 @pytest.mark.parametrize("low", [0, 3])

@@ -184,6 +184,16 @@ _REPLICA_CASES = {
     ),
     "the embassy's topic was emptied": (well()._replace(foreign=EMPTY), State.BROKEN, Stage.CONSUMER),
     "the embassy's topic is gone": (well()._replace(foreign=Absent("no topic")), State.BROKEN, Stage.BRIDGE),
+    "retention passed over what the consumer lacks": (
+        well()._replace(foreign=topic(130, 9_990)._replace(first_offset=110), home=topic(130, 10_000)),
+        State.BROKEN,
+        Stage.CONSUMER,
+    ),
+    "retention passed over what the bridge lacks": (
+        well()._replace(home=topic(130, 10_000)._replace(first_offset=110)),
+        State.BROKEN,
+        Stage.BRIDGE,
+    ),
     "home's topic ends before the embassy's": (
         well()._replace(home=topic(80, 8_000)),
         State.BROKEN,
@@ -215,6 +225,11 @@ def test_a_spoiled_stream_with_a_replica(observation: Observation, state: State,
     assert health.cause.stage is stage
     assert health.cause.text
     assert health.cause.remedy
+
+
+def test_retention_that_has_passed_over_what_was_taken_only_breaks_nothing() -> None:
+    home, foreign = topic(100, 10_000)._replace(first_offset=99), topic(99, 9_900)._replace(first_offset=98)
+    assert assess(well()._replace(home=home, foreign=foreign), LIMITS).state is State.FOLLOWING
 
 
 def test_the_first_stale_stage_is_named_not_the_last() -> None:
