@@ -12,6 +12,7 @@ from embassy.model.errors import ConfigurationError
 from embassy.runtime.config_origins import Effective, Origin, complaints, effective
 from embassy.runtime.exit_codes import ExitCode
 from embassy.runtime.health import Listen
+from embassy.wire.enrolment import load_roster
 
 
 @click.group()
@@ -25,8 +26,8 @@ def config() -> None:
 def check(options: Options, *, as_json: bool) -> ExitCode:
     """Read the file as a service would, and print each value with its origin.
 
-    Unknown keys, values out of range and files that cannot be read are errors (exit code 2). Passwords are not
-    shown. Nothing is connected to; embassy doctor does that.
+    Unknown keys, values out of range, files that cannot be read and a threshold that the operators are too few for are
+    errors (exit code 2). Passwords are not shown. Nothing is connected to; embassy doctor does that.
 
     \b
     embassy -c producer.toml config check
@@ -37,6 +38,9 @@ def check(options: Options, *, as_json: bool) -> ExitCode:
     values = list(effective(settings, options.config))
     problems = list(complaints(settings))
     problems += _unusable(lambda: Listen.parse(settings.metrics.listen)) + _unusable(settings.console.address)
+    keys = settings.keys
+    if keys.operators and not any(problem.startswith("keys.operators") for problem in problems):
+        problems += _unusable(lambda: load_roster(keys.operators, keys.threshold))
     if as_json or options.as_json:
         click.echo(json.dumps(_report(options.place, values, problems), indent=2))
     else:
@@ -48,9 +52,9 @@ def check(options: Options, *, as_json: bool) -> ExitCode:
     return ExitCode.CONFIGURATION if problems else ExitCode.OK
 
 
-def _unusable(address: Callable[[], Listen]) -> list[str]:
+def _unusable(value: Callable[[], object]) -> list[str]:
     try:
-        address()
+        value()
     except ConfigurationError as error:
         return [f"{error.place}: {error.args[0]}; {error.hint}"]
     return []

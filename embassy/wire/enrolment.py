@@ -270,7 +270,7 @@ def _listed(operators: Sequence[Path], threshold: int) -> tuple[PublicOperator, 
         raise ConfigurationError(
             f"keys.threshold asks for {threshold} persons and keys.operators names {count}",
             place="keys.operators",
-            hint="list the public key files of all operators",
+            hint="list the public key files of all operators; or set keys.threshold to what they have agreed on",
         )
     return roster
 
