@@ -18,7 +18,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, Self
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from embassy.model.errors import RefusedError
+from embassy.model.errors import ConfigurationError, RefusedError
 from embassy.wire.key_document import damaged, load_object
 from embassy.wire.public_keys import SIZE_MOST, PublicOperator, read_text
 
@@ -87,6 +87,12 @@ class SignedDocument:
         Raises:
             ConfigurationError: it has another form.
         """
+        if isinstance(document, dict) and document.keys() == {"payload", "signature"}:
+            raise ConfigurationError(
+                f"the file is what an embassy has signed, a report or a proof, and no {cls.what}",
+                place=str(place),
+                hint=f"name the {cls.what}; promote run and promote abort write such files beside their plan",
+            )
         try:
             if document.keys() != {"payload", "signatures"}:
                 raise ValueError  # noqa: TRY301 - one way out for every defect

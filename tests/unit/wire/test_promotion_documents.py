@@ -53,6 +53,12 @@ def test_a_plan_says_what_was_planned() -> None:
     assert PlanFile.parse(APPROVED.render().encode(), PLACE) == APPROVED
 
 
+def test_a_report_in_the_place_of_a_plan_is_called_that() -> None:
+    with pytest.raises(ConfigurationError, match="a report or a proof, and no promotion plan") as refused:
+        PlanFile.parse(report().render().encode(), PLACE)
+    assert "name the promotion plan" in refused.value.hint
+
+
 def test_persons_are_counted_never_signatures_or_keys() -> None:
     two_keys = (*ROSTER, ANNAS_SECOND.public)
     assert APPROVED.signers(ROSTER) == {ANNA.half.person, BERT.half.person}
