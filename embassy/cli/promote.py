@@ -93,10 +93,10 @@ def plan(
     """Look at the replicas, and write the plan of their promotion; nothing is changed.
 
     It covers every stream of the configuration, or those that -r names. It is bound to their epochs, enrolments and
-    present positions, to the operators' keys and to this site, and it expires. Exits with 4 if a gate is closed, or
-    if more would be lost now than is accepted.
+    present positions, to the operators' keys and to this site, and it expires. Exits with 4 if a gate is closed (the
+    embassy's log cannot be read, rows are missing, …), or if more would be lost now than is accepted.
 
-    Reads keys.identity (the embassy's own, which will sign the report), keys.operators, promotion and
+    Reads kafka.foreign, keys.identity (the embassy's own, which will sign the report), keys.operators, promotion and
     streams.NAME.replica.
     """
     if mode == Mode.DISASTER and accept_loss is None:
@@ -113,6 +113,7 @@ def plan(
         write_new(output, file.render(), mode=0o644)
         under_way.note(**plan_details(file.parsed(output)), payload_sha256=file.payload_hash.hex())
     made = file.parsed(output)
+    refused = any(outlook.obstacles or outlook.beyond(accept_loss) for outlook in outlooks)
     if options.as_json:
         click.echo(
             json.dumps(
@@ -129,10 +130,13 @@ def plan(
         )
     else:
         show_plan(console(), made, outlooks)
+        if refused:
+            click.echo(
+                "As things are, promote run refuses: the table and the lines with ! say why, and the way out."
+            )
         click.echo(
             f"Written to {output}. Next, each of two persons: embassy … promote approve {output} --key THEIRS"
         )
-    refused = any(outlook.obstacles or outlook.beyond(accept_loss) for outlook in outlooks)
     return ExitCode.CHECK_FAILED if refused else ExitCode.OK
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from embassy.cli.options import Options
-from embassy.model.errors import RefusedError
+from embassy.model.errors import EmbassyError, RefusedError
 from embassy.pg import progress_store, promotion_store
 from embassy.pg.connection import connect, place_of
 from embassy.pg.lost_session import transient
@@ -19,11 +20,14 @@ from embassy.pg.setup_errors import LOCK_SETTINGS, explained
 from embassy.pg.stream_lock import CONSUMER_LEASE
 from embassy.runtime.config import Settings
 from embassy.wire.enrolment import Enrolment, load_enrolment, load_roster
+from embassy.wire.kafka_ends import TopicEnds
 from embassy.wire.keyring import load_identity
 from embassy.wire.promotion_plan import NONCE_BYTES, Plan, PlanFile, PlannedStream, Waivers, roster_hash
 from failover.approach import CLOCK_ERROR_SECONDS
 
 _APPLICATION = "embassy-promote-plan"
+_TIMEOUT_SECONDS = 8.0
+"""Of the embassy's cluster."""
 
 
 class Intention(NamedTuple):
@@ -102,7 +106,9 @@ def make_plan(options: Options, intention: Intention) -> tuple[PlanFile, list[Ou
 
 
 def _outlooks(options: Options, settings: Settings, intention: Intention) -> Iterator[Outlook]:
-    for name, stream in options.streams(settings).items():
+    streams = options.streams(settings)
+    unread = {} if intention.waivers.undrained else _unread(options, settings, [s.topic for s in streams.values()])
+    for name, stream in streams.items():
         replica = options.need(stream.replica, f"streams.{name}.replica")
         with transient(place_of(replica.dsn)), explained(place_of(replica.dsn)):
             enrolment = load_enrolment(
@@ -111,7 +117,28 @@ def _outlooks(options: Options, settings: Settings, intention: Intention) -> Ite
                 threshold=settings.keys.threshold,
                 stream=stream.stream,
             )
-            yield _outlook(settings, name, enrolment, replica.dsn, intention)
+            found = _outlook(settings, name, enrolment, replica.dsn, intention)
+            why = unread.get(stream.topic)
+            yield found if why is None else found._replace(obstacles=(*found.obstacles, why))
+
+
+def _unread(options: Options, settings: Settings, topics: Iterable[str]) -> dict[str, str]:
+    """The streams' topics that nobody can drain now, and why."""
+    cluster = options.need(settings.kafka.foreign, "kafka.foreign")
+    if options.log_level != "debug":
+        logging.getLogger("embassy.kafka").setLevel(logging.CRITICAL)  # the plan tells what did not answer
+    way_out = "a plan with --accept-undrained promotes what the replica has"
+    try:
+        with TopicEnds(cluster, _APPLICATION, timeout_seconds=_TIMEOUT_SECONDS) as ends:
+            bounds = ends.bounds(topics)
+    except EmbassyError as error:
+        why = f"the embassy's log cannot be read: {error.args[0]} [{error.place}] (mend it; or {way_out})"
+        return dict.fromkeys(topics, why)
+    return {
+        topic: f"topic {topic} does not exist in the embassy's cluster ({way_out})"
+        for topic, held in bounds.items()
+        if held is None
+    }
 
 
 def _outlook(settings: Settings, name: str, enrolment: Enrolment, dsn: str, intention: Intention) -> Outlook:

@@ -42,6 +42,9 @@ ALTER TABLE public.entry ENABLE ALWAYS TRIGGER always;
 """
 
 
+_TERMS = ("plan", "--mode", "disaster", "--accept-loss", "3600")
+
+
 @dataclass
 class Ceremony:
     """The operators' side of one pipeline."""
@@ -249,11 +252,14 @@ def _carried(pipeline: Pipeline) -> Lsn:
     return Lsn.parse(stream["topics"]["foreign"]["resume_lsn"])
 
 
-def test_who_may_not_promote_is_refused_each_with_its_reason(ceremony: Ceremony, tmp_path: Path) -> None:
+def test_who_may_not_promote_is_refused_each_with_its_reason(
+    ceremony: Ceremony, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pipeline = ceremony.pipeline
     roles = pipeline.start_all()
     _filled(pipeline)
     pipeline.wait_level()
+    _a_plan_tells_of_a_cluster_that_does_not_answer(ceremony, tmp_path, monkeypatch)
     layout = pipeline.lab.layout
     anna = role_configs.operator(layout, "anna")
 
@@ -268,8 +274,9 @@ def test_who_may_not_promote_is_refused_each_with_its_reason(ceremony: Ceremony,
     before = tmp_path / "given.json"
     before.write_text(json.dumps(given))
     before.chmod(0o600)
-    bert = str(role_configs.operator(layout, "bert"))
-    second = ceremony.promote("approve", str(plan), "--key", bert, "--given", str(before), "--yes")
+    second = ceremony.promote(
+        "approve", str(plan), "--key", str(role_configs.operator(layout, "bert")), "--given", str(before), "--yes"
+    )
     assert (second.returncode, "embassy-9 becomes" in second.stderr) == (5, True), second.stderr
     generate_operator(tmp_path / "eve.json", person="Eve")
     stranger = ceremony.promote("approve", str(plan), "--key", str(tmp_path / "eve.json"), "--yes")
@@ -307,6 +314,17 @@ def test_who_may_not_promote_is_refused_each_with_its_reason(ceremony: Ceremony,
     assert "rolled back" in ceremony.run(ahead, 7)
     assert not ceremony.writes()
     assert [outcome for action, outcome in ceremony.audited() if action == "promote.run"].count("failed") >= 4
+
+
+def _a_plan_tells_of_a_cluster_that_does_not_answer(
+    ceremony: Ceremony, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as unreachable:
+        unreachable.setenv("EMBASSY_KAFKA__FOREIGN__BOOTSTRAP", "localhost:1")
+        blind = ceremony.promote(*_TERMS, "-o", str(folder / "blind.json"))
+        assert (blind.returncode, "embassy's log cannot be read" in blind.stdout) == (4, True), blind.stdout
+        waived = ceremony.promote(*_TERMS, "-o", str(folder / "waived.json"), "--accept-undrained")
+        assert waived.returncode == 0, waived.stdout
 
 
 def _a_plan_given_up_frees_the_one_who_had_approved_it(ceremony: Ceremony, folder: Path) -> None:
