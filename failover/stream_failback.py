@@ -37,6 +37,8 @@ class HomeWish(NamedTuple):
     name: str
     stream: bytes
     nonce: bytes
+    site: str
+    """That superseded it: which it follows from now on."""
     genesis: Head
     """Of the epoch that superseded it."""
     fenced_at: datetime | None
@@ -52,6 +54,8 @@ class HomePorts(NamedTuple):
     dsn: str
     revoke: Callable[[psycopg.Connection[Any], Sequence[str]], None]
     """Takes the application's roles their login; registries of one server share them."""
+    may_bundle: Callable[[], object]
+    """Raises ConfigurationError where no place is named for a file; asked before anything is done."""
     bundle: Callable[[OwnSlot], Mapping[str, Any]]
     """Writes what never shipped to a file that stays; returns what is noted of it: ``file``, ``transactions``, ``tables``
     (schema and name of each that it touches), ``statements`` (how many change the schema), and what
@@ -81,6 +85,7 @@ class StreamFailback:
 
         Raises:
             RefusedError: it must not be done, as things are.
+            ConfigurationError: a file has to be written, and no place is named for it.
             StaleError: another run is at it, or the report is not the latest.
             TransientError: a database is unreachable, or a table stays locked; run it again.
             IntegrityError: what never shipped cannot be told any more.
@@ -100,7 +105,8 @@ class StreamFailback:
                 )
             replica_turn.prepare(connection)
             while True:
-                action = decide_failback(self._look(connection))
+                seen = self._look(connection)
+                action = decide_failback(seen)
                 if isinstance(action, Finished):
                     noted = self._noted(connection)  # whichever run made it: what it lacks is told each time
                     bundle = {} if noted is None else {"bundle": noted}
@@ -109,6 +115,8 @@ class StreamFailback:
                     return {**told, "unproven": unproven}
                 if isinstance(action, Refuse):
                     raise _REFUSALS.get(action.why, RefusedError)(action.reason, place=self.name, hint=action.hint)
+                if not seen.bundled:
+                    self._ports.may_bundle()
                 self._take(connection, action.step)
 
     def _look(self, connection: psycopg.Connection[Any]) -> SeenHome:
@@ -195,14 +203,17 @@ class StreamFailback:
             connection, nonce=wish.nonce, stream=wish.stream, epoch=wish.genesis.epoch, bundle=bundle
         )
         self._told["bundle"] = bundle
-        told = f"{bundle['transactions']} transactions that the embassy does not have are in {bundle['file']}"
+        told = (
+            f"{bundle['transactions']} transactions that {self._wish.site} does not have are in {bundle['file']}"
+        )
         return told + lacking(bundle)
 
     def _guard(self, connection: psycopg.Connection[Any]) -> str:
         noted = self._noted(connection)
         if noted is not None and noted["statements"] and not self._shipped_all(connection):
             raise RefusedError(
-                f"{noted['statements']} statements that never shipped changed the schema: it is not the embassy's",
+                f"{noted['statements']} statements that never shipped changed the schema: it is not that of "
+                f"{self._wish.site}",
                 place=self.name,
                 hint=f"they are in {noted['file']}: make it anew, docs/runbooks/failback.md, From nothing",
             )
@@ -241,8 +252,10 @@ class StreamFailback:
         self._ports.level(connection)
         unproven = self._unproven(connection)
         if not unproven:
-            return "every row is the embassy's"
-        return "not proven to be the embassy's: " + "; ".join(f"{table}: {why}" for table, why in unproven)
+            return f"every row is that of {self._wish.site}"
+        return f"not proven to be that of {self._wish.site}: " + "; ".join(
+            f"{table}: {why}" for table, why in unproven
+        )
 
     def _unproven(self, connection: psycopg.Connection[Any]) -> list[tuple[str, str]]:
         """The tables of which the last comparison did not show that every row is the embassy's, and why."""

@@ -110,7 +110,7 @@ def run(
             click.echo(json.dumps(told, indent=2, ensure_ascii=False))
         else:
             for entry in found:
-                click.echo(f"{entry['name']}: follows the embassy" + _how_level(entry) + _lacking(entry))
+                click.echo(f"{entry['name']}: follows {report.plan.site}" + _how_level(entry) + _lacking(entry))
         code = worst_of(failures)
         if not failures and any(
             entry["unproven"] or not entry.get("bundle", {}).get("complete", True) for entry in found
@@ -183,6 +183,7 @@ def _work(options: Options, settings: Settings, order: _Order, lines: _Lines) ->
             name=name,
             stream=bytes.fromhex(stream.stream),
             nonce=report.plan.nonce,
+            site=report.plan.site,
             genesis=_genesis(settings, name, stream, report),
             fenced_at=None
             if not entry.get("home_fenced_at")
@@ -201,6 +202,7 @@ def _work(options: Options, settings: Settings, order: _Order, lines: _Lines) ->
         ports = HomePorts(
             dsn=dsn,
             revoke=revoke,
+            may_bundle=partial(_folder, name, order.output),
             bundle=partial(_bundle, name, dsn, untaken, order.output),
             kept=is_kept,
             touched=partial(_touched, dsn, untaken),
@@ -226,14 +228,23 @@ def _genesis(settings: Settings, name: str, stream: Stream, report: Report) -> A
     return enrolment.genesis()
 
 
-def _bundle(name: str, dsn: str, untaken: Untaken, output: Path | None, found: OwnSlot) -> Mapping[str, Any]:
+def _folder(name: str, output: Path | None) -> Path:
+    """Where files go.
+
+    Raises:
+        ConfigurationError: none is named.
+    """
     if output is None:
         raise ConfigurationError(
             "what was committed and never shipped has to be kept before anything else",
             place=name,
             hint="name a folder for it with -o",
         )
-    folder = output.resolve()  # what is noted of it is read elsewhere, and years later
+    return output.resolve()  # what is noted of it is read elsewhere, and years later
+
+
+def _bundle(name: str, dsn: str, untaken: Untaken, output: Path | None, found: OwnSlot) -> Mapping[str, Any]:
+    folder = _folder(name, output)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

@@ -202,7 +202,7 @@ def test_a_switchover_turns_the_stream_round_and_another_one_turns_it_back(homec
     with pipeline.source() as connection:
         _write(connection, 200)
         connection.execute("INSERT INTO public.later VALUES (2)")
-    homecoming.come_home(report, config=EMBASSY)
+    assert f"{pipeline.name}: follows home, level" in homecoming.come_home(report, config=EMBASSY)
     homecoming.await_equal()
     assert homecoming.writable() == ["home"]
     assert all(pipeline.alive(role) for role in forth.values())
@@ -254,7 +254,7 @@ def test_after_a_disaster_home_is_brought_level_whatever_is_killed_and_what_neve
     for window in FAILBACK:
         if window == "failback.before_clear":  # someone takes what was kept away, before it is the only copy
             _beside(earlier).unlink()
-        if window in ("failback.before_bundle", "failback.before_clear"):
+        if window in ("failback.before_fence", "failback.before_bundle", "failback.before_clear"):
             assert "name a folder for it with -o" in homecoming.come_home(report, code=2)
         homecoming.come_home(report, "-o", str(bundle), code=-9, failpoint=window)
         # a home that comes back is open until it is told; nothing of it counts any more
