@@ -157,4 +157,13 @@ def _family(error: psycopg.OperationalError, place: str) -> EmbassyError:
         for pattern, fix in _REFUSALS:
             if pattern.search(text):
                 return ConfigurationError(text, place=place, hint=fix)
-    return TransientError(text, place=place, hint="is the server up, and reachable from here?")
+    answers = (
+        "FATAL:" in text
+    )  # a login trigger's words, say, or too many sessions; it may be otherwise in a moment
+    return TransientError(
+        text,
+        place=place,
+        hint="the server is up and does not let this session in, for the reason that it names"
+        if answers
+        else "is the server up, and reachable from here?",
+    )

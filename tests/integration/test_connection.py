@@ -184,7 +184,9 @@ def test_a_server_out_of_connections_is_worth_waiting_for(lab: Lab, make_databas
     name = make_database("home")
     with lab.home.postgres.connect() as connection:
         connection.execute(sql.SQL("ALTER DATABASE {} CONNECTION LIMIT 0").format(sql.Identifier(name)))
-    assert type(refused(lab.home.postgres.dsn(OWNER, name))) is TransientError
+    error = refused(lab.home.postgres.dsn(OWNER, name))
+    assert type(error) is TransientError
+    assert error.hint.startswith("the server is up"), "it is not looked for where it is not"
 
 
 def test_roles_that_may_not_do_what_is_asked_are_told_what_they_lack(lab: Lab) -> None:
