@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import click
 
-from embassy.cli.options import COMPLETION_VARIABLE, Options
+from embassy.cli.options import COMPLETION_VARIABLE, Options, complete_stream
 from embassy.model.errors import EmbassyError
 from embassy.model.wording import printable_lines
 from embassy.runtime import logs
@@ -111,7 +111,13 @@ class _Commands(click.Group):
     help="The role's configuration.",
 )
 @click.option(
-    "-r", "--registry", "registries", multiple=True, metavar="NAME", help="Only this stream; may be repeated."
+    "-r",
+    "--registry",
+    "registries",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=complete_stream,
+    help="Only this stream; may be repeated.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,16 @@ class Options:
                 hint="name the one",
             )
         return files[0]
+
+
+def complete_stream(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """For a shell: the streams of the configuration that the line, or the environment, names; none if it has no such."""
+    named = ctx.find_root().params.get("config") or os.environ.get("EMBASSY_CONFIG")
+    try:
+        streams = tomllib.loads(Path(named).expanduser().read_text(encoding="utf-8"))["streams"] if named else {}
+    except (OSError, ValueError, KeyError):
+        return []
+    return [name for name in streams if name.startswith(incomplete)]
 
 
 pass_options = click.make_pass_decorator(Options)

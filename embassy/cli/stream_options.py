@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from embassy.cli.options import Options
+from embassy.cli.options import Options, complete_stream
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -22,7 +22,15 @@ def all_or_named(options: Options) -> Options:
 def stream_options(command: F) -> F:
     """Add the two options; what they say is in the ``Options`` that the command gets. Stands under `pass_options`."""
 
-    @click.option("-r", "--registry", "own_registries", multiple=True, metavar="NAME", help="Only this stream.")
+    @click.option(
+        "-r",
+        "--registry",
+        "own_registries",
+        multiple=True,
+        metavar="NAME",
+        shell_complete=complete_stream,
+        help="Only this stream.",
+    )
     @click.option("--json", "own_json", is_flag=True, help="Print JSON.")
     @functools.wraps(command)
     def with_own(

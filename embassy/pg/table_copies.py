@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Any, NamedTuple
 
 import psycopg
 
 from embassy.model.errors import RefusedError
+from embassy.pg.catalog import brief
 from embassy.pg.presence import has_table
 
 MOVED = "its key changed while its table was copied"
@@ -220,9 +222,14 @@ def table_and_leaves(connection: psycopg.Connection[Any], name: str) -> list[tup
     schema, table = (["public", *parts[0]] if parts else [])[-2:]
     found = connection.execute(_LEAVES, (schema, table)).fetchall()
     if not found or schema == "embassy":
+        known = [".".join(of) for of in registry_tables(connection)]
+        elsewhere = [of for of in known if of.endswith(f".{table}")]
+        near = elsewhere or difflib.get_close_matches(f"{schema}.{table}", known, n=1)
         raise RefusedError(
-            f"there is no table {schema}.{table} whose rows are replicated",
-            hint="name it as SQL does: schema.table, with double quotes where they are needed",
+            f"there is no table {schema}.{table} whose rows are replicated"
+            + (f", did you mean {' or '.join(near)}?" if near else ""),
+            hint="name it as SQL does: schema.table, with double quotes where they are needed; the registry has "
+            + (brief(known) or "no table"),
         )
     return [(of, leaf) for of, leaf in found]
 

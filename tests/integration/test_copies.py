@@ -115,6 +115,8 @@ def test_a_table_that_differs_is_copied_anew_and_a_halted_stream_goes_on_to_it(
         lambda: "IntegrityError" in roles["consumer"].tail() or "halt" in roles["consumer"].tail(), "a halt"
     )
     pipeline.kill(roles["consumer"])
+    misspelt = pipeline.embassy_command("home-admin", "resync", "persn", "--reason", "test")
+    assert (misspelt.returncode, "did you mean public.person?" in misspelt.stderr) == (5, True), misspelt.stderr
     done = pipeline.embassy_command("home-admin", "--json", "resync", "--all", "--reason", "test")
     assert done.returncode == 0, done.stderr
     assert '"done": true' in done.stdout

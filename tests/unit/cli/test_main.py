@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from embassy.model.errors import (
     RefusedError,
     TransientError,
 )
+from embassy.wire.key_document import render_key
+from tests.harness.envelope import ANNA
 
 _CONFIG = """
 site = "home"
@@ -187,6 +190,19 @@ def test_ctrl_c_while_the_command_loads_ends_it_without_a_traceback(module: str)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
+@pytest.mark.parametrize("words", [["-c", "FILE", "-r", "la"], ["-c", "FILE", "status", "--registry", "la"]])
+def test_a_shell_completes_the_names_of_streams(config: Path, words: list[str]) -> None:
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("EMBASSY_")},
+        "_EMBASSY_COMPLETE": "bash_complete",
+        "COMP_WORDS": " ".join(["embassy", *words]).replace("FILE", str(config)),
+        "COMP_CWORD": str(len(words)),
+    }
+    command = [sys.executable, "-m", "embassy.cli.main"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60, env=environment)
+    assert done.stdout == "plain,land\n"
+
+
 def test_no_configuration_file_says_how_to_name_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["config", "check"]) == 2
     assert "pass -c FILE or set EMBASSY_CONFIG" in capsys.readouterr().err
@@ -212,6 +228,17 @@ def test_config_check_finds_what_is_missing(config: Path, capsys: pytest.Capture
     assert "streams.people.enrolment" in report["problems"][0]
     assert "metrics.listen" in report["problems"][1]
     assert {"key": "site", "value": "home", "origin": "file", "variable": "EMBASSY_SITE"} in report["values"]
+
+
+@pytest.mark.parametrize("threshold", [1, 2])
+def test_config_check_refuses_a_threshold_that_the_operators_are_too_few_for(
+    config: Path, capsys: pytest.CaptureFixture[str], threshold: int
+) -> None:
+    (config.parent / "anna.pub.json").write_text(render_key(ANNA.half))
+    config.write_text(_CONFIG + f'[keys]\noperators = ["anna.pub.json"]\nthreshold = {threshold}\n')
+    assert main.run(["-c", str(config), "config", "check"]) == (0 if threshold == 1 else 2)
+    told = "error: keys.operators: keys.threshold asks for 2 persons and keys.operators names 1; "
+    assert (told in capsys.readouterr().err) is (threshold == 2)
 
 
 def test_a_typo_in_the_file_suggests_the_near_key(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
