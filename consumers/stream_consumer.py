@@ -30,7 +30,7 @@ from consumers.seldom import Seldom
 from consumers.verifier import Verifier
 from embassy.model.chain import Follower, Signers
 from embassy.model.control import Control, Freeze, Point
-from embassy.model.errors import RefusedError, TransientError
+from embassy.model.errors import RefusedError, StaleError, TransientError
 from embassy.model.wording import iso
 from embassy.pg import control_store, progress_store
 from embassy.pg import reign as reigns
@@ -48,6 +48,8 @@ from embassy.wire.kafka_reader import StreamsReader
 from embassy.wire.reader_pool import ReaderPool
 
 _LEASE_POLL_SECONDS = 0.5
+_LEASE_SECONDS = 25.0
+"""How long a run up to a point waits for it: longer than a server takes to notice that a holder is gone."""
 _FROZEN_POLL_SECONDS = 0.5
 _AUTHORITY_SECONDS = 10.0
 _ROLLBACK = Call(Query("ROLLBACK"))
@@ -134,7 +136,8 @@ class StreamConsumer:
             Finished: everything up to that point is applied.
             TransientError: the cluster or the replica is unreachable, or the database is not this epoch's replica yet.
             IntegrityError: a record is missing, cannot be opened or cannot be applied.
-            RefusedError: the database is not a replica, or not this enrolment's.
+            RefusedError: the database is not a replica, or not this enrolment's; or a point was given, and it is frozen.
+            StaleError: a point was given, and another consumer applies the stream.
         """
         with self._session(pulse) as session, transient(session.place):
             self._must_be_replica(session)
@@ -146,6 +149,12 @@ class StreamConsumer:
             while not stop.is_set():
                 control = control_store.read(session.connection, self._enrolment.stream)
                 if control.freeze is not None:
+                    if self._until is not None:
+                        raise RefusedError(
+                            f"the stream is frozen by {control.freeze.by}: {control.freeze.reason}",
+                            place=session.place,
+                            hint="two persons let it go on up to a point: embassy unfreeze plan --stop-at",
+                        )
                     if ended is not None:
                         self._froze(control.freeze)
                         ended = None
@@ -276,12 +285,17 @@ class StreamConsumer:
 
     def _leased(self, session: ApplySession, stop: Stop, pulse: Callable[[], None]) -> bool:
         """Wait for the lease; False if told to stop first."""
-        told = False
+        holder, since = "", self._clock()
         while not CONSUMER_LEASE.try_take(session.connection, self._enrolment.stream):
-            if not told:
-                told = True
+            if not holder:
                 holder = CONSUMER_LEASE.in_whose_hands(session.connection, self._enrolment.stream)
                 self._log.info("waiting: another consumer applies this stream", holder=holder)
+            if self._until is not None and self._clock() - since > _LEASE_SECONDS:
+                raise StaleError(
+                    f"another consumer applies this stream: {holder}",
+                    place=session.place,
+                    hint="stop that one, then run this again; embassy freeze --stop-at stops a stream that is applied",
+                )
             pulse()
             self._authority(session.connection)
             if stop.wait(_LEASE_POLL_SECONDS):

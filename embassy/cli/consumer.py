@@ -54,6 +54,9 @@ def run(options: Options, *, address_file: Path | None, stop_at: Point | None) -
     state, with the reason in the log and in /readyz; the others go on. A frozen stream waits until it is lifted. On
     SIGHUP it reads the recipient keys, keys.operators and the enrolments again.
 
+    With --stop-at it exits with 0 once everything up to there is applied, with 130 if it was told to stop before, with 5
+    if the stream is frozen, and with 7 if another consumer applies it: stop that one first.
+
     Reads kafka.foreign, keys.recipient (or keyd.socket), keys.operators, streams.NAME.replica and
     streams.NAME.protection.
 
@@ -69,7 +72,7 @@ def run(options: Options, *, address_file: Path | None, stop_at: Point | None) -
         assignments = [fleet.assignment(name, stream) for name, stream in service.streams.items()]
         watch = AuthorityWatch(fleet.authorities.values(), service.running)
         service.closing.callback(watch.close)
-        return service.run(assignments)
+        return service.run(assignments, finite=stop_at is not None)
 
 
 class _Fleet:

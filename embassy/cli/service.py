@@ -167,8 +167,13 @@ class Service:
         """Whether a stream's loop turns."""
         return self.supervisor is not None and self.supervisor.running(name)
 
-    def run(self, assignments: Sequence[Assignment]) -> ExitCode:
-        """Run the streams until told to stop, or until all have halted and have been seen to; see `Supervisor`."""
+    def run(self, assignments: Sequence[Assignment], *, finite: bool = False) -> ExitCode:
+        """Run the streams until told to stop, or until all have halted and have been seen to; see `Supervisor`.
+
+        Args:
+            assignments: what runs.
+            finite: whether each stream ends by itself.
+        """
         for name, stream in self.streams.items():
             self.metrics.gauge(catalogue.RPO_TARGET, registry=name).set(stream.rpo_seconds)
         observer = _Recorded(self.metrics, self.component, self.streams, self.record)
@@ -182,6 +187,7 @@ class Service:
             observer=observer,
             systemd=systemd,
             linger_seconds=self.settings.metrics.linger_seconds,
+            finite=finite,
             reload=self.reload,
         )
         answers = Answers(

@@ -51,6 +51,7 @@ class Supervisor:
         clocks: Clocks = REAL_CLOCKS,
         drain_seconds: float = _DRAIN_SECONDS,
         linger_seconds: float = 0,
+        finite: bool = False,
         reload: Callable[[], None] | None = None,
     ) -> None:
         """Take the streams.
@@ -63,6 +64,7 @@ class Supervisor:
             clocks: the time, and what spreads retries.
             drain_seconds: how long streams may take to end.
             linger_seconds: how long the process stays once the last stream has halted for what no restart cures.
+            finite: whether each stream ends by itself; a process that was told to before has been interrupted.
             reload: called in the main thread on SIGHUP; it must not raise. None leaves SIGHUP as it is.
         """
         self._streams = [
@@ -73,7 +75,8 @@ class Supervisor:
         self._systemd = systemd
         self._clock = clocks.monotonic
         self._drain_seconds = drain_seconds
-        self._linger_seconds = linger_seconds
+        self._linger_seconds = 0.0 if finite else linger_seconds  # whoever waits for its end sees the halt
+        self._finite = finite
         self._stop = Stop()
         self._signals: list[int] = []
         self._reload = reload
@@ -132,7 +135,9 @@ class Supervisor:
         return code
 
     def _code(self) -> ExitCode:
-        return worst(frozenset(stream.code for stream in self._streams))
+        code = worst(frozenset(stream.code for stream in self._streams))
+        cut_short = self._finite and not all(stream.finished for stream in self._streams)
+        return ExitCode.INTERRUPTED if cut_short and code is ExitCode.OK else code
 
     def _run(self, stream: SupervisedStream) -> None:
         stream.run(self._stop)

@@ -105,6 +105,8 @@ class SupervisedStream:
         self.name = assignment.name
         self.condition = Condition.STARTING
         self.code = ExitCode.OK
+        self.finished = False
+        """It has done what it was asked to do, which ends."""
         self._assignment = assignment
         self._observer = observer
         self._clocks = clocks
@@ -142,6 +144,7 @@ class SupervisedStream:
                 self._log.warning("stopped before all was acknowledged; nothing is lost", **failure(error))
             except Finished as finished:
                 self._log.info("finished", done=str(finished))
+                self.finished = True
                 break
             except BaseException as error:  # noqa: BLE001 - the border of a stream: it must not take the others along
                 self._halt(error)

@@ -15,14 +15,14 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
-from consumers import one_ahead
+from consumers import one_ahead, stream_consumer
 from consumers.stream_consumer import StreamConsumer
 from deploy.lab import databases, key_material, role_configs
 from deploy.lab.lab import Lab
 from embassy.model.batch import Batch
 from embassy.model.chain import Standing
 from embassy.model.control import Point, Suspect
-from embassy.model.errors import EmbassyError, IntegrityError, RefusedError
+from embassy.model.errors import EmbassyError, IntegrityError, RefusedError, StaleError
 from embassy.model.lsn import Lsn
 from embassy.model.record import Head
 from embassy.pg import control_store, progress_store, replica_schema
@@ -444,7 +444,9 @@ def lift(stream: Stream, freeze_id: str) -> bool:
     )
 
 
-def test_a_run_ends_at_a_point_within_a_batch_and_the_next_goes_on_behind_it(stream: Stream) -> None:
+def test_a_run_ends_at_a_point_within_a_batch_and_the_next_goes_on_behind_it(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stream.key()
     one_by_one(stream, 0, 10)
     stream.two.source.execute("UPDATE s.t SET v = 'changed' WHERE id = 2")
@@ -458,8 +460,19 @@ def test_a_run_ends_at_a_point_within_a_batch_and_the_next_goes_on_behind_it(str
     with stream.consumer(until=Point(time=batch.transactions[8].committed_at)) as running:
         running.ended()
     assert rows(stream) == 9
+    anywhere = Point(lsn=batch.transactions[0].commit_lsn)
     with stream.consumer() as running:
         stream.level(running)
+        monkeypatch.setattr(stream_consumer, "_LEASE_SECONDS", 0.2)
+        with stream.consumer(until=anywhere) as beside:
+            error = beside.ended()
+        assert isinstance(error, StaleError)
+        assert "another consumer applies this stream: embassy-consumer-" in str(error)
+    assert control_store.freeze(stream.two.replica, stream.enrolment.stream, by="anna", reason="to see")
+    with stream.consumer(until=anywhere) as running:
+        error = running.ended()
+    assert isinstance(error, RefusedError)
+    assert "frozen by anna: to see" in str(error)
 
 
 @pytest.mark.parametrize("part_messages", [10_000, 300])

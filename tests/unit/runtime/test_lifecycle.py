@@ -85,7 +85,11 @@ Loop = _Working | _Failing | _Deaf
 
 
 def _setting(
-    streams: Iterable[tuple[str, Loop]], *, drain_seconds: float = 5, linger_seconds: float = 0
+    streams: Iterable[tuple[str, Loop]],
+    *,
+    drain_seconds: float = 5,
+    linger_seconds: float = 0,
+    finite: bool = False,
 ) -> _Setting:
     loops = dict(streams)
     metrics = Metrics(version="0", component="consumer", site="here")
@@ -97,6 +101,7 @@ def _setting(
         systemd=systemd,
         drain_seconds=drain_seconds,
         linger_seconds=linger_seconds,
+        finite=finite,
     )
     return _Setting(supervisor, metrics, systemd)
 
@@ -187,6 +192,24 @@ def test_a_stay_behind_a_halt_ends_by_itself() -> None:
 def test_what_a_restart_may_cure_and_what_is_done_ends_at_once(error: Exception) -> None:
     setting = _setting([("land", _Failing(error))], linger_seconds=3600)
     assert _run(setting) in (ExitCode.BUG, ExitCode.OK)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Finished("all is done"), ExitCode.OK),
+        (RefusedError("frozen"), ExitCode.REFUSED),  # and does not stay: someone waits for its end
+        (None, ExitCode.INTERRUPTED),
+    ],
+)
+def test_what_ends_by_itself_has_not_done_it_when_it_was_told_to_stop(
+    error: Exception | None, code: ExitCode
+) -> None:
+    loop = _Working() if error is None else _Failing(error)
+    setting = _setting([("land", loop)], linger_seconds=3600, finite=True)
+    if isinstance(loop, _Working):
+        loop._on_turn = setting.supervisor.stop
+    assert _run(setting) is code
 
 
 def test_a_stream_that_does_not_end_in_time_is_named_and_left() -> None:
