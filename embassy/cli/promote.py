@@ -21,6 +21,7 @@ from embassy.cli.promote_status import states
 from embassy.cli.proven_report import proven_report
 from embassy.cli.stream_options import all_or_named, stream_options
 from embassy.cli.telling import tell
+from embassy.cli.together import tell_failures, words_of, worst_of
 from embassy.runtime.audit_line import JSON
 from embassy.runtime.exit_codes import ExitCode
 from embassy.wire.keyring import load_operator
@@ -211,17 +212,23 @@ def approve(
 @pass_options
 @stream_options
 def status(options: Options) -> ExitCode:
-    """Show where each replica stands: its epoch, the plan under way and its last step."""
-    settings = options.settings()
-    found = list(states(options, settings))
+    """Show where each replica stands: its epoch, the plan under way and its last step.
+
+    A replica that does not answer keeps no other from being shown; it is named, and the exit code is 3.
+    """
+    found, failures = states(options, options.settings())
     if options.as_json:
-        click.echo(
-            json.dumps({"schema": "embassy.promotion/1", "streams": [s.to_json() for s in found]}, indent=2)
-        )
+        told = {
+            "schema": "embassy.promotion/1",
+            "streams": [state.to_json() for state in found],
+            "failed": words_of(failures),
+        }
+        click.echo(json.dumps(told, indent=2))
     else:
         for state in found:
             click.echo(state.line())
-    return ExitCode.OK
+    tell_failures(failures)
+    return worst_of(failures)
 
 
 @promote.command()

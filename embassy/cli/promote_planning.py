@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from embassy.cli.options import Options
+from embassy.cli.together import Failure, each
 from embassy.model.errors import EmbassyError, RefusedError
 from embassy.pg import progress_store, promotion_store
 from embassy.pg.connection import connect, place_of
@@ -18,7 +19,7 @@ from embassy.pg.promotion_obstacles import obstacles
 from embassy.pg.reign_setup import reverse_obstacles
 from embassy.pg.setup_errors import LOCK_SETTINGS, explained
 from embassy.pg.stream_lock import CONSUMER_LEASE
-from embassy.runtime.config import Settings
+from embassy.runtime.config import Settings, Stream
 from embassy.wire.enrolment import Enrolment, load_enrolment, load_roster
 from embassy.wire.kafka_ends import TopicEnds
 from embassy.wire.keyring import load_identity
@@ -26,6 +27,7 @@ from embassy.wire.promotion_plan import NONCE_BYTES, Plan, PlanFile, PlannedStre
 from failover.approach import CLOCK_ERROR_SECONDS
 
 _APPLICATION = "embassy-promote-plan"
+_TOGETHER = 8
 _TIMEOUT_SECONDS = 8.0
 """Of the embassy's cluster."""
 
@@ -105,10 +107,20 @@ def make_plan(options: Options, intention: Intention) -> tuple[PlanFile, list[Ou
     return PlanFile.draft(plan), outlooks
 
 
+class _Asked(NamedTuple):
+    """A stream whose replica is looked at."""
+
+    name: str
+    stream: Stream
+
+
 def _outlooks(options: Options, settings: Settings, intention: Intention) -> Iterator[Outlook]:
     streams = options.streams(settings)
     unread = {} if intention.waivers.undrained else _unread(options, settings, [s.topic for s in streams.values()])
-    for name, stream in streams.items():
+    found: dict[str, Outlook] = {}
+
+    def look(asked: _Asked) -> None:
+        name, stream = asked
         replica = options.need(stream.replica, f"streams.{name}.replica")
         with transient(place_of(replica.dsn)), explained(place_of(replica.dsn)):
             enrolment = load_enrolment(
@@ -117,9 +129,22 @@ def _outlooks(options: Options, settings: Settings, intention: Intention) -> Ite
                 threshold=settings.keys.threshold,
                 stream=stream.stream,
             )
-            found = _outlook(settings, name, enrolment, replica.dsn, intention)
-            why = unread.get(stream.topic)
-            yield found if why is None else found._replace(obstacles=(*found.obstacles, why))
+            found[name] = _outlook(settings, name, enrolment, replica.dsn, intention)
+
+    failures = each([_Asked(*entry) for entry in streams.items()], look, at_once=_TOGETHER, what="promote-plan")
+    if failures:
+        raise _without(failures, [name for name in streams if name in found])
+    for name, stream in streams.items():
+        why = unread.get(stream.topic)
+        yield found[name] if why is None else found[name]._replace(obstacles=(*found[name].obstacles, why))
+
+
+def _without(failures: Sequence[Failure], others: Sequence[str]) -> EmbassyError:
+    """The first one's error, with what is wrong with all of them, and how to plan for the others."""
+    first = failures[0].error
+    way_out = f"; or a plan of the others: {' '.join(f'-r {name}' for name in others)}" if others else ""
+    words = "; ".join(f"{failure.name}: {failure.error.args[0]}" for failure in failures)
+    return type(first)(words, place=first.place, hint=f"{first.hint}{way_out}")
 
 
 def _unread(options: Options, settings: Settings, topics: Iterable[str]) -> dict[str, str]:

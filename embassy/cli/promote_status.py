@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import psycopg
 
 from embassy.cli.options import Options
+from embassy.cli.together import Failure, each
 from embassy.pg import progress_store, promotion_store, reign
 from embassy.pg.connection import connect, place_of
 from embassy.pg.lost_session import transient
 from embassy.pg.setup_errors import explained
 from embassy.pg.stream_lock import PROMOTION_LOCK
-from embassy.runtime.config import Settings
+from embassy.runtime.config import Replica, Settings
 from failover.states import StreamState
 from failover.stream_promotion import has_raised
 
 _APPLICATION = "embassy-promote-status"
+_TOGETHER = 8
+
+
+class _Asked(NamedTuple):
+    """A stream whose replica is looked at."""
+
+    name: str
+    identity: bytes
+    replica: Replica | None
 
 
 class PromotionState(NamedTuple):
@@ -50,23 +59,26 @@ class PromotionState(NamedTuple):
         return f"{self.name}: epoch {self.epoch}, {self.state.value}{plan}{step}"
 
 
-def states(options: Options, settings: Settings) -> Iterator[PromotionState]:
-    """Look at each replica.
+def states(options: Options, settings: Settings) -> tuple[list[PromotionState], list[Failure]]:
+    """Look at each replica; returns what was seen, and those of which nothing can be said."""
+    found: list[PromotionState] = []
 
-    Raises:
-        TransientError: one is unreachable.
-        RefusedError: one has no journal.
-    """
-    for name, stream in options.streams(settings).items():
-        replica = options.need(stream.replica, f"streams.{name}.replica")
-        identity = bytes.fromhex(stream.stream)
-        place = place_of(replica.dsn)
+    def look(stream: _Asked) -> None:
+        dsn = options.need(stream.replica, f"streams.{stream.name}.replica").dsn
         with (
-            transient(place),
-            explained(place),
-            connect(replica.dsn, application_name=_APPLICATION, autocommit=True) as connection,
+            transient(place_of(dsn)),
+            explained(place_of(dsn)),
+            connect(dsn, application_name=_APPLICATION, autocommit=True) as connection,
         ):
-            yield state_of(connection, name, identity, place)
+            found.append(state_of(connection, stream.name, stream.identity, place_of(dsn)))
+
+    asked = [
+        _Asked(name, bytes.fromhex(stream.stream), stream.replica)
+        for name, stream in options.streams(settings).items()
+    ]
+    failures = each(asked, look, at_once=_TOGETHER, what="promote-status")
+    order = [stream.name for stream in asked]
+    return sorted(found, key=lambda state: order.index(state.name)), failures
 
 
 def state_of(connection: psycopg.Connection[Any], name: str, identity: bytes, place: str) -> PromotionState:

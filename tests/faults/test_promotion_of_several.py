@@ -120,6 +120,12 @@ def test_registries_of_one_plan_go_each_as_far_as_it_can(land: Pipeline, sea: Pi
 
 def _given_up_one_by_one(ceremony: Ceremony) -> None:
     """A replica that does not answer keeps no other's proof from being written, and a stranger's replaces none."""
+    status = ceremony.promote("status", role=_DOWN)
+    assert (status.returncode, "land: epoch 1, following" in status.stdout) == (3, True), status.stderr
+    assert "error: sea: " in status.stderr
+    terms = ("--mode", "disaster", "--accept-loss", "60", "-o", str(ceremony.pipeline.folder / "none.json"))
+    lacking = ceremony.promote("plan", *terms, role=_DOWN)
+    assert (lacking.returncode, "a plan of the others: -r land" in lacking.stderr) == (3, True), lacking.stderr
     plan = ceremony.approve(ceremony.plan())
     proof = plan.with_suffix(".aborted.json")
     abort = ("abort", str(plan), "--reason", "a rehearsal")
