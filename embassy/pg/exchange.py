@@ -83,7 +83,7 @@ class Exchange:
         """The answers, in order.
 
         Raises:
-            psycopg.OperationalError: the session broke.
+            psycopg.OperationalError: the session broke, for the reason that the server gave if it gave one.
         """
         return self._connection.wait(self._asked(questions))
 
@@ -102,10 +102,22 @@ class Exchange:
         answers: list[Answer] = []
         told: list[pq.abc.PGresult] = []
         while len(answers) < len(questions):
-            results = yield from generators.fetch_many(pgconn)
-            if not results and pgconn.status != pq.ConnStatus.OK:
+            try:
+                result = yield from generators.fetch(pgconn)
+            except (
+                errors.OperationalError
+            ) as error:  # libpq tells only of the connection that was closed behind it
+                if not told or told[-1].status != pq.ExecStatus.FATAL_ERROR:
+                    raise
+                why = errors.error_from_result(told[-1])
+                broken = isinstance(
+                    why, errors.OperationalError
+                )  # of whatever class the reason is, the session is over
+                raise why if broken else errors.OperationalError(str(why)) from error
+            if result is not None:
+                told.append(result)
+            elif pgconn.status != pq.ConnStatus.OK:
                 raise errors.OperationalError("the server closed the connection")
-            told += results
             if told and told[-1].status == pq.ExecStatus.PIPELINE_SYNC:
                 answers.append(self._answer(questions[len(answers)].sql, told[:-1]))
                 told = []
