@@ -16,6 +16,7 @@ from starlette.routing import Route
 from console.feed import STALE_SECONDS, Feed, Taken
 from console.guard import Guard
 from console.page import Renderer
+from embassy.runtime.health import Check
 
 _STATIC = {
     "console.css": "text/css; charset=utf-8",
@@ -45,6 +46,7 @@ class Console:
             Route("/api/status", self.status),
             Route("/events", self.events),
             Route("/livez", self.livez),
+            Route("/readyz", self.readyz),
             Route("/static/{name}", self.static),
         ]
         return Guard(Starlette(routes=routes), hosts)
@@ -83,7 +85,16 @@ class Console:
 
     async def livez(self, request: Request) -> Response:
         """Whether the collection turns: a restart would help if not."""
-        check = self._feed.live()
+        return self._checked(self._feed.live(), request)
+
+    async def readyz(self, request: Request) -> Response:
+        """Whether what is shown counts: the page is not stamped."""
+        taken = self._feed.newest()
+        text = "nothing has been seen yet" if taken is None else f"the newest is {self._feed.age(taken):.0f} s old"
+        return self._checked(Check("page", taken is not None and not self._is_stale(taken), text), request)
+
+    @staticmethod
+    def _checked(check: Check, request: Request) -> Response:
         lines = [f"[{'+' if check.passed else '-'}]{check.name} {check.text}"]
         told = lines if not check.passed or "verbose" in request.query_params else []
         last = "ok" if check.passed else "1 of 1 failed"

@@ -20,7 +20,7 @@ from tests.harness.observations import EMBASSY, STALLED, well
 
 _HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 _SECONDS = 10
-_PATHS = ("/", "/api/status", "/events", "/livez", "/static/console.css", "/static/console.js", "/none")
+_PATHS = ("/", "/api/status", "/events", "/livez", "/readyz", "/static/console.css", "/static/console.js", "/none")
 
 
 class _Source:
@@ -83,8 +83,10 @@ def test_what_is_old_is_stamped_and_the_json_gives_no_figures() -> None:
         _turn(source, feed)
         source.now += STALE_SECONDS
         assert 'data-stale="no"' in ask(app, "/").text
+        assert ask(app, "/readyz").text == "ok\n"
         source.now += 0.1
         assert 'data-stale="yes"' in ask(app, "/").text
+        assert ask(app, "/readyz").text == "[-]page the newest is 10 s old\n1 of 1 failed\n"
         status = ask(app, "/api/status")
         told = json.loads(status.body)
         assert (status.status, told["ok"], "registries" in told) == (503, False, False)
@@ -98,6 +100,7 @@ def test_before_the_first_look_nothing_is_claimed() -> None:
     with _console(_Source()) as (app, _):
         assert "Nothing has been seen yet" in ask(app, "/").text
         assert ask(app, "/api/status").status == 503
+        assert ask(app, "/readyz").status == 503
         assert ask(app, "/livez").status == 200
 
 
