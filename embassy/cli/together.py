@@ -66,6 +66,12 @@ def each(items: Iterable[T], work: Callable[[T], None], *, at_once: int, what: s
             failures.append(Failure(item.name, error))
 
     with ThreadPoolExecutor(max_workers=at_once, thread_name_prefix=what) as pool:
-        for future in [pool.submit(guarded, item) for item in items]:
-            future.result()
+        futures = [pool.submit(guarded, item) for item in items]
+        try:
+            for future in futures:
+                future.result()
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            click.echo("waiting for what is under way to end; Ctrl-C once more does not wait", err=True)
+            raise
     return sorted(failures, key=lambda failure: failure.name)
