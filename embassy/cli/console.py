@@ -44,8 +44,8 @@ def run(options: Options, *, address_file: Path | None) -> ExitCode:
     stay with the other commands.
 
     At / the page, at /api/status what status --json prints, at /events each look as it comes, at /livez whether looks
-    go on, at /readyz whether the page is fresh. It listens at console.listen, on loopback unless console.certificate, key and client_ca are set: then whoever
-    asks must have a certificate of client_ca.
+    go on, at /readyz whether the page is fresh. It listens at console.listen, on loopback unless console.certificate,
+    key and client_ca are set: then whoever asks must have a certificate of client_ca.
 
     Reads site, console, kafka, keys.operators, audit.file and streams. Needs pip install 'data-embassy[console]'.
 

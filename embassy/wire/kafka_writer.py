@@ -5,8 +5,11 @@ wake the stream's loop through an event descriptor, so that a loop can wait for 
 at once.
 
 Order within a topic holds because the client never lets one record time out and sends the next
-(``message.timeout.ms=0``), and because it either is idempotent or never tries again. Should it fail, the stream's
-appender is broken for good: whatever it still had on the way does not link, or is a copy of what its successor appends.
+(``message.timeout.ms=0``), and because it either is idempotent or never tries again. But for one thing: where a
+partition's leader moves, librdkafka (2.16) sends again what the broker refused, whatever ``message.send.max.retries``
+says, and behind what it has sent meanwhile. Acknowledgements tell: each is of a record by its number. Should it fail, or
+that happen, the stream's appender is broken for good: whatever it still had on the way does not link, or is a copy of
+what its successor appends.
 It stays on the way, then: the client's ``purge`` knows no topics, and would break the other streams' appenders with it.
 
 An idempotent client of librdkafka (2.16) has no more than one or two requests on the way: it makes the next only while
@@ -65,7 +68,7 @@ class Appender:
     """Appends to one topic's only partition; used by one loop."""
 
     def __init__(
-        self, topic: str, produce: Callable[[Appender, bytes], None], woken: Callable[[], None] | None = None
+        self, topic: str, produce: Callable[[Appender, int, bytes], None], woken: Callable[[], None] | None = None
     ) -> None:
         self.topic = topic
         self._woken = woken
@@ -100,7 +103,7 @@ class Appender:
         self._count += 1
         self._sent.append(number)
         self.inflight_bytes += len(value)
-        self._produce(self, value)
+        self._produce(self, number, value)
         return number
 
     def acks(self) -> list[Ack]:
@@ -138,13 +141,20 @@ class Appender:
                 self._open = False
                 os.close(self.wake_fd)
 
-    def on_delivery(self, error: KafkaError | None, message: Message, value_bytes: int) -> None:
-        """Called in the acknowledgement thread, in the order of appending."""
+    def on_delivery(self, number: int, error: KafkaError | None, message: Message, value_bytes: int) -> None:
+        """Called in the acknowledgement thread; another order than that of appending breaks the appender."""
         offset = message.offset() if error is None else None
         if self._failure is not None:
             pass  # whatever comes behind it is of no consequence
         elif error is not None:
             self._failure = _refusal(error, self.topic)
+        elif number != self._sent[0]:
+            self._failure = TransientError(
+                f"record {number} of this appender was appended before record {self._sent[0]}: the partition's leader "
+                "has moved",
+                place=self.topic,
+                hint="nothing to do: the stream goes on from the topic's head, and sends them once more",
+            )
         elif offset is None or offset <= self._last_offset:
             self._failure = TransientError(
                 f"a record was appended at offset {offset}, not behind {self._last_offset}: the topic lost its "
@@ -212,14 +222,14 @@ class KafkaWriter:
                 self._producer = self._new_producer()
             producer = self._producer
 
-        def produce(appender: Appender, value: bytes) -> None:
+        def produce(appender: Appender, number: int, value: bytes) -> None:
             size = len(value)
             try:
                 producer.produce(
                     topic,
                     value=value,
                     partition=0,
-                    on_delivery=lambda error, message: appender.on_delivery(error, message, size),
+                    on_delivery=lambda error, message: appender.on_delivery(number, error, message, size),
                 )
             except BufferError:
                 raise TransientError(

@@ -8,8 +8,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg.errors import SyntaxError as SyntaxError_
 from psycopg.errors import AdminShutdown, UndefinedTable, UniqueViolation
+from psycopg.errors import SyntaxError as SyntaxError_
 
 from deploy.lab import databases
 from deploy.lab.lab import Lab

@@ -51,8 +51,8 @@ class Delivered:
 class Stream:
     def __init__(self) -> None:
         self.source = Source()
-        self.appender = Appender("topic", lambda _appender, _value: None)
-        self.taken = 0
+        self.appender = Appender("topic", lambda _appender, _number, _value: None)
+        self.taken = self.acknowledged = 0
 
     def take_acks(self) -> None:
         self.taken += len(self.appender.acks())
@@ -65,7 +65,8 @@ class Stream:
 
     def acknowledge(self, offset: int, error: Any = None) -> None:
         message: Any = Delivered(offset)
-        self.appender.on_delivery(error, message, 1)
+        self.appender.on_delivery(self.acknowledged, error, message, 1)
+        self.acknowledged += 1
 
 
 @pytest.fixture
