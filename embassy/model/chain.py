@@ -174,5 +174,6 @@ class Follower:
                 f"record {self.head.sequence + 1} is missing: the last that counted is {self.head.sequence}, "
                 f"records up to {sequence} came and none linked for {self._hold_seconds:g} s",
                 place=f"{self.topic}@{offset}",
-                hint="a carrier or broker lost or altered records; copy them again from the home topic, or resync",
+                hint="records were lost, altered or put in another order on the way; if this is the embassy's topic, and "
+                "home's still has them: stop bridge and consumer, delete this topic, embassy provision apply, start both",
             )
