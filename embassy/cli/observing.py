@@ -21,7 +21,16 @@ from embassy.cli.topic_tails import TopicTails
 from embassy.model.errors import EmbassyError
 from embassy.model.health import Limits, assess
 from embassy.model.look import Look, Observed, Problem
-from embassy.model.observation import Absent, Observation, ReplicaSeen, Side, SourceSeen, TopicSeen
+from embassy.model.observation import (
+    Absent,
+    Observation,
+    ProgressSeen,
+    ReplicaSeen,
+    Side,
+    SourceSeen,
+    TailSeen,
+    TopicSeen,
+)
 from embassy.pg.observation import Databases
 from embassy.runtime.config import KafkaCluster, Settings, Stream
 from embassy.wire.enrolment import Enrolment, load_enrolment
@@ -74,6 +83,7 @@ class Observer:
         self._problems = list(self._lacking)
         replicas = self._replicas()
         foreign = self._topics(Side.FOREIGN, self._settings.kafka.foreign)
+        foreign |= self._before_copies(foreign, replicas)
         sources = self._sources()
         home = self._topics(Side.HOME, self._settings.kafka.home)
         unsent = self._unsent(home, foreign)
@@ -190,6 +200,34 @@ class Observer:
             seen = tails.look({topics[name]: enrolment for name, enrolment in self._enrolments.items()})
             return {name: seen[topic] for name, topic in topics.items()}
         return {}
+
+    def _before_copies(
+        self, foreign: Mapping[str, TopicSeen | Absent], replicas: Mapping[str, ReplicaSeen | Absent]
+    ) -> dict[str, TopicSeen]:
+        """Topics that end in copies of what was there before, with the newest record that a replica has had from them.
+
+        A carrier that repeats, or one of two, leaves such an end; a topic that was made anew does not hold that record.
+        """
+        wanted: dict[str, tuple[TopicSeen, ProgressSeen]] = {}
+        for name, topic in foreign.items():
+            replica = replicas.get(name)
+            progress = replica.progress if isinstance(replica, ReplicaSeen) else None
+            if progress is None or not isinstance(topic, TopicSeen) or topic.tail is None:
+                continue
+            if progress.epoch == topic.tail.epoch and progress.sequence > topic.tail.sequence:
+                wanted[self._streams[name].topic] = topic, progress
+        if not wanted:
+            return {}
+        found: dict[str, TailSeen] = {}
+        with self._noted(Side.FOREIGN):
+            enrolments = {self._streams[name].topic: enrolment for name, enrolment in self._enrolments.items()}
+            places = {topic: progress.next_offset - 1 for topic, (_, progress) in wanted.items()}
+            found = self._tails[Side.FOREIGN].standing_at(places, enrolments)
+        return {
+            name: wanted[stream.topic][0]._replace(tail=found[stream.topic])
+            for name, stream in self._streams.items()
+            if stream.topic in found and found[stream.topic].sequence == wanted[stream.topic][1].sequence
+        }
 
     def _unsent(
         self, home: Mapping[str, TopicSeen | Absent], foreign: Mapping[str, TopicSeen | Absent]

@@ -67,6 +67,17 @@ class TopicTails:
                 found[topic] = TopicSeen(read_at, held.start, held.stop, self._known[topic].tail)
         return found
 
+    def standing_at(self, places: Mapping[str, int], topics: Mapping[str, Enrolment]) -> dict[str, TailSeen]:
+        """The signed record at an offset of each topic as it was looked at; only where there is one.
+
+        Raises:
+            TransientError: the cluster is unreachable.
+        """
+        held = {topic: self._known[topic].bounds for topic in places}
+        ranges = {t: Range(at, at + 1) for t, at in places.items() if held[t].start <= at < held[t].stop}
+        found = {topic: _tail(fetched, topics[topic]) for topic, fetched in self._ends.read(ranges).items()}
+        return {topic: record for topic, record in found.items() if record is not None}
+
     def unsent_since(self, ends: Mapping[str, tuple[TailSeen, TailSeen]]) -> dict[str, float]:
         """When the oldest record that another cluster lacks was appended to this one, or one before it.
 
