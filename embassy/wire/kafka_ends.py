@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import NamedTuple, Self
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -45,9 +46,10 @@ class TopicEnds:
         self._clock = clock
         # librdkafka names the reason why it cannot connect here, and only "timed out" in the answer to a request
         self._last_error: KafkaError | None = None
-        self._consumer: Consumer = new_consumer(
-            cluster, client, self._on_error, eof=False, fetch_wait_ms=QUESTION_WAIT_MS
+        self._new_consumer = partial(
+            new_consumer, cluster, client, self._on_error, eof=False, fetch_wait_ms=QUESTION_WAIT_MS
         )
+        self._consumer: Consumer = self._new_consumer()
 
     def __enter__(self) -> Self:
         return self
@@ -91,7 +93,9 @@ class TopicEnds:
                 message = self._consumer.poll(_POLL_SECONDS)
                 if message is None:
                     if self._clock() > deadline:
-                        raise self._unanswered(KafkaError(KafkaError._TIMED_OUT))
+                        silent = self._unanswered(KafkaError(KafkaError._TIMED_OUT))
+                        self._begin_anew()
+                        raise silent
                     continue
                 deadline = self._clock() + self._timeout_seconds
                 topic = message.topic() or ""
@@ -109,6 +113,11 @@ class TopicEnds:
         finally:
             self._consumer.unassign()
         return found
+
+    def _begin_anew(self) -> None:
+        """With another client: one that knew a topic may get nothing of the next one of that name."""
+        self._consumer.close()  # librdkafka takes no leader epoch that is lower than the one it knows
+        self._consumer = self._new_consumer()
 
     def _unanswered(self, error: KafkaError) -> EmbassyError:
         self._consumer.poll(0)  # lets it tell of errors

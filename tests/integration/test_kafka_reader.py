@@ -14,7 +14,7 @@ from deploy.lab.lab import Lab
 from embassy.model.errors import EmbassyError, IntegrityError, TransientError
 from embassy.runtime.config import KafkaCluster
 from embassy.wire.head_search import Log
-from embassy.wire.kafka_ends import TopicEnds
+from embassy.wire.kafka_ends import Range, TopicEnds
 from embassy.wire.kafka_reader import StreamsReader, Subscription, TopicReader, new_consumer, watermarks
 from embassy.wire.reader_pool import ReaderPool
 from tests.harness.kafka import MakeTopic, append_values
@@ -197,3 +197,27 @@ def test_a_client_that_was_used_before_takes_a_cluster_that_is_down_for_no_topic
         assert ends.bounds([topic, gone]) == {topic: (0, 10), gone: None}
         with pytest.raises(IntegrityError, match="the topic is gone"):
             pool.log(gone).bounds()
+
+
+def test_the_end_of_a_topic_that_was_made_anew_is_read(
+    lab: Lab, cluster: KafkaCluster, make_topic: MakeTopic
+) -> None:
+    """Whoever looks for days on end, as the console does, lives through that: the new one's leader epochs begin again."""
+    client, topic = lab.client_config("home", "admin"), make_topic("home")
+    append_values(client, topic, [b"before"] * 3)
+    lab.home.kafka.kill9()
+    lab.home.kafka.start()
+    admin = lab.admin_client("home")
+    with TopicEnds(cluster, "test-ends", timeout_seconds=2) as ends:
+
+        def read() -> list[bytes]:
+            with suppress(TransientError):
+                return [fetched.value for fetched in ends.read({topic: Range(0, 3)})[topic]]
+            return []
+
+        poll_until(lambda: read() == [b"before"] * 3, "its records are read")
+        admin.delete_topics([topic])[topic].result(30)
+        poll_until(lambda: ends.bounds([topic])[topic] is None, "the topic is gone")
+        make_topic("home", topic)
+        append_values(client, topic, [b"after"] * 3)
+        poll_until(lambda: read() == [b"after"] * 3, "the new one's records are read", 30)
