@@ -12,6 +12,7 @@ from embassy.model.errors import EmbassyError, IntegrityError, RefusedError, Sta
 from embassy.model.record import Head
 from embassy.model.touched import Touched
 from embassy.model.verification import TableName
+from embassy.model.wording import counted
 from embassy.pg import promotion_store, replica_turn, source_fence, verify_store
 from embassy.pg import reign as reigns
 from embassy.pg.connection import connect, place_of
@@ -203,9 +204,8 @@ class StreamFailback:
             connection, nonce=wish.nonce, stream=wish.stream, epoch=wish.genesis.epoch, bundle=bundle
         )
         self._told["bundle"] = bundle
-        told = (
-            f"{bundle['transactions']} transactions that {self._wish.site} does not have are in {bundle['file']}"
-        )
+        kept = counted(bundle["transactions"], "transaction")
+        told = f"{kept} that {self._wish.site} does not have, kept in {bundle['file']}"
         return told + lacking(bundle)
 
     def _guard(self, connection: psycopg.Connection[Any]) -> str:

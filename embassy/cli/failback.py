@@ -19,6 +19,7 @@ from embassy.cli.together import Failure, reasons_of, tell_failures, words_of, w
 from embassy.cli.untaken import HomeTopics, Untaken
 from embassy.model.errors import ConfigurationError, EmbassyError, RefusedError, StaleError
 from embassy.model.lsn import Lsn
+from embassy.model.wording import counted
 from embassy.pg import replica_turn
 from embassy.pg.connection import connect, place_of
 from embassy.pg.reign import reign
@@ -114,8 +115,8 @@ def _tell(options: Options, path: Path, found: Sequence[Bundle], failures: Seque
     else:
         for one in found:
             click.echo(
-                f"{one.name}: {one.transactions} transactions, {one.changes} changes behind {one.after_lsn} in {one.file}"
-                + lacking(one._asdict())
+                f"{one.name}: {counted(one.transactions, 'transaction')}, {counted(one.changes, 'change')} behind "
+                f"{one.after_lsn} in {one.file}" + lacking(one._asdict())
             )
     tell_failures(failures)
     if found and failures:

@@ -21,7 +21,7 @@ from embassy.cli.failback_level import Leveller, LevelWish
 from embassy.cli.options import Options, pass_options
 from embassy.cli.proven_report import proven_report, superseded
 from embassy.cli.stream_options import stream_options
-from embassy.cli.together import each, reasons_of, tell_failures, words_of, worst_of
+from embassy.cli.together import each, goes_on, reasons_of, tell_failures, words_of, worst_of
 from embassy.cli.untaken import HomeTopics, Untaken
 from embassy.model.errors import ConfigurationError
 from embassy.model.lsn import Lsn
@@ -99,7 +99,10 @@ def run(
         order = _Order(report, reason, output, level)
         work = list(_work(options, settings, order, lines))
         found: list[Mapping[str, Any]] = []
-        failures = each(work, lambda failback: found.append(failback.run()), at_once=_TOGETHER, what="failback")
+        with goes_on():
+            failures = each(
+                work, lambda failback: found.append(failback.run()), at_once=_TOGETHER, what="failback"
+            )
         under_way.note(following=sorted(str(entry["name"]) for entry in found))
         if failures:
             under_way.note(refused=reasons_of(failures))

@@ -15,7 +15,7 @@ from embassy.cli.promote_reports import Entry, earlier_entries, plan_details, re
 from embassy.cli.promote_running import PlanRun, chosen, own_identity, read_plan
 from embassy.cli.promote_screen import StepLines, console, show_report
 from embassy.cli.stream_options import all_or_named, stream_options
-from embassy.cli.together import Failure, reasons_of, tell_failures, words_of, worst_of
+from embassy.cli.together import Failure, goes_on, reasons_of, tell_failures, words_of, worst_of
 from embassy.model.errors import ApprovalError
 from embassy.runtime import logs
 from embassy.runtime.exit_codes import ExitCode
@@ -64,7 +64,7 @@ def run(options: Options, path: Path, confirm: str, *, output: Path | None) -> E
         target = output or path.with_suffix(".report.json")
         entries: Sequence[Entry] = earlier_entries(target, approved.file)  # before anything is changed
         lines = StepLines(console(stderr=True), Mode(plan.mode), len(names))
-        with PlanRun(options, settings, approved, path, lines.tell) as work:
+        with goes_on(), PlanRun(options, settings, approved, path, lines.tell) as work:
             found, failures = work.go_on()
             ready, refused = work.prepare()
             unchanged = sorted({*ready, *(failure.name for failure in refused)})

@@ -126,6 +126,15 @@ def _states(connection: psycopg.Connection[Any], copies: Mapping[str, int]) -> d
     return {leaf: state for leaf, state in found.items() if state is not None}
 
 
+@contextmanager
+def _copy_goes_on() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("hint: the copy goes on; embassy status shows how far it is", err=True)
+        raise
+
+
 def _watch(
     connection: psycopg.Connection[Any], copies: Mapping[str, int], timeout: float | None, *, quiet: bool
 ) -> dict[str, CopyState]:
@@ -141,7 +150,10 @@ def _watch(
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bars:
+    with (
+        _copy_goes_on(),
+        Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bars,
+    ):
         tasks = {leaf: bars.add_task(leaf, total=None, rate="") for leaf in copies}
         while True:
             found = _states(connection, copies)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol, TypeVar
 
 import click
@@ -48,6 +49,16 @@ def tell_failures(failures: Iterable[Failure]) -> None:
         click.echo(f"error: {failure.name}: {failure.error}", err=True)
 
 
+@contextmanager
+def goes_on() -> Iterator[None]:
+    """Say, if Ctrl-C ends what is inside, that the same command goes on where it was."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("hint: the same command goes on where it was", err=True)
+        raise
+
+
 def each(items: Iterable[T], work: Callable[[T], None], *, at_once: int, what: str) -> list[Failure]:
     """Do the work for each, so many at once; returns those that failed, by their names.
 
@@ -66,9 +77,8 @@ def each(items: Iterable[T], work: Callable[[T], None], *, at_once: int, what: s
             failures.append(Failure(item.name, error))
 
     with ThreadPoolExecutor(max_workers=at_once, thread_name_prefix=what) as pool:
-        futures = [pool.submit(guarded, item) for item in items]
         try:
-            for future in futures:
+            for future in [pool.submit(guarded, item) for item in items]:
                 future.result()
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)

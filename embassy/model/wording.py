@@ -20,6 +20,11 @@ def size(count: int) -> str:
     return f"{scaled:.1f}{unit}" if scaled < 9.95 else f"{scaled:.0f}{unit}"
 
 
+def counted(count: int, what: str) -> str:
+    """``1 row``, ``2 rows``; of words whose plural is an s."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def printable(text: str) -> str:
     """A text of somebody else's for a terminal: what is no letter there, as what moves the cursor, is spelt out."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

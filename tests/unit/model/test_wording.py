@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from embassy.model.wording import instant, iso, size, span
+from embassy.model.wording import counted, instant, iso, size, span
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,7 @@ def test_an_instant_of_another_day_has_its_date() -> None:
 
 def test_machines_get_milliseconds() -> None:
     assert iso(1_800_000_000.25) == "2027-01-15T08:00:00.250Z"
+
+
+def test_one_is_no_plural() -> None:
+    assert [counted(count, "row") for count in (0, 1, 2)] == ["0 rows", "1 row", "2 rows"]
