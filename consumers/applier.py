@@ -21,7 +21,7 @@ from consumers.replay import Replay
 from consumers.sql_builder import Access, copy, truncate
 from consumers.targets import Targets
 from consumers.text_rows import copy_blocks, segment_rows, text_array
-from consumers.unfinished import Lacking, Unfinished
+from consumers.unfinished import Lacking, Unfinished, awaited
 from embassy.model.batch import Batch, Operation, Segment
 from embassy.model.own_tables import HEARTBEAT
 from embassy.model.relation import Relation
@@ -194,6 +194,8 @@ class Applier:
                 continue
             if segment.operation is Operation.INSERT:
                 self._insert(relation, segment, together)
+                if relation.is_ddl:
+                    unfinished = {**unfinished, **awaited(self._session)}
             elif segment.operation is Operation.TRUNCATE:
                 destinations = [self._targets.of(batch.relations[index]) for index in segment.truncated]
                 statement = truncate(destinations, restart_identity=bool(segment.truncate_options & 2))

@@ -18,7 +18,7 @@ from consumers.text_rows import INT8_OID, TEXT_OID
 from consumers.unproven_checks import unproven_checks
 from embassy.model.errors import IntegrityError
 from embassy.model.sql_text import Unreadable, validated_constraint, without_validation
-from embassy.pg import replica_schema
+from embassy.pg import awaited_tables, replica_schema
 from embassy.pg.apply_session import ApplySession, Call, Query, StatementFailed
 from embassy.runtime.failpoints import CONSUMER_AFTER_DDL, CONSUMER_BEFORE_DDL, failpoint
 
@@ -99,6 +99,7 @@ class DdlExecutor:
             trusted = self._distrust(command, statement)
             self._empty(command, statement)
             replica_schema.unsilence(self._session.connection)
+            awaited = awaited_tables.held(self._session.connection)
             failpoint(CONSUMER_BEFORE_DDL)
             if unproven is None:
                 self._run(command, statement)
@@ -108,6 +109,7 @@ class DdlExecutor:
             failpoint(CONSUMER_AFTER_DDL)
             if trusted:
                 self._session.connection.execute(_TRUST, tuple(map(list, zip(*trusted, strict=True))))
+            awaited_tables.follow(self._session.connection, awaited)
             self._guard()
             for filled in command.filled:
                 self._fill(command, filled)

@@ -14,7 +14,7 @@ from consumers.ddl_executor import DdlExecutor
 from consumers.sql_builder import truncate
 from consumers.targets import Targets
 from consumers.text_rows import Row, segment_rows
-from consumers.unfinished import Lacking
+from consumers.unfinished import Lacking, awaited
 from embassy.model.batch import Batch, Operation, Segment
 from embassy.model.errors import IntegrityError
 from embassy.model.relation import Relation
@@ -118,6 +118,7 @@ class Replay:
                 self._send(due)
                 self._ddl.execute(command)
                 self._targets.forget()
+                self._unfinished = {**self._unfinished, **awaited(self._session)}
                 due, size = [], 0
             elif len(due) >= _CHUNK_CALLS or size >= _CHUNK_BYTES:
                 self._send(due)

@@ -14,6 +14,7 @@ from consumers.text_rows import elements, texts
 from embassy.model.batch import Batch, Operation, Segment
 from embassy.model.own_tables import OWN_SCHEMA
 from embassy.model.relation import Relation
+from embassy.pg import table_copies
 from embassy.pg.apply_session import ApplySession, Call, Query
 from embassy.pg.presence import has_table
 from embassy.pg.table_copies import AWAITED
@@ -83,6 +84,11 @@ class Unfinished:
         if not self._provisioned:
             return {}
         return {(schema, name): whole for schema, name, whole in connection.execute(_QUERY.encode())}
+
+
+def awaited(session: ApplySession) -> Lacking:
+    """The tables that wait for a copy now, under the names that the statements of this batch have given them."""
+    return dict.fromkeys(table_copies.awaited(session.connection), True)
 
 
 def _told_by(batch: Batch) -> Iterator[tuple[Name, bool]]:

@@ -593,6 +593,31 @@ def leavers(captured: TwoDatabases) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("leavers")
+def test_a_table_that_waits_for_its_rows_waits_under_every_name(captured: TwoDatabases, owner: Connection) -> None:
+    owner.execute(
+        "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY); CREATE TABLE c (id int)"
+    )
+    owner.execute("INSERT INTO a VALUES (1), (2); INSERT INTO b VALUES (1)")
+    carry(captured)
+    captured.replica.execute("SET session_replication_role = replica; DELETE FROM public.a; DELETE FROM public.b")
+    for name in ("a", "b", "c"):
+        table_copies.await_copy(captured.replica, "public", name)
+    renamed = """BEGIN; ALTER TABLE a RENAME TO x; ALTER TABLE b RENAME TO a; ALTER TABLE x RENAME TO b; DROP TABLE c;
+        CREATE SCHEMA other; ALTER TABLE b SET SCHEMA other; DELETE FROM other.b WHERE id = 1; COMMIT"""
+    for exactly in (False, True):
+        owner.execute(renamed)
+        for batch in captured.batches():
+            (captured.apply_exactly if exactly else captured.apply)([batch])
+        assert table_copies.awaited(captured.replica) == [("other", "b"), ("public", "a")]
+        owner.execute("ALTER TABLE other.b SET SCHEMA public; DROP SCHEMA other; CREATE TABLE c (id int)")
+        owner.execute("ALTER TABLE b RENAME TO x; ALTER TABLE a RENAME TO b; ALTER TABLE x RENAME TO a")
+        captured.apply(captured.batches())
+        assert table_copies.awaited(captured.replica) == [("public", "a"), ("public", "b")]
+        owner.execute("INSERT INTO a VALUES (1)")
+        captured.apply(captured.batches())
+        captured.replica.execute("DELETE FROM public.a")
+
+
 def test_what_is_left_to_another_owner_is_so_abroad_and_not_dropped(captured: TwoDatabases) -> None:
     """REASSIGN OWNED fires no event trigger, and DROP OWNED takes what is left."""
     home = captured.source
