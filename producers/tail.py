@@ -147,10 +147,6 @@ class Tail:
         self._resume_lsn = self._head.resume_lsn
         failpoint(failpoints.PRODUCER_AFTER_KEY_COUNTED)
 
-    def renews_in(self, seconds: float) -> bool:
-        """Whether the data key will have had its time so soon; from any thread."""
-        return self._renewal.due_in(seconds)
-
     @property
     def head(self) -> Head:
         """The last record that was appended."""

@@ -175,7 +175,8 @@ END
 $$;
 
 -- The tables whose rows must be copied because the log does not show what ALTER TABLE has stored in them, and another server
--- might store something else: made logged (1), a new column that is not generated (2), a conversion that was given (4).
+-- might store something else: made logged (1), a new column that is not generated (2), a conversion that was given, or may
+-- be by a cast of the registry's own (4).
 -- The session could have noted any table; who has rewritten one has it locked.
 CREATE OR REPLACE FUNCTION embassy.ddl_rewritten(query text) RETURNS SETOF oid
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -194,7 +195,9 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
               AND (a.atthasdef OR a.attidentity <> ''
                    OR EXISTS (SELECT FROM pg_catalog.pg_type t WHERE t.oid = a.atttypid AND t.typdefault IS NOT NULL))
               AND pg_catalog.age(a.xmin) <= 0)
-        OR r.reason::integer & 4 <> 0 AND query ~* E'\\mUSING\\M')
+        OR r.reason::integer & 4 <> 0 AND (query ~* E'\\mUSING\\M' OR EXISTS (
+            SELECT FROM pg_catalog.pg_cast k JOIN pg_catalog.pg_proc p ON p.oid = k.castfunc
+            WHERE k.oid >= 16384 AND p.provolatile = 'v')))
 $$;
 
 -- The tables that a command may have changed: those that it names, and what inherits from them.

@@ -180,6 +180,19 @@ PARTITIONS: tuple[LiteralString, ...] = (
 )
 
 
+def test_what_a_cast_of_the_registrys_own_does_is_done_once(captured: TwoDatabases, owner: Connection) -> None:
+    owner.execute(
+        """CREATE TYPE old AS (x int); CREATE TYPE new AS (x int, at float8); CREATE TABLE noted (x int);
+        CREATE FUNCTION renewed(old) RETURNS new LANGUAGE plpgsql AS
+            $$ BEGIN INSERT INTO noted VALUES ($1.x); RETURN ROW($1.x, random())::new; END $$;
+        CREATE CAST (old AS new) WITH FUNCTION renewed(old) AS ASSIGNMENT;
+        CREATE TABLE a (id int PRIMARY KEY, v old); INSERT INTO a SELECT n, ROW(n)::old FROM generate_series(1, 3) n"""
+    )
+    carry(captured)
+    owner.execute("ALTER TABLE a ALTER v TYPE new")
+    carry(captured)
+
+
 def test_partitions_come_and_go_with_their_rows(captured: TwoDatabases, owner: Connection) -> None:
     for statements in PARTITIONS:
         owner.execute(statements)
