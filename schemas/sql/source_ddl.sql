@@ -318,7 +318,7 @@ BEGIN
             string := pg_catalog.jsonb_build_object('key', string_key, 'counts', '{}'::jsonb);
         END IF;
         nth := coalesce((string -> 'counts' ->> TG_TAG)::integer, 0) + 1;
-        query_of := (string ->> 'query_of')::bigint;
+        query_of := CASE WHEN query !~* 'PREPARE[[:space:]]+TRANSACTION' THEN (string ->> 'query_of')::bigint END;  -- may come later
         IF TG_EVENT = 'ddl_command_end' THEN
             string := pg_catalog.jsonb_set(string, ARRAY['counts', TG_TAG], pg_catalog.to_jsonb(nth));
             PERFORM pg_catalog.set_config('embassy.ddl_string', string::text, false);

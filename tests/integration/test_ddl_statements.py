@@ -270,6 +270,16 @@ def test_however_a_statement_is_run(captured: TwoDatabases, owner: Connection) -
     carry(captured)
 
 
+def test_a_string_goes_on_behind_what_it_prepares(captured: TwoDatabases, owner: Connection) -> None:
+    owner.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    owner.execute("BEGIN; CREATE SEQUENCE a; PREPARE TRANSACTION 'embassy_test_ddl'; CREATE SEQUENCE b")
+    try:
+        carry(captured)
+    finally:
+        owner.execute("COMMIT PREPARED 'embassy_test_ddl'")
+    carry(captured)
+
+
 def test_a_session_whose_plain_strings_escape_is_read_like_others(
     captured: TwoDatabases, owner: Connection
 ) -> None:
