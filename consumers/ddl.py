@@ -68,7 +68,7 @@ def text_of(command: Command, query: str) -> str | None:
         return query
     backslashes = command.settings.get("standard_conforming_strings") == "off"
     if command.how == "context":
-        inner = innermost(query, command.tag, backslashes=backslashes)
+        inner = innermost(query, command.tag, command.nth, backslashes=backslashes)
         return None if inner is None else without_concurrently(inner)
     found = statements(query, backslashes=backslashes)
     if command.how == "body":
@@ -93,7 +93,7 @@ def _command(row: Mapping[str, bytes | None]) -> Command:
         how=text("how"),
         query=text("query") if row["query"] is not None else None,
         query_of=int(text("query_of")) if row["query_of"] is not None else None,
-        nth=int(text("nth") or 1),
+        nth=int(text("nth") or 0),
         objects=json.loads(text("objects")),
         filled=json.loads(text("filled")),
         stored=json.loads(text("stored")),

@@ -136,13 +136,14 @@ _SCRIPT = "\nextension script file "
 _CONTEXT_END = re.compile(r'"(?=\Z|\n(?:PL/|SQL |extension script |[\w/]+ function ))')
 
 
-def innermost(context: str, tag: str, *, backslashes: bool = False) -> Statement | None:
+def innermost(context: str, tag: str, nth: int = 0, *, backslashes: bool = False) -> Statement | None:
     """The statement that PostgreSQL's error context begins with: whole, in quotes, before whoever ran it.
 
+    EXECUTE can be given several, and again; ``nth`` counts through all rounds, and is 0 where nobody has counted.
     None: an extension's script ran it.
 
     Raises:
-        Unreadable: it does not begin with a statement of this tag.
+        Unreadable: it does not begin with a statement of this tag, or with several and does not tell which.
     """
     if not context.startswith(_CONTEXT):
         raise Unreadable(f"it was run by {context.partition(chr(10))[0]}, which does not tell its text")
@@ -151,9 +152,12 @@ def innermost(context: str, tag: str, *, backslashes: bool = False) -> Statement
             found = statements(context[len(_CONTEXT) : end.start()], backslashes=backslashes)
         except Unreadable:
             continue
-        if len(found) == 1 and is_tagged(found[0], tag):
-            return None if context.startswith(_SCRIPT, end.end()) else found[0]
-        if len(found) == 1 and of_extension(found[0]):
+        tagged = [statement for statement in found if is_tagged(statement, tag)]
+        if len(tagged) > 1 and not nth:
+            raise Unreadable(f"its context has {len(tagged)} statements that are {tag}")
+        if tagged:
+            return None if context.startswith(_SCRIPT, end.end()) else tagged[(nth - 1) % len(tagged)]
+        if any(map(of_extension, found)):
             return None  # up to version 17 the context does not name the script
     raise Unreadable(f"its context has no statement that is {tag}")
 

@@ -10,7 +10,7 @@ CREATE TABLE IF NOT EXISTS embassy.ddl (
     how text NOT NULL,                    -- statement: query is it; string: one of query's; context: query begins with it
     query text,                           -- NULL: the query of the row query_of
     query_of bigint,
-    nth integer,                          -- string: which of its commands with this tag
+    nth integer,                          -- string, context: which of its commands with this tag
     objects jsonb NOT NULL,               -- what it made, altered or dropped; for people
     filled jsonb NOT NULL,                -- tables whose rows are in embassy.ddl_rows, with their columns
     stored jsonb NOT NULL,                -- values that rows of before have in new columns

@@ -234,6 +234,27 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
       AND EXISTS (SELECT FROM pg_catalog.pg_class r WHERE r.oid = ANY (named) AND r.relkind = 'p')
 $$;
 
+-- Which command with this tag it is of a text that one client statement has executed, in a function, from 1: the text may be
+-- several statements (EXECUTE), and be executed again. Its own count, since functions that are called in it run others.
+CREATE OR REPLACE FUNCTION embassy.ddl_counted(said text, tag text, ended boolean) RETURNS integer
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    since text := pg_catalog.date_part('epoch', pg_catalog.statement_timestamp());
+    key text := pg_catalog.md5(said || tag);
+    counts jsonb := nullif(pg_catalog.current_setting('embassy.ddl_contexts', true), '')::jsonb;
+    nth integer;
+BEGIN
+    IF counts IS NULL OR counts ->> 'since' <> since OR pg_catalog.length(counts::text) > 100000 THEN
+        counts := pg_catalog.jsonb_build_object('since', since);
+    END IF;
+    nth := coalesce((counts ->> key)::integer, 0) + 1;
+    IF ended THEN
+        PERFORM pg_catalog.set_config('embassy.ddl_contexts', (counts || pg_catalog.jsonb_build_object(key, nth))::text, true);
+    END IF;
+    RETURN nth;
+END
+$$;
+
 CREATE OR REPLACE FUNCTION embassy.ddl_capture() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lc_messages = 'C' AS $$
 DECLARE
@@ -334,6 +355,8 @@ BEGIN
             HAVING count(*) = 1;
             how := coalesce(how, 'context');
             query := CASE how WHEN 'body' THEN context ELSE query END;
+        ELSIF pg_catalog.strpos(query, ';') > 0 THEN
+            nth := embassy.ddl_counted(query, TG_TAG, TG_EVENT = 'ddl_command_end');
         END IF;
     END IF;
 
@@ -471,4 +494,5 @@ $$;
 REVOKE ALL ON FUNCTION embassy.has_key(oid), embassy.lacks_identity(oid), embassy.breaks_updates(oid), embassy.is_published(oid),
     embassy.is_withheld(oid), embassy.withhold(oid), embassy.ddl_released(oid[]), embassy.publish(oid),
     embassy.store_rows(bigint, oid), embassy.ddl_rewritten(text), embassy.ddl_tables(oid[]), embassy.ddl_detached(oid[]),
-    embassy.ddl_session(), embassy.ddl_rewrite(), embassy.ddl_capture(), embassy.clear_ddl_rows() FROM PUBLIC;
+    embassy.ddl_counted(text, text, boolean), embassy.ddl_session(), embassy.ddl_rewrite(), embassy.ddl_capture(),
+    embassy.clear_ddl_rows() FROM PUBLIC;

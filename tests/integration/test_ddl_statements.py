@@ -280,6 +280,25 @@ def test_a_string_goes_on_behind_what_it_prepares(captured: TwoDatabases, owner:
     carry(captured)
 
 
+def test_execute_may_be_given_several_statements_and_again(captured: TwoDatabases, owner: Connection) -> None:
+    owner.execute(
+        """CREATE FUNCTION inner_one() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+            EXECUTE 'CREATE TABLE x (a int); ALTER TABLE x ADD b int; ALTER TABLE x ADD c text'; END $$;
+        DO $$ BEGIN
+            EXECUTE 'CREATE TABLE a (id int, t text); CREATE INDEX ON a (t); CREATE INDEX ON a (id);
+                     CREATE TABLE IF NOT EXISTS a (id int); SELECT inner_one(); CREATE TABLE b (LIKE a)';
+            FOR n IN 1..3 LOOP
+                EXECUTE 'ALTER TABLE a ALTER t TYPE varchar; INSERT INTO a VALUES (1); ALTER TABLE a ALTER t TYPE text';
+                BEGIN
+                    EXECUTE 'ALTER TABLE b ADD u int; ALTER TABLE b DROP nothing';
+                EXCEPTION WHEN undefined_column THEN NULL;
+                END;
+            END LOOP;
+        END $$"""
+    )
+    carry(captured)
+
+
 def test_a_session_whose_plain_strings_escape_is_read_like_others(
     captured: TwoDatabases, owner: Connection
 ) -> None:

@@ -119,6 +119,17 @@ def test_the_innermost_statement_of_a_context_is_taken_whole() -> None:
         innermost(context, "DROP TABLE")
 
 
+def test_a_context_with_several_statements_tells_which_if_they_were_counted() -> None:
+    context = (
+        'SQL statement "ALTER TABLE a ADD b int; SELECT 1; ALTER TABLE a ADD c int"\nPL/pgSQL function f() line 1'
+    )
+    wanted = ["ALTER TABLE a ADD b int", "ALTER TABLE a ADD c int"] * 2
+    found = [innermost(context, "ALTER TABLE", nth) for nth in (1, 2, 3, 4)]
+    assert [statement and statement.text for statement in found] == wanted
+    with pytest.raises(Unreadable):
+        innermost(context, "ALTER TABLE")
+
+
 @pytest.mark.parametrize(
     "context",
     [
