@@ -279,6 +279,7 @@ DECLARE
     shapes jsonb := '[]';
     settings jsonb;
     released oid[] := '{}';
+    tablespace name := pg_catalog.current_setting('default_tablespace');
     role text := pg_catalog.current_setting('embassy.ddl_role');                -- now: DDL below would overwrite it
     path text := pg_catalog.current_setting('embassy.ddl_search_path');
 BEGIN
@@ -407,6 +408,13 @@ BEGIN
             query := parts[pg_catalog.cardinality(parts)];
             query_of := NULL;
         END IF;
+    ELSIF TG_TAG = 'CREATE INDEX' AND how = 'string' AND query ~* E'\\mCONCURRENTLY\\M'
+          AND EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = relations[1] AND c.relkind = 'i') THEN
+        how := 'statement';               -- the table's lock is gone: it and its columns may have other names by now
+        query_of := NULL;
+        SELECT pg_catalog.pg_get_indexdef(c.oid), coalesce(t.spcname, '')
+        INTO query, tablespace
+        FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_tablespace t ON t.oid = c.reltablespace WHERE c.oid = relations[1];
     ELSIF TG_TAG IN ('ALTER TABLE', 'ALTER TYPE') THEN
         SELECT coalesce(pg_catalog.jsonb_agg(embassy.store_rows(ordinal, r.relation)), '[]')
         INTO filled FROM embassy.ddl_rewritten(query) r (relation);
@@ -457,7 +465,7 @@ BEGIN
         WHERE s.name = ANY ('{TimeZone,DateStyle,IntervalStyle,check_function_bodies,default_tablespace,
             default_table_access_method,default_toast_compression,standard_conforming_strings,xmloption,array_nulls,
             transform_null_equals,default_text_search_config,lc_monetary,extra_float_digits,bytea_output,xmlbinary}'))
-        || pg_catalog.jsonb_build_object('search_path', path);
+        || pg_catalog.jsonb_build_object('search_path', path, 'default_tablespace', tablespace);
     -- What the replica has of a table that was withheld is old: it could be at odds with the key, and its copy follows.
     INSERT INTO embassy.ddl
     SELECT pg_catalog.nextval('embassy.ddl_ordinal'), pg_catalog.clock_timestamp(), 'DELETE', role, settings, 'statement',

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import threading
 from collections.abc import Iterator
 from typing import LiteralString
 
@@ -23,6 +24,8 @@ from embassy.pg.promotion_obstacles import obstacles
 from tests.harness.catalog import catalog_differences, catalog_of
 from tests.harness.ddl_workload import START, DdlWorkload
 from tests.harness.lab import MakeDatabase
+from tests.harness.meanwhile import meanwhile
+from tests.harness.pipeline import poll_until
 from tests.harness.two_databases import Connection, TwoDatabases, new_pair
 
 _NOT_ENFORCED_VERSION = 180_000
@@ -436,6 +439,30 @@ def test_what_a_failed_concurrent_index_leaves_behind_can_be_rebuilt(
     carry(captured)
     owner.execute("DROP INDEX torn")
     owner.execute("INSERT INTO twice VALUES (3, 1)")
+    carry(captured)
+
+
+def test_a_table_may_be_altered_before_its_concurrent_index_is_told_of(
+    captured: TwoDatabases, owner: Connection
+) -> None:
+    owner.execute("CREATE TABLE a (id int PRIMARY KEY, x int)")
+    waits = "SELECT FROM pg_locks WHERE relation = 'embassy.ddl_own'::regclass AND NOT granted"
+
+    held = threading.Event()
+
+    def index(_: threading.Event) -> None:
+        held.wait(60)
+        owner.execute("CREATE INDEX CONCURRENTLY late ON a (x) WHERE x > 0")
+
+    with (
+        meanwhile(index),
+        connect(captured.source_dsn, application_name="test", autocommit=True) as other,
+    ):
+        other.execute("BEGIN; LOCK TABLE embassy.ddl_own IN ACCESS EXCLUSIVE MODE")  # keeps event triggers waiting
+        held.set()
+        poll_until(lambda: captured.source.execute(waits).fetchone() is not None, "the index, untold")
+        other.execute("SET search_path = public; ALTER TABLE a ADD y int; ALTER TABLE a RENAME x TO z")
+        other.execute("ALTER TABLE a RENAME TO b; COMMIT")
     carry(captured)
 
 
