@@ -24,6 +24,8 @@ from embassy.model.relation import Relation
 from embassy.runtime.config import Protection
 
 _OWN = "embassy"
+_TEXTS = frozenset([25, 1042, 1043])
+"""Types that a collation sorts: text, char(n), varchar."""
 
 Holds = Callable[[Relation, int], bool]
 """Whether the replica's table holds at least so many rows, with all that was applied before the batch."""
@@ -148,6 +150,14 @@ class Admission:
         if self._whole and not self._brought:
             return Violation(0, copied, f"the copy empties {relation} of its {lost} rows, as if it truncated it")
         words = f"the copy takes {lost} rows out of {relation} and brings none for them"
+        if (
+            chunk.is_whole_table
+            and chunk.rows
+            and any(relation.columns[at].type_oid in _TEXTS for at in chunk.key)
+        ):
+            words += (
+                " (where a key is text, a copy empties the table first, and the chunks behind this one fill it)"
+            )
         if most is not None and lost > most:
             return Violation(0, copied, f"{words}, and max_deletes_per_transaction is {most}")
         if share is not None and lost >= limits.share_from_rows:

@@ -14,7 +14,7 @@ from consumers.gate import Gate
 from embassy.model.batch import Batch, Chunk, Operation, Segment, Transaction
 from embassy.model.control import Control, Cut, Point, Suspect
 from embassy.model.lsn import Lsn
-from embassy.model.relation import Relation, ReplicaIdentity
+from embassy.model.relation import Column, Relation, ReplicaIdentity
 from embassy.runtime.config import Protection
 
 _TABLES = tuple(
@@ -236,3 +236,14 @@ def test_a_copy_is_judged_by_what_the_table_loses_and_only_what_was_let_pass_pas
     assert judged(b"a", last.suspect)[-1] is None
     assert judged(b"b", last.suspect)[-1] is not None
     assert not last.suspect.is_(Transaction(0, Lsn(0), Lsn(0), 0, 0))
+
+
+def test_a_copy_that_empties_a_table_first_says_that_it_fills_it_again() -> None:
+    for oid, fills in ((25, True), (23, False)):
+        table = Relation("s", "t", ReplicaIdentity.DEFAULT, (Column("k", oid, "", -1, in_key=True),))
+        chunk = Chunk(0, True, (0,), (), False, (), (), 10, (0,), b"k\n" * 10)  # noqa: FBT003 - a tuple
+        admission = Admission(Protection(max_deletes_per_transaction=9), lambda *_: True, lambda _: 50)
+        violation = admission.judge(Batch((table,), (), b"", (), 0, True, chunk))  # noqa: FBT003 - a tuple
+        assert violation is not None
+        assert "takes 40 rows out of s.t" in violation.reason
+        assert ("fill it" in violation.reason) == fills
