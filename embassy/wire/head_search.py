@@ -231,7 +231,7 @@ class _Walk(NamedTuple):
     begun: int
     """The sequence number where the walk began."""
     start: int
-    """The offset where it began."""
+    """The offset where it began: a KEY's own, which is among what counted."""
     root: bytes | None
     """The genesis, if it began there: of no record in the topic, so whatever names it branches off."""
 
@@ -278,7 +278,8 @@ class _Walk(NamedTuple):
 
 def _walk(seen: list[_Seen], found: FoundHead) -> _Walk:
     head, next_offset, key_record = found
-    begun, start, counted = head.sequence, next_offset, {head.hash}
+    begun, counted = head.sequence, {head.hash}
+    start = next_offset if key_record is None else next_offset - 1
     root = head.hash if key_record is None else None
     for offset, record, generation in seen:
         linked = head.link(record.header, record.hash, generation)

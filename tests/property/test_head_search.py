@@ -184,6 +184,23 @@ def test_after_retention_the_head_found_is_the_head_or_none_is(seed: int, steps:
         assert found is None or found.head == truth
 
 
+@pytest.mark.parametrize("low", [0, 1, 5, 11, 12])
+def test_where_retention_has_taken_the_beginning_only_the_head_is_found(low: int) -> None:
+    """As in every stream that is older than its topic's retention, whenever a producer starts."""
+    log = MemoryLog()
+    for incarnation in (b"a" * 16, b"b" * 16, b"c" * 16):
+        writer = Writer(log, incarnation)
+        writer.start(1)
+        for _ in range(5):
+            writer.send(random.Random(0))
+            writer.flush_one()
+    truth = true_head(log)
+    log.truncate_front(low)
+    found = find_head(log, verified, GENESIS)
+    assert found is not None
+    assert (found.head, found.next_offset) == (truth, 18)
+
+
 @settings(max_examples=150, deadline=None)
 @given(seed=st.integers(0, 2**32), steps=st.integers(1, 120), runs=st.integers(1, 6), share=st.floats(0, 1))
 def test_a_carrier_whose_requests_are_lost_carries_everything(
