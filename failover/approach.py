@@ -17,6 +17,7 @@ from embassy.pg.progress_store import Progress
 from embassy.pg.promotion_obstacles import is_frozen
 from embassy.pg.stream_lock import CONSUMER_LEASE
 from failover.drain import Left, Reach
+from failover.loss import CLOCK_ERROR_SECONDS, Loss, loss
 from failover.promotion import Mode, Step
 from failover.replica import Replica
 from failover.sealing import seal
@@ -25,8 +26,6 @@ from failover.wish import Ports, Wish
 
 _SEAL_SECONDS = 20.0
 _FENCE_POLL_SECONDS = 0.05
-CLOCK_ERROR_SECONDS = 1.0
-"""How far the clocks of two sites are trusted to agree."""
 
 
 class Approach:
@@ -91,19 +90,20 @@ class Approach:
         )
         self._sealed = progress
         sealed_at = promotion_store.local_now(self._replica.connection)
-        bound = self._loss_bound(progress, sealed_at.timestamp())
+        lost = self._lost(progress, sealed_at.timestamp())
         return {
             "sequence": progress.head.sequence,
             "last_lsn": str(progress.head.resume_lsn),
             "last_commit_at": _instant(progress.committed_at / 1e6) if progress.committed_at else None,
             "sealed_at": _instant(sealed_at.timestamp()),
-            "loss_seconds_upper_bound": bound,
-            "clock_error_seconds": CLOCK_ERROR_SECONDS if bound else 0,
+            "loss_seconds_upper_bound": lost.seconds if lost else 0.0,
+            "clock_error_seconds": CLOCK_ERROR_SECONDS if lost else 0,
+            "home_clock_ahead_seconds": lost.home_ahead_seconds if lost else 0.0,
             "records_left_behind": left.records,
             "transactions_incomplete": left.transactions_open,
             "record_missing": left.missing,
             "words": f"at record {progress.head.sequence}, {progress.head.resume_lsn}; "
-            + (f"at most {bound:.1f} s of home's commits are lost" if bound else "nothing is lost")
+            + (lost.words if lost else "nothing is lost")
             + _left_behind(left),
         }
 
@@ -128,26 +128,26 @@ class Approach:
             else f"{len(found.violations)} of {found.constraints} constraints are broken, as accepted",
         }
 
-    def _loss_bound(self, progress: Progress, sealed_at: float) -> float:
-        """How long before the sealing home may have committed what is not here, in seconds."""
+    def _lost(self, progress: Progress, sealed_at: float) -> Loss | None:
+        """For how long before the sealing home may have committed what is not here; None: nothing is lost."""
         wish = self._wish
         if wish.terms.mode is Mode.SWITCHOVER:
-            return 0.0
-        if not progress.committed_at:
+            return None
+        found = loss(progress, sealed_at)
+        if found is None:
             raise RefusedError(
                 "it is not known how much would be lost: the replica has applied no transaction yet",
                 place=self.name,
                 hint="a replica that never followed cannot be promoted",
             )
-        bound = round(max(0.0, sealed_at - progress.committed_at / 1e6) + CLOCK_ERROR_SECONDS, 3)
-        if wish.accept_loss_seconds is None or bound > wish.accept_loss_seconds:
+        if wish.accept_loss_seconds is None or found.seconds > wish.accept_loss_seconds:
             raise RefusedError(
-                f"up to {bound:.0f} s of home's commits would be lost, and the plan accepts "
+                f"up to {found.seconds:.0f} s of home's commits would be lost, and the plan accepts "
                 f"{wish.accept_loss_seconds or 0} s",
                 place=self.name,
                 hint="make a new plan with a larger --accept-loss, and have it approved",
             )
-        return bound
+        return found
 
     @property
     def _reach(self) -> Reach:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from embassy.model.chain import Signers
-from embassy.model.errors import EmbassyError, RefusedError, TransientError
+from embassy.model.errors import EmbassyError, IntegrityError, RefusedError, TransientError
 from embassy.model.lsn import Lsn
 from embassy.model.record import Head, RecordKind, SealedRecord
 from embassy.pg.progress_store import Progress
@@ -27,6 +27,8 @@ PATIENCE_SECONDS = 2.0
 _NEARER_SECONDS = 1.0
 """By so much must what is applied come nearer to the present meanwhile, for what still arrives to be a backlog."""
 _READ_AT_ONCE = 1000
+_UNREADABLE = (TransientError, IntegrityError)
+"""What a log is that cannot be read: its cluster does not answer, or somebody there has taken the topic away."""
 
 
 class Arrived(NamedTuple):
@@ -128,7 +130,7 @@ class _Line(NamedTuple):
 
 
 class _Refused(NamedTuple):
-    """The cluster did not answer, and nothing was applied since."""
+    """The log could not be read, and nothing was applied since."""
 
     sequence: int
     at: float
@@ -169,19 +171,21 @@ class Reach:
         the end. They are told by time from what was under way, which comes within `PATIENCE_SECONDS`, and from a backlog
         that is still carried: what is applied of that comes nearer and nearer to the present.
 
-        A cluster that is lost with its log keeps no promotion from being made that accepts to leave behind what cannot be
-        applied: it is waited for as long as a stream that stalls.
+        A cluster that is lost with its log, or a topic that whoever runs the cluster has deleted, keeps no promotion from
+        being made that accepts to leave behind what cannot be applied: it is waited for as long as a stream that stalls.
 
         Raises:
             RefusedError: it cannot get there, and the plan does not accept that.
             TransientError: the cluster is unreachable, and the plan does not accept that.
+            IntegrityError: the topic is gone, and the plan does not accept that; or the replica's own key is in doubt.
         """
         first, refused = self._progress(), None
+        head = self._head_of(first)
         waiting = Waiting(self._clock, self._tell)
         while True:
             try:
-                return self._drain(first)
-            except TransientError as error:
+                return self._drain(first, head)
+            except _UNREADABLE as error:
                 if not self._accept_undrained:
                     raise self._unread(error) from error
                 progress, now = self._progress(), self._clock()
@@ -189,12 +193,12 @@ class Reach:
                     refused = _Refused(progress.head.sequence, now)
                 elif now - refused.at > self._stall_seconds:
                     return self._stuck(first, progress, f"the embassy's log cannot be read: {error.args[0]}")
-                waiting.on(lambda: "waiting for the embassy's cluster to answer")
+                waiting.on(lambda: "waiting for the embassy's log to be there")
                 self._pause(_RETRY_SECONDS)
 
-    def _drain(self, first: Progress) -> Drained:
+    def _drain(self, first: Progress, head: Head) -> Drained:
         before = first
-        end = LogEnd(self._log, self._head_of(first), first.next_offset, self._signers)
+        end = LogEnd(self._log, head, first.next_offset, self._signers)
         moved_at = self._clock()
         waiting = Waiting(self._clock, self._tell)
         line: _Line | None = None
@@ -230,11 +234,12 @@ class Reach:
         """What stands in the log now that a replica at this progress does not have.
 
         Raises:
-            TransientError: the cluster is unreachable, and the plan does not accept that.
+            TransientError, IntegrityError: as `drain`.
         """
+        head = self._head_of(progress)
         try:
-            arrived = LogEnd(self._log, self._head_of(progress), progress.next_offset, self._signers).look()
-        except TransientError as error:
+            arrived = LogEnd(self._log, head, progress.next_offset, self._signers).look()
+        except _UNREADABLE as error:
             if not self._accept_undrained:
                 raise self._unread(error) from error
             return Left(level=False, records=None, transactions_open=0, missing=None)
@@ -252,12 +257,13 @@ class Reach:
         return Drained(records, words + ("; more keeps coming" if endless else ""))
 
     @staticmethod
-    def _unread(error: TransientError) -> TransientError:
-        return TransientError(
+    def _unread(error: TransientError | IntegrityError) -> EmbassyError:
+        waits = f"{error.hint}; " if isinstance(error, TransientError) else ""
+        return type(error)(
             str(error.args[0]),
             place=error.place,
-            hint=f"{error.hint}; if the embassy's cluster is lost for good, a new plan with --accept-undrained promotes "
-            "without what only that has",
+            hint=f"{waits}if the embassy's log is lost for good, a new plan with --accept-undrained promotes without "
+            "what only that has",
         )
 
     def _stuck(self, first: Progress, progress: Progress, why: str) -> Drained:

@@ -24,7 +24,7 @@ from embassy.wire.enrolment import Enrolment, load_enrolment, load_roster
 from embassy.wire.kafka_ends import TopicEnds
 from embassy.wire.keyring import load_identity
 from embassy.wire.promotion_plan import NONCE_BYTES, Plan, PlanFile, PlannedStream, Waivers, roster_hash
-from failover.approach import CLOCK_ERROR_SECONDS
+from failover.loss import Loss, loss
 
 _APPLICATION = "embassy-promote-plan"
 _TOGETHER = 8
@@ -47,8 +47,8 @@ class Outlook(NamedTuple):
     planned: PlannedStream
     last_commit_at: float | None
     """Source time of the newest transaction applied, seconds since 1970 UTC."""
-    loss_seconds: float | None
-    """At most so much would be lost if it were sealed now; None: not known."""
+    loss: Loss | None
+    """What would be lost if it were sealed now; None: not known."""
     holder: str
     """Who applies the stream now; empty: nobody."""
     obstacles: tuple[str, ...]
@@ -57,7 +57,7 @@ class Outlook(NamedTuple):
 
     def beyond(self, accepted_seconds: float | None) -> bool:
         """Whether more would be lost than is accepted; None: nothing is said of that."""
-        return accepted_seconds is not None and (self.loss_seconds or 0.0) > accepted_seconds
+        return accepted_seconds is not None and self.loss is not None and self.loss.seconds > accepted_seconds
 
     def to_json(self) -> dict[str, Any]:
         """For scripts."""
@@ -71,7 +71,8 @@ class Outlook(NamedTuple):
             "last_commit_at": None
             if self.last_commit_at is None
             else datetime.fromtimestamp(self.last_commit_at, UTC).isoformat(timespec="milliseconds"),
-            "predicted_loss_seconds": self.loss_seconds,
+            "predicted_loss_seconds": self.loss and round(self.loss.seconds, 1),
+            "home_clock_ahead_seconds": self.loss and self.loss.home_ahead_seconds,
             "consumer": self.holder,
             "obstacles": list(self.obstacles),
             "reverse_stream": not self.no_reverse,
@@ -195,7 +196,7 @@ def _outlook(settings: Settings, name: str, enrolment: Enrolment, dsn: str, inte
         return Outlook(
             planned,
             last,
-            None if last is None else round(max(0.0, now - last) + CLOCK_ERROR_SECONDS, 1),
+            loss(progress, now),
             CONSUMER_LEASE.holder(connection, enrolment.stream),
             tuple(
                 obstacles(

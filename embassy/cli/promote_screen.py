@@ -14,6 +14,7 @@ from rich.text import Text
 from embassy.cli.promote_planning import Outlook
 from embassy.model.wording import instant
 from embassy.wire.promotion_plan import Plan
+from failover.loss import ahead
 from failover.promotion import NO_RETURN, Mode, Step, steps
 
 CHECKLIST = {
@@ -66,7 +67,7 @@ def show_plan(console: Console, plan: Plan, outlooks: Sequence[Outlook]) -> None
             f"{planned.from_epoch}→{planned.to_epoch}",
             str(planned.minimum_sequence),
             _clock(outlook.last_commit_at),
-            "?" if outlook.loss_seconds is None else f"{outlook.loss_seconds:.1f} s",
+            "?" if outlook.loss is None else f"{outlook.loss.seconds:.1f} s",
             "applies" if outlook.holder else "none",
             Text("ready" if not outlook.obstacles else f"blocked: {'; '.join(outlook.obstacles)}"),
         )
@@ -78,9 +79,14 @@ def show_plan(console: Console, plan: Plan, outlooks: Sequence[Outlook]) -> None
                 + "; ".join(outlook.no_reverse),
                 markup=False,
             )
-        if outlook.beyond(plan.accept_loss_seconds):
+        if outlook.loss is not None and outlook.loss.home_ahead_seconds:
             console.print(
-                f"! {outlook.planned.name}: {outlook.loss_seconds:.1f} s would be lost now, and the plan accepts "
+                f"! {outlook.planned.name}: what would be lost is {ahead(outlook.loss.home_ahead_seconds)}",
+                markup=False,
+            )
+        if outlook.loss is not None and outlook.beyond(plan.accept_loss_seconds):
+            console.print(
+                f"! {outlook.planned.name}: {outlook.loss.seconds:.1f} s would be lost now, and the plan accepts "
                 f"{plan.accept_loss_seconds} s: unless the embassy's topic holds newer commits, promote run refuses",
                 markup=False,
             )

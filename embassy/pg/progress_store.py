@@ -29,6 +29,8 @@ class Progress(NamedTuple):
     """Where reading probably goes on. Only a hint: the chain decides."""
     committed_at: int = 0
     """Source time of the newest transaction applied, microseconds since 1970 UTC; 0 if there is none yet."""
+    applied_at: int = 0
+    """When the row was last moved, by the replica's clock, microseconds since 1970 UTC; only `read` knows it."""
 
 
 def read(connection: psycopg.Connection[Any], stream: bytes) -> Progress | None:
@@ -45,15 +47,16 @@ def read(connection: psycopg.Connection[Any], stream: bytes) -> Progress | None:
         )
     row = connection.execute(
         f"""SELECT hash, sequence, epoch, incarnation, resume_lsn::text, key_record, next_offset,
-                   coalesce((EXTRACT(epoch FROM committed_at) * 1000000)::bigint, 0)
+                   coalesce((EXTRACT(epoch FROM committed_at) * 1000000)::bigint, 0),
+                   coalesce((EXTRACT(epoch FROM applied_at) * 1000000)::bigint, 0)
             FROM {_TABLE} WHERE stream = %s""",
         (stream,),
     ).fetchone()
     if row is None:
         return None
-    head_hash, sequence, epoch, incarnation, resume_lsn, key_record, next_offset, committed_at = row
+    head_hash, sequence, epoch, incarnation, resume_lsn, key_record, next_offset, *times = row
     head = Head(bytes(head_hash), sequence, epoch, bytes(incarnation), Lsn.parse(resume_lsn))
-    return Progress(head, bytes(key_record), next_offset, committed_at)
+    return Progress(head, bytes(key_record), next_offset, *times)
 
 
 def enrol(connection: psycopg.Connection[Any], stream: bytes, genesis: Head) -> bool:

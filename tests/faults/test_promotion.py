@@ -121,6 +121,11 @@ class Ceremony:
                 return False
             return True
 
+    def at_replica(self, statement: str) -> Any:
+        """What an administrator's statement returns first."""
+        with self.pipeline.replica(databases.ADMIN) as connection:
+            return next(iter(connection.execute(statement.encode()).fetchone() or ()))
+
     def audited(self) -> list[tuple[str, str]]:
         text = self.pipeline.config("embassy-admin").with_name("audit.jsonl").read_text()
         return [(entry["action"], entry["outcome"]) for entry in map(json.loads, text.splitlines())]
@@ -256,7 +261,7 @@ def test_who_may_not_promote_is_refused_each_with_its_reason(
     ceremony: Ceremony, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipeline = ceremony.pipeline
-    roles = pipeline.start_all()
+    pipeline.start_all()
     _filled(pipeline)
     pipeline.wait_level()
     _a_plan_tells_of_a_cluster_that_does_not_answer(ceremony, tmp_path, monkeypatch)
@@ -292,13 +297,9 @@ def test_who_may_not_promote_is_refused_each_with_its_reason(
     assert ceremony.promote("run", str(forged), "--confirm", pipeline.name).returncode in (2, 6)
     assert ceremony.promote("run", str(plan), "--confirm", "another").returncode == 2
 
-    def at_replica(statement: str) -> None:
-        with pipeline.replica(databases.ADMIN) as connection:
-            connection.execute(statement.encode())
-
-    at_replica("UPDATE embassy.local_clock SET newest = newest + interval '1 day'")
+    ceremony.at_replica("UPDATE embassy.local_clock SET newest = newest + interval '1 day' RETURNING 1")
     assert "expired" in ceremony.run(plan, 6), "a clock that was once ahead is not wound back"
-    at_replica("UPDATE embassy.local_clock SET newest = clock_timestamp()")
+    ceremony.at_replica("UPDATE embassy.local_clock SET newest = clock_timestamp() RETURNING 1")
     kept = tmp_path / "kept.json"
     shutil.copy(plan, kept)
     assert ceremony.promote("abort", str(plan), "--reason", "a false alarm").returncode == 0
@@ -307,12 +308,16 @@ def test_who_may_not_promote_is_refused_each_with_its_reason(
     fresh = ceremony.approve(ceremony.plan(loss=1, code=4))
     assert "would be lost" in ceremony.run(fresh, 5)
     assert ceremony.epoch() == 1
+    monkeypatch.setenv("EMBASSY_PROMOTION__DRAIN_SECONDS", "1")
     ahead = ceremony.approve(ceremony.plan())
-    for role in roles.values():
-        pipeline.kill(role)
-    at_replica("UPDATE embassy.progress SET sequence = 1")
+    pipeline.kill_all()
+    at = ceremony.at_replica(
+        "UPDATE embassy.progress p SET sequence = 1 FROM embassy.progress b RETURNING b.sequence"
+    )
     assert "rolled back" in ceremony.run(ahead, 7)
     assert not ceremony.writes()
+    ceremony.at_replica(f"UPDATE embassy.progress SET sequence = {at} RETURNING 1")
+    _whoever_has_the_broker_and_the_clock_wrong_keeps_nobody_from_it(ceremony)
     assert [outcome for action, outcome in ceremony.audited() if action == "promote.run"].count("failed") >= 4
 
 
@@ -325,6 +330,27 @@ def _a_plan_tells_of_a_cluster_that_does_not_answer(
         assert (blind.returncode, "embassy's log cannot be read" in blind.stdout) == (4, True), blind.stdout
         waived = ceremony.promote(*_TERMS, "-o", str(folder / "waived.json"), "--accept-undrained")
         assert waived.returncode == 0, waived.stdout
+
+
+def _whoever_has_the_broker_and_the_clock_wrong_keeps_nobody_from_it(ceremony: Ceremony) -> None:
+    """The topic is deleted where the embassy's brokers stand, and home's clock was three hours ahead."""
+    pipeline = ceremony.pipeline
+    admin = pipeline.lab.admin_client(pipeline.embassy)
+    admin.delete_topics([pipeline.topic])[pipeline.topic].result(30)
+    ceremony.at_replica("UPDATE embassy.progress SET committed_at = applied_at + interval '3 hours' RETURNING 1")
+    refused = ceremony.run(ceremony.approve(ceremony.plan()), 9)
+    assert "the topic is gone" in refused
+    assert "a new plan with --accept-undrained promotes without what only that has" in refused
+    accepting = ceremony.plan("--accept-undrained")
+    done = ceremony.run(ceremony.approve(accepting), 0)
+    (stream,) = json.loads(done.partition("\n}")[0] + "\n}")["streams"]
+    assert stream["records_left_behind"] is None
+    assert stream["home_clock_ahead_seconds"] == 3 * 3600
+    age = ceremony.at_replica(
+        "SELECT extract(epoch FROM clock_timestamp() - applied_at)::float8 FROM embassy.progress"
+    )
+    assert 1 < stream["loss_seconds_upper_bound"] <= age + 1
+    assert ceremony.writes()
 
 
 def _a_plan_given_up_frees_the_one_who_had_approved_it(ceremony: Ceremony, folder: Path) -> None:

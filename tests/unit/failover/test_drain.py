@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from embassy.model.errors import ConfigurationError, EmbassyError, TransientError
+from embassy.model.errors import ConfigurationError, EmbassyError, IntegrityError, TransientError
 from embassy.pg.progress_store import Progress
 from embassy.wire.enrolment import Enrolment
 from embassy.wire.verifying import RecordVerifier
@@ -25,14 +25,15 @@ class Idle:
 
 
 class Lost(MemoryLog):
-    """A topic of a cluster that answers no more, until it does."""
+    """A topic that cannot be read, until it can."""
 
     unanswered = 1_000_000
+    error: EmbassyError = TransientError("all brokers are down", hint="is the broker up?")
 
     def bounds(self) -> tuple[int, int]:
         self.unanswered -= 1
         if self.unanswered >= 0:
-            raise TransientError("all brokers are down", hint="is the broker up?")
+            raise self.error
         return super().bounds()
 
 
@@ -70,21 +71,26 @@ def test_an_enrolment_without_the_successor_whom_the_replica_follows_does_not_ca
             look()
 
 
-def test_a_cluster_that_is_lost_holds_only_those_up_who_do_not_accept_it() -> None:
+@pytest.mark.parametrize(
+    "error",
+    [TransientError("all brokers are down", hint="is the broker up?"), IntegrityError("the topic is gone")],
+)
+def test_a_log_that_is_lost_holds_only_those_up_who_do_not_accept_it(error: EmbassyError) -> None:
     writer = Writer()
     log = Lost(values=[writer.key()])
+    log.error = error
     progress = Progress(writer.head, log.values[0], 1)
     for value in writer.data(b"not applied yet"):
         log.append(value)
 
     refusing = reach(log, progress, ENROLMENT)
     for look in (refusing.drain, lambda: refusing.left(progress)):
-        with pytest.raises(TransientError, match="all brokers are down") as caught:
+        with pytest.raises(type(error), match=str(error.args[0])) as caught:
             look()
         assert "--accept-undrained" in caught.value.hint
 
     accepting = reach(log, progress, ENROLMENT, stall_seconds=60, undrained=True)
-    assert "cannot be read: all brokers are down; the plan accepts that" in accepting.drain().words
+    assert f"cannot be read: {error.args[0]}; the plan accepts that" in accepting.drain().words
     left = accepting.left(progress)
     assert (left.level, left.records) == (False, None)
 
