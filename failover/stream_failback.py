@@ -54,7 +54,7 @@ class HomePorts(NamedTuple):
 
     dsn: str
     revoke: Callable[[psycopg.Connection[Any], Sequence[str]], None]
-    """Takes the application's roles their login; registries of one server share them."""
+    """Takes the application's roles their login, unless other registries of the server are open, which share them."""
     may_bundle: Callable[[], object]
     """Raises ConfigurationError where no place is named for a file; asked before anything is done."""
     bundle: Callable[[OwnSlot], Mapping[str, Any]]
@@ -242,6 +242,9 @@ class StreamFailback:
 
     def _begin(self, connection: psycopg.Connection[Any]) -> str:
         wish = self._wish
+        self._ports.revoke(
+            connection, wish.application_roles
+        )  # the others may have been open when this one was shut
         replica_turn.begin(connection, wish.stream, wish.genesis, level=self._shipped_all(connection))
         waiting = awaited(connection)
         return f"a replica of epoch {wish.genesis.epoch}" + (

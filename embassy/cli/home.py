@@ -53,6 +53,7 @@ def fence(options: Options, path: Path, *, reason: str) -> ExitCode:
 
     FILE is the signed report of a promotion, or, for a switchover, its approved plan: two persons' word is in either.
     Application roles lose their login, sessions are ended, every table refuses writes from everyone, superusers included.
+    Roles keep it as long as another registry of the same server is open: they are its application's, too.
     With a report the producer refuses to run from then on; with a plan it goes on, and carries abroad what was committed
     and that nobody writes any more. Repeatable.
 
@@ -77,12 +78,17 @@ def fence(options: Options, path: Path, *, reason: str) -> ExitCode:
         if options.as_json:
             fenced = {name: done._asdict() for name, done in sorted(found.items())}
             shown = {"schema": "embassy.home-fence/1", "fenced": fenced, "not_promoted": left}
-            click.echo(json.dumps({**shown, "refused": words_of(failures)}, indent=2))
+            shown |= {"open_beside": roles.open_beside, "refused": words_of(failures)}
+            click.echo(json.dumps(shown, indent=2))
         else:
             for name, done in sorted(found.items()):
                 click.echo(
                     f"{name}: fenced; {done.tables} tables shut, {done.sessions} sessions ended"
                     + ("" if done.new else " (it was fenced before)")
+                )
+            if roles.open_beside:
+                click.echo(
+                    f"the application may log in still, for {', '.join(roles.open_beside)} of its server is open"
                 )
             for name in left:
                 click.echo(f"{name}: left as it is: by the report it was not promoted, and nobody else has it")
@@ -149,11 +155,18 @@ class _Roles:
     def __init__(self, names: Sequence[str]) -> None:
         self.names = names
         self._lock = threading.Lock()
+        self._open: dict[tuple[str, int], list[str]] = {}
+
+    @property
+    def open_beside(self) -> list[str]:
+        """The databases for which they keep it."""
+        return sorted({name for names in self._open.values() for name in names}) if self.names else []
 
     def revoke(self, connection: psycopg.Connection[Any], names: Sequence[str]) -> None:
-        """Take their login."""
+        """Take their login, unless other registries of the server are open; who asks last knows which are."""
+        server = (connection.info.host, connection.info.port)
         with self._lock:
-            source_fence.revoke_login(connection, names)
+            self._open[server] = source_fence.revoke_login(connection, names)
 
     def let_in(self, connection: psycopg.Connection[Any], names: Sequence[str]) -> None:
         """Give it back."""

@@ -23,6 +23,7 @@ from embassy.pg import large_objects, progress_store, replica_schema, slots, sou
 from embassy.pg.catalog import source_tables
 from embassy.pg.ddl_capture import let_go
 from embassy.pg.presence import has_table
+from embassy.pg.sessions import end_sessions
 from embassy.pg.setup_errors import in_turn
 from embassy.pg.source_fence import fenced_tables, is_read_only, let_logins_fire, release_table
 from embassy.pg.write_triggers import tables_without
@@ -39,7 +40,6 @@ _NOTED = ("ddl_by_hand", "verification", "verify_finding", "verify_run")
 _WRITERS = ["embassy-heartbeat", "embassy-copy", "embassy-large-objects"]
 """Sessions in which a producer writes to the product's tables. Each looks first whether the database is superseded, which
 a fence said before: one that is ended does not come back."""
-_END_SECONDS = 10
 
 
 class OwnSlot(NamedTuple):
@@ -255,17 +255,9 @@ def begin(connection: psycopg.Connection[Any], stream: bytes, genesis: Head, *, 
 
 def _end_writers(connection: psycopg.Connection[Any]) -> None:
     """A beat behind what is forgotten would meet the first one of the epoch that begins."""
-    told = connection.execute(
-        """SELECT pid, pg_catalog.pg_terminate_backend(pid, %s) FROM pg_catalog.pg_stat_activity
-           WHERE datname = pg_catalog.current_database() AND application_name = ANY (%s)""",
-        (_END_SECONDS * 1000, _WRITERS),
-    ).fetchall()
-    pids = [pid for pid, ended in told if not ended]  # some of them may have gone by themselves just then
-    left = connection.execute(
-        "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE pid = ANY (%s) AND application_name = ANY (%s)",
-        (pids, _WRITERS),
-    ).fetchone()
-    if left != (0,):
+    if end_sessions(
+        connection, "a.datname = pg_catalog.current_database() AND a.application_name = ANY (%s)", _WRITERS
+    ):
         raise TransientError(
             "a session of the producer that was superseded does not end",
             place=connection.info.dbname,

@@ -14,8 +14,11 @@ from embassy.model.errors import IntegrityError, TransientError
 from embassy.model.lsn import Lsn
 from embassy.pg.connection import connect
 from embassy.pg.exchange import Answer, Errand, Question
+from embassy.pg.sessions import end_sessions
 
-_END_SECONDS = 10
+_HOLDS: LiteralString = (
+    "a.pid = (SELECT s.active_pid FROM pg_catalog.pg_replication_slots s WHERE s.slot_name = %s)"
+)
 _FAILOVER_SLOTS_VERSION = 170_000
 _SLOT_OPTIONS_VERSION = 150_000
 
@@ -161,12 +164,7 @@ def end_holder(connection: psycopg.Connection[Any], slot: str) -> None:
     Raises:
         TransientError: it does not let go.
     """
-    ended = connection.execute(
-        f"""SELECT pg_catalog.pg_terminate_backend(active_pid, {_END_SECONDS * 1000})
-            FROM pg_catalog.pg_replication_slots WHERE slot_name = %s AND active_pid IS NOT NULL""".encode(),
-        (slot,),
-    ).fetchone()
-    if ended == (False,):
+    if end_sessions(connection, _HOLDS, slot):
         raise TransientError(
             "a session holds the slot and does not end",
             place=f"slot {slot}",

@@ -1,7 +1,7 @@
 """Shutting a registry at home: nobody writes there any more, whatever role or session they have.
 
-Roles lose their login, sessions are ended, each table gets a trigger that fires for everyone, and new transactions are
-read-only by default. What is new in large objects is carried. Only then is the row written that tells so in the stream:
+New transactions are read-only by default, roles lose their login, sessions are ended, and each table gets a trigger that
+fires for everyone. What is new in large objects is carried. Only then is the row written that tells so in the stream:
 nothing of the registry's can follow it.
 """
 
@@ -18,6 +18,7 @@ from psycopg import sql
 
 from embassy.model.errors import RefusedError
 from embassy.pg import large_objects
+from embassy.pg.catalog import brief
 from embassy.pg.own_ddl import enabling, unobserved
 from embassy.pg.presence import has_table
 from embassy.pg.setup_errors import in_turn
@@ -43,6 +44,16 @@ WHERE e.evtevent = 'login' AND e.evtenabled <> 'D'
 _LOGINS_AGAIN = """
 WITH again AS (DELETE FROM embassy.fenced_login RETURNING name, enabled::text)
 SELECT a.name, a.enabled FROM again a JOIN pg_catalog.pg_event_trigger e ON e.evtname = a.name"""
+# A registry that is open has the slot that it is replicated from, and takes writes by default.
+_OPEN_BESIDE = """
+SELECT DISTINCT d.datname::text FROM pg_catalog.pg_replication_slots p
+JOIN pg_catalog.pg_database d ON d.datname = p.database
+WHERE p.plugin = 'pgoutput' AND pg_catalog.starts_with(p.slot_name::text, 'embassy_') AND NOT p.temporary
+  AND d.datname <> pg_catalog.current_database()
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_db_role_setting s
+                  WHERE s.setdatabase = d.oid AND s.setrole = 0
+                    AND 'default_transaction_read_only=on' = ANY (s.setconfig))
+ORDER BY 1"""
 _READ_ONLY_BY_DEFAULT = """
 SELECT EXISTS (SELECT FROM pg_catalog.pg_db_role_setting s
                WHERE s.setdatabase = (SELECT oid FROM pg_catalog.pg_database
@@ -89,7 +100,6 @@ class Fenced(NamedTuple):
 
     tables: int
     sessions: int
-    roles: tuple[str, ...]
     new: bool
     """Whether the row in the stream was written now."""
 
@@ -122,31 +132,24 @@ def fence(
         wish: on whose word.
         roles: of the application.
         place: for messages.
-        revoke: takes the roles' login; registries of one server share them.
+        revoke: `revoke_login`, by one at a time: registries of one server share the roles.
 
     Raises:
         RefusedError: a prepared transaction could still commit.
         psycopg.errors.LockNotAvailable: a table stays locked by someone.
     """
+    _read_only(connection)  # of registries that are shut at once, the last one sees that all are
     revoke(connection, roles)
     failpoint(failpoints.HOME_AFTER_ROLES)
-    _read_only(connection)
     sessions = _end_sessions(connection)
+    _refuse_prepared(connection, place)  # one may hold a table, and is in no list of sessions
     _silence_logins(connection)
     tables = tables_without(connection, function="embassy.refuse_fenced_write", enabled="A")
     for schema, name in tables:
         in_turn(connection, partial(_fence_table, connection, schema, name))
     failpoint(failpoints.HOME_AFTER_TABLES)
     sessions += _end_sessions(connection)  # whoever slipped in before the last trigger was there
-    prepared = connection.execute(
-        "SELECT count(*) FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database()"
-    ).fetchone()
-    if prepared != (0,):
-        raise RefusedError(
-            "prepared transactions could still commit",
-            place=place,
-            hint="COMMIT PREPARED or ROLLBACK PREPARED each of pg_prepared_xacts, then run it again",
-        )
+    _refuse_prepared(connection, place)
     if large_objects.is_carried(connection):
         large_objects.carry_all(connection, wish.stream)
     written = connection.execute(
@@ -156,17 +159,23 @@ def fence(
         (wish.nonce, wish.stream, wish.to_epoch, wish.by, wish.reason, wish.promoted),
     )
     failpoint(failpoints.HOME_AFTER_SAID)
-    return Fenced(len(tables), sessions, tuple(roles), written.rowcount == 1)
+    return Fenced(len(tables), sessions, written.rowcount == 1)
 
 
-def revoke_login(connection: psycopg.Connection[Any], roles: Sequence[str]) -> None:
-    """Let roles log in no more."""
+def revoke_login(connection: psycopg.Connection[Any], roles: Sequence[str]) -> list[str]:
+    """Let roles log in no more, unless another registry of the server is open: they are its application's, too.
+
+    Returns the databases of those that are.
+    """
+    if beside := [name for (name,) in connection.execute(_OPEN_BESIDE.encode())]:
+        return beside
     for role in roles:
         found = connection.execute(
             "SELECT rolcanlogin FROM pg_catalog.pg_roles WHERE rolname = %s", (role,)
         ).fetchone()
         if found == (True,):
             connection.execute(sql.SQL("ALTER ROLE {} NOLOGIN").format(sql.Identifier(role)))
+    return []
 
 
 def superseded_by(connection: psycopg.Connection[Any], stream: bytes, epoch: int) -> Superseding | None:
@@ -283,6 +292,18 @@ def _own_ddl(connection: psycopg.Connection[Any]) -> Iterator[None]:
 def _read_only(connection: psycopg.Connection[Any]) -> None:
     name = sql.Identifier(connection.info.dbname)
     connection.execute(sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(name))
+
+
+def _refuse_prepared(connection: psycopg.Connection[Any], place: str) -> None:
+    found = connection.execute(
+        "SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database() ORDER BY prepared"
+    ).fetchall()
+    if found:
+        raise RefusedError(
+            f"prepared transactions could still commit: {brief([gid for (gid,) in found])}",
+            place=place,
+            hint="COMMIT PREPARED or ROLLBACK PREPARED each of pg_prepared_xacts, then run it again",
+        )
 
 
 def _end_sessions(connection: psycopg.Connection[Any]) -> int:

@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import LiteralString
 
 import psycopg
 import pytest
@@ -23,6 +24,7 @@ from embassy.model.verification import TableName
 from embassy.pg import reign, replica_turn, source_schema, table_copies
 from embassy.pg.connection import connect
 from embassy.pg.observation import Databases
+from embassy.pg.sessions import end_sessions
 from embassy.pg.stream_lock import PROMOTION_LOCK
 from embassy.wire.keyring import Identity, load_operator
 from embassy.wire.promotion_plan import Plan, PlanFile, PlannedStream, Waivers
@@ -213,6 +215,46 @@ def test_a_report_shuts_what_it_says_was_promoted_and_nothing_of_a_past_epoch(ho
     assert home.writable() == ["people"]
     home.command("fence", home.plan(2, epochs=(3, 4)), "-r", "people")
     assert home.writable() == []
+
+
+def test_an_application_keeps_its_login_as_long_as_a_registry_of_its_own_is_open(home: Home) -> None:
+    plan, slot = home.plan(1), f"embassy_{home.streams['people'].hex()}"
+    with home.connect("people") as connection:
+        connection.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (slot,))
+    try:
+        said = home.command("fence", home.report(plan, "land")).stdout
+        assert f"may log in still, for {home.databases['people']} of its server is open" in said
+        assert (home.writable(), home.application_may_log_in()) == (["people"], True)
+        shut = home.command("fence", home.report(plan, *NAMES), "--json").stdout
+        assert json.loads(shut)["open_beside"] == []
+        assert (home.writable(), home.application_may_log_in()) == ([], False)
+    finally:
+        with home.connect("land") as connection:
+            connection.execute("SELECT pg_drop_replication_slot(%s)", (slot,))
+
+
+def test_a_session_that_ends_by_itself_just_then_is_none_that_stays(home: Home) -> None:
+    with home.connect("land") as connection, home.connect("land") as other:
+        pid = other.info.backend_pid
+        gone_before: LiteralString = "CASE a.pid WHEN %s THEN pg_catalog.pg_terminate_backend(a.pid, 10000) END"
+        assert end_sessions(connection, gone_before, pid) == []
+        with pytest.raises(psycopg.OperationalError):
+            other.execute("SELECT")
+
+
+def test_a_prepared_transaction_is_named_although_it_holds_a_table(home: Home) -> None:
+    with home.connect("land") as connection:
+        connection.execute("BEGIN")
+        connection.execute("INSERT INTO public.deed VALUES (1)")
+        connection.execute("PREPARE TRANSACTION 'test_home''s'")
+        try:
+            said = home.command("fence", home.plan(1), "-r", "land", code=5).stderr
+            assert "prepared transactions could still commit: test_home's" in said
+        finally:
+            with home.connect("land") as after:
+                after.execute("ROLLBACK PREPARED 'test_home''s'")
+    home.command("fence", home.plan(1), "-r", "land")
+    assert home.writable() == ["people"]
 
 
 def test_what_is_shut_half_way_is_seen_and_opened(home: Home) -> None:
