@@ -12,9 +12,10 @@ from typing import Any
 
 from embassy.model.errors import RefusedError, StepError
 from embassy.pg import promotion_store, verify_store
+from embassy.pg.catalog import brief
 from embassy.pg.constraint_checks import check_constraints
 from embassy.pg.progress_store import Progress
-from embassy.pg.promotion_obstacles import is_frozen
+from embassy.pg.promotion_obstacles import is_frozen, not_whole
 from embassy.pg.stream_lock import CONSUMER_LEASE
 from failover.drain import Left, Reach
 from failover.loss import CLOCK_ERROR_SECONDS, Loss, loss
@@ -111,6 +112,7 @@ class Approach:
         """Check by query what applying has bypassed."""
         found = check_constraints(self._replica.connection)
         compared = verify_store.summary(self._replica.connection, self._replica.stream)
+        lacking, _ = not_whole(self._replica.connection)
         if found.violations and not self._wish.waivers.violations:
             listed = ", ".join(f"{v.constraint} of {v.table}: {v.rows} rows" for v in found.violations[:5])
             raise RefusedError(
@@ -123,9 +125,13 @@ class Approach:
             "violations": [violation._asdict() for violation in found.violations],
             "last_found_equal_at": None if (alike := compared.succeeded_at) is None else _instant(alike),
             "rows_known_to_differ": {kind: compared.rows.get(kind, 0) for kind in verify_store.DIFFERENCES},
-            "words": f"{found.constraints} constraints hold"
-            if not found.violations
-            else f"{len(found.violations)} of {found.constraints} constraints are broken, as accepted",
+            "tables_incomplete": lacking,
+            "words": (
+                f"{found.constraints} constraints hold"
+                if not found.violations
+                else f"{len(found.violations)} of {found.constraints} constraints are broken, as accepted"
+            )
+            + (f"; tables without all their rows, as accepted: {brief(lacking)}" if lacking else ""),
         }
 
     def _lost(self, progress: Progress, sealed_at: float) -> Loss | None:

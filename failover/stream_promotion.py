@@ -163,6 +163,7 @@ class StreamPromotion:
                     roles=wish.application_roles,
                     accept_undrained=wish.waivers.undrained,
                     accept_differences=wish.waivers.differences,
+                    accept_incomplete=wish.waivers.incomplete,
                 )
             ),
         )

@@ -89,6 +89,7 @@ class Looks:
             roles=self._settings.promotion.application_roles,
             accept_undrained=False,
             accept_differences=False,
+            accept_incomplete=False,
         )
         operations = [
             *self._promotion(name, identity, connection),

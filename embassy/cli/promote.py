@@ -71,6 +71,11 @@ promote.add_command(abort)
     help="Promote although rows differ from home (embassy verify), or tables are left out for want of a key.",
 )
 @click.option(
+    "--accept-incomplete",
+    is_flag=True,
+    help="Promote although tables lack rows, for a copy of them has not ended, and their source is lost for good.",
+)
+@click.option(
     "--valid-minutes",
     type=click.IntRange(1, 24 * 60),
     default=30,
@@ -88,6 +93,7 @@ def plan(
     accept_undrained: bool,
     accept_violations: bool,
     accept_differences: bool,
+    accept_incomplete: bool,
     valid_minutes: int,
     output: Path,
 ) -> ExitCode:
@@ -106,9 +112,11 @@ def plan(
         )
     if mode != Mode.DISASTER and accept_loss is not None:
         raise click.UsageError("--accept-loss belongs to --mode disaster: a switchover loses nothing")
+    if mode != Mode.DISASTER and accept_incomplete:
+        raise click.UsageError("--accept-incomplete belongs to --mode disaster: let the copies come to their end")
     options = all_or_named(options)
     with audited(options, "promote.plan", {"mode": mode, "output": str(output)}) as under_way:
-        waivers = Waivers(accept_undrained, accept_violations, accept_differences)
+        waivers = Waivers(accept_undrained, accept_violations, accept_differences, accept_incomplete)
         intention = Intention(mode, accept_loss, waivers, valid_minutes)
         file, outlooks = make_plan(options, intention)
         write_new(output, file.render(), mode=0o644)

@@ -205,6 +205,7 @@ def _outlook(settings: Settings, name: str, enrolment: Enrolment, dsn: str, inte
                     roles=settings.promotion.application_roles,
                     accept_undrained=intention.waivers.undrained,
                     accept_differences=intention.waivers.differences,
+                    accept_incomplete=intention.waivers.incomplete,
                 )
             ),
             tuple(reverse_obstacles(connection, settings.promotion.reverse_role)),

@@ -58,6 +58,7 @@ def show_plan(console: Console, plan: Plan, outlooks: Sequence[Outlook]) -> None
     accepted += ["records that cannot be applied"] if plan.waivers.undrained else []
     accepted += ["broken constraints"] if plan.waivers.violations else []
     accepted += ["rows known to differ from home"] if plan.waivers.differences else []
+    accepted += ["TABLES WITHOUT ALL THEIR ROWS"] if plan.waivers.incomplete else []
     console.print(f"\nAccepted: {', '.join(accepted) or 'no loss'}\n")
     table = _table("registry", "epoch", "record", "last commit", "loss ≤", "consumer", "gate")
     for outlook in outlooks:
@@ -113,6 +114,8 @@ def show_terms(console: Console, plan: Plan, persons: frozenset[str]) -> None:
         console.print("  leaves rows that break constraints as they are")
     if plan.waivers.differences:
         console.print("  leaves rows that are known to differ from home as they are")
+    if plan.waivers.incomplete:
+        console.print("  opens tables WITHOUT ALL THEIR ROWS, where a copy has not come to its end")
     console.print(f"  approved so far by: {', '.join(sorted(persons)) or 'nobody'}", markup=False)
 
 

@@ -29,6 +29,7 @@ def obstacles(
     roles: Sequence[str],
     accept_undrained: bool,
     accept_differences: bool,
+    accept_incomplete: bool,
 ) -> Iterator[str]:
     """Everything that stands in the way, as words for the operator.
 
@@ -39,12 +40,16 @@ def obstacles(
         accept_undrained: whether a stream that was frozen may be promoted where it stands.
         accept_differences: whether rows that were found to differ from home may stay as they are, and tables that home
             keeps out of the stream.
+        accept_incomplete: whether tables may stay as they are whose rows have not all been copied.
     """
     if connection.execute("SELECT pg_catalog.pg_is_in_recovery()").fetchone() == (True,):
         yield "the server is a standby: promote it to a primary first, or name the primary in replica.dsn"
-    copying, withheld = _not_whole(connection)
-    if copying:
-        yield f"tables whose rows have not all been copied: {brief(copying)}"
+    copying, withheld = not_whole(connection)
+    if copying and not accept_incomplete:
+        yield (
+            f"tables whose rows have not all been copied: {brief(copying)} (should their source be lost for good: a plan "
+            "with --accept-incomplete)"
+        )
     if withheld and not accept_differences:
         yield (
             f"tables that home kept out of the stream, for they have no key: {brief(withheld)} (a plan with "
@@ -73,7 +78,7 @@ def obstacles(
         yield f"subscriptions write here: {brief(subscriptions)}"
 
 
-def _not_whole(connection: psycopg.Connection[Any]) -> tuple[list[str], list[str]]:
+def not_whole(connection: psycopg.Connection[Any]) -> tuple[list[str], list[str]]:
     """Tables that lack rows: those with a copy under way or still to come, and those that wait for a key at home."""
     copies = connection.execute(_COPIES.encode()).fetchall() if has_table(connection, "embassy.table_copy") else []
     waiting = awaited(connection) if has_table(connection, "embassy.awaited_copy") else []

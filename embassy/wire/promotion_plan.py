@@ -51,6 +51,8 @@ class Waivers(NamedTuple):
     """Rows that break a constraint are left as they are."""
     differences: bool = False
     """Rows that the last comparison with home found to differ are left as they are."""
+    incomplete: bool = False
+    """Tables whose rows have not all been copied are left as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,8 @@ class PlanFile(SignedDocument):
                 for planned in plan.streams
             ],
         }
+        if plan.waivers.incomplete:  # rarely so: plans without it stay what every version of the program reads
+            payload[_INCOMPLETE] = True
         return cls(json.dumps(payload, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8"))
 
     def message(self) -> bytes:
@@ -149,13 +153,14 @@ _MEMBERS = {
     *("version", "mode", "site", "nonce", "made_at", "accept_loss_seconds", "accept_undrained"),
     *("accept_violations", "accept_differences", "roster", "identity", "streams"),
 }
+_INCOMPLETE = "accept_incomplete"
 _STREAM_MEMBERS = {
     *("name", "stream", "from_epoch", "to_epoch", "enrolment", "minimum_sequence", "minimum_lsn", "expires_at"),
 }
 
 
 def _parsed(fields: Mapping[str, Any]) -> Plan:
-    if fields.keys() != _MEMBERS:
+    if fields.keys() - {_INCOMPLETE} != _MEMBERS:
         raise ValueError("a member is missing or unknown")
     loss = fields["accept_loss_seconds"]
     keys = fields["identity"]
@@ -172,6 +177,7 @@ def _parsed(fields: Mapping[str, Any]) -> Plan:
             undrained=_flag(fields["accept_undrained"]),
             violations=_flag(fields["accept_violations"]),
             differences=_flag(fields["accept_differences"]),
+            incomplete=_flag(fields.get(_INCOMPLETE, False)),
         ),
         roster=bytes.fromhex(fields["roster"]),
         identity=identity,

@@ -333,18 +333,21 @@ def _a_plan_tells_of_a_cluster_that_does_not_answer(
 
 
 def _whoever_has_the_broker_and_the_clock_wrong_keeps_nobody_from_it(ceremony: Ceremony) -> None:
-    """The topic is deleted where the embassy's brokers stand, and home's clock was three hours ahead."""
+    """The embassy's topic is deleted, home's clock was three hours ahead, and a copy never ended."""
     pipeline = ceremony.pipeline
     admin = pipeline.lab.admin_client(pipeline.embassy)
     admin.delete_topics([pipeline.topic])[pipeline.topic].result(30)
     ceremony.at_replica("UPDATE embassy.progress SET committed_at = applied_at + interval '3 hours' RETURNING 1")
-    refused = ceremony.run(ceremony.approve(ceremony.plan()), 9)
+    refused = ceremony.run(ceremony.approve(ceremony.plan(code=4)), 9)
     assert "the topic is gone" in refused
     assert "a new plan with --accept-undrained promotes without what only that has" in refused
-    accepting = ceremony.plan("--accept-undrained")
+    ceremony.at_replica("INSERT INTO embassy.awaited_copy VALUES ('public', 'entry', 0) RETURNING 1")
+    ceremony.plan("--accept-undrained", code=4)
+    accepting = ceremony.plan("--accept-undrained", "--accept-incomplete")
     done = ceremony.run(ceremony.approve(accepting), 0)
     (stream,) = json.loads(done.partition("\n}")[0] + "\n}")["streams"]
     assert stream["records_left_behind"] is None
+    assert stream["verified"]["tables_incomplete"] == ["public.entry"]
     assert stream["home_clock_ahead_seconds"] == 3 * 3600
     age = ceremony.at_replica(
         "SELECT extract(epoch FROM clock_timestamp() - applied_at)::float8 FROM embassy.progress"

@@ -543,7 +543,8 @@ def test_nobody_else_writes_what_the_consumer_executes(captured: TwoDatabases, o
 
 def in_the_way(captured: TwoDatabases, *, accept: bool) -> list[str]:
     """What stands in the way of promoting the replica."""
-    return list(obstacles(captured.replica, b"none", roles=(), accept_undrained=False, accept_differences=accept))
+    waivers = {"accept_undrained": False, "accept_differences": accept, "accept_incomplete": False}
+    return list(obstacles(captured.replica, b"none", roles=(), **waivers))
 
 
 def test_a_table_whose_updates_home_would_lose_waits_for_a_key(captured: TwoDatabases, owner: Connection) -> None:

@@ -50,6 +50,15 @@ def report(plan: PlanFile = APPROVED, signer: Identity = EMBASSY, **entry: Any) 
 
 def test_a_plan_says_what_was_planned() -> None:
     assert DRAFT.parsed(PLACE) == PLAN
+    for waivers in (
+        Waivers(undrained=True),
+        Waivers(violations=True),
+        Waivers(differences=True),
+        Waivers(incomplete=True),
+    ):
+        asked = replace(PLAN, waivers=waivers)
+        assert PlanFile.draft(asked).parsed(PLACE) == asked
+    assert b"incomplete" not in DRAFT.payload, "earlier versions read every plan that does not ask for it"
     assert PlanFile.parse(APPROVED.render().encode(), PLACE) == APPROVED
 
 
