@@ -122,8 +122,12 @@ def test_a_foreign_topic_is_filled_again_from_what_home_still_holds(
     pipeline.wait_level()
     assert shown(pipeline) == list(range(1, 10))
     assert keys(read_values(abroad, pipeline.topic)) == [0], "it has gone on, and not begun again"
-    assert pipeline.alive(producer)
     assert pipeline.alive(bridge)
+    pipeline.stop(producer)
+    pipeline.start("producer")
+    commit(pipeline, 10, 1)
+    pipeline.wait_level()
+    assert shown(pipeline) == list(range(1, 11)), "a producer, too, finds the head without the stream's beginning"
 
 
 def test_a_recreated_slot_halts_the_producer(make_pipeline: MakePipeline) -> None:
