@@ -12,6 +12,7 @@ import psycopg
 import structlog
 
 from embassy.model.chain import Signers
+from embassy.model.record import Head
 from embassy.pg import ddl_capture, restored, source_schema
 from embassy.pg.backlog_session import BacklogSession
 from embassy.pg.connection import connect
@@ -25,15 +26,14 @@ from embassy.pg.slots import SlotState, slot_errand
 from embassy.runtime.config import ProducerTuning, Source
 from embassy.runtime.failpoints import PRODUCER_AFTER_GENESIS_MARKED, failpoint
 from embassy.runtime.stop import Stop
-from embassy.wire.batch_codec import BatchEncoder
 from embassy.wire.enrolment import Enrolment
 from embassy.wire.head_search import Log
-from embassy.wire.kafka_writer import KafkaWriter
+from embassy.wire.kafka_writer import Appender, KafkaWriter
 from embassy.wire.reader_pool import ReaderPool
 from embassy.wire.sealing import Sealer
-from producers import copier, tail
-from producers.batch_builder import BatchBuilder
+from producers import confirming, copier, shipping
 from producers.beats_seen import BeatsSeen
+from producers.confirming import Confirming
 from producers.continuity import must_remember
 from producers.copier import Copier, CopyTuning
 from producers.copy_desk import CopyDesk, Renewed
@@ -44,6 +44,8 @@ from producers.large_objects import Cadence, LargeObjectSweep
 from producers.pace import Pace
 from producers.proving import Proof
 from producers.reigning import must_reign
+from producers.renewal import Renewal
+from producers.shipping import Shipping
 from producers.slot_reader import Patience, SlotReader
 from producers.tail import Tail
 
@@ -61,7 +63,7 @@ _CLEAR_SECONDS = 60.0
 _AUTHORITY_SECONDS = 10.0
 
 
-class Gauges(tail.Gauges, copier.Gauges, Protocol):
+class Gauges(shipping.Gauges, confirming.Gauges, copier.Gauges, Protocol):
     """What the stream's loop, its copies and its looks for large objects tell of themselves."""
 
     def large_objects(self, age_seconds: float) -> None:
@@ -158,35 +160,24 @@ class StreamProducer:
             RefusedError: home is superseded.
         """
         setup = self._setup
-        signers = setup.signers
         log = self._readers.log(setup.topic)
         with closing(self._reader()) as reader:
-            standing, source = self._prove(reader.session, log, signers)
+            standing, source = self._prove(reader.session, log)
             reader.session.start(standing.head.resume_lsn)
             appender = self._writer.appender(setup.topic)
             desk = CopyDesk(appender.wake)
             stirred = _Stirred()
             try:
-                loop = Tail(
-                    reader=reader,
-                    source=source,
-                    named=self._incarnations.begin,
-                    appender=appender,
-                    log=log,
-                    verified=signers,
-                    sealer=self._sealer,
-                    builder=BatchBuilder(),
-                    encoder=BatchEncoder(),
-                    standing=standing,
-                    tuning=self._tuning,
+                loop = self._loop(
+                    reader,
+                    appender,
+                    log,
+                    standing,
+                    source,
                     copies=CopyLane(desk, setup.source.dsn, self._clock),
                     renewed=lambda before, after: desk.tell(Renewed(before, after)),
-                    gauges=self._gauges,
-                    clock=self._clock,
                     pulse=pulse,
-                    rotate=self._rotate,
                     rouse=stirred,
-                    beats=self._beats,
                 )
                 loop.begin()
                 self._mark_genesis()
@@ -201,6 +192,58 @@ class StreamProducer:
             finally:
                 desk.close()
                 appender.close()
+
+    def _loop(
+        self,
+        reader: SlotReader,
+        appender: Appender,
+        log: Log,
+        standing: Standing,
+        source: SourceIdentity,
+        *,
+        copies: CopyLane,
+        renewed: Callable[[Head, Head], None],
+        pulse: Callable[[], None],
+        rouse: Callable[[], None],
+    ) -> Tail:
+        renewal = Renewal(self._tuning, self._rotate, self._clock)
+        acknowledgements = Confirming(
+            appender=appender,
+            reader=reader,
+            tuning=self._tuning,
+            copies=copies,
+            gauges=self._gauges,
+            clock=self._clock,
+            pulse=pulse,
+            next_offset=standing.next_offset,
+        )
+        records = Shipping(
+            standing=standing,
+            appender=appender,
+            log=log,
+            verified=self._setup.signers,
+            sealer=self._sealer,
+            source=source,
+            named=self._incarnations.begin,
+            renewal=renewal,
+            confirming=acknowledgements,
+            tuning=self._tuning,
+            gauges=self._gauges,
+        )
+        return Tail(
+            reader=reader,
+            appender=appender,
+            shipping=records,
+            confirming=acknowledgements,
+            renewal=renewal,
+            tuning=self._tuning,
+            copies=copies,
+            renewed=renewed,
+            clock=self._clock,
+            pulse=pulse,
+            rouse=rouse,
+            beats=self._beats,
+        )
 
     def _heartbeat(self, loop: Tail, desk: CopyDesk, copies: Copier, sweep: LargeObjectSweep) -> Heartbeat:
         tuning, slot = self._tuning, self._setup.slot
@@ -282,7 +325,7 @@ class StreamProducer:
             clock=self._clock,
         )
 
-    def _prove(self, session: ReplicationSession, log: Log, signers: Signers) -> tuple[Standing, SourceIdentity]:
+    def _prove(self, session: ReplicationSession, log: Log) -> tuple[Standing, SourceIdentity]:
         """Where to go on, once the source has proven to be the stream's own."""
         enrolment, slot = self._setup.enrolment, self._setup.slot
         source = session.identity()
@@ -295,7 +338,7 @@ class StreamProducer:
             proof = Proof(
                 connection, session, source, enrolment=enrolment, slot=slot, beats=self._beats, log=self._log
             )
-            return proof.standing(log, signers, genesis_at), source
+            return proof.standing(log, self._setup.signers, genesis_at), source
 
     def _connected(self) -> psycopg.Connection[Any]:
         return connect(

@@ -10,32 +10,26 @@ that it has sent everything; see `producers.patience`. So batches fill under loa
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from typing import Protocol
 
 from embassy.model.batch import Batch
 from embassy.model.lsn import Lsn
-from embassy.model.record import Head, SealedRecord
-from embassy.pg.replication_session import SourceIdentity
+from embassy.model.record import Head
 from embassy.runtime import failpoints
 from embassy.runtime.config import ProducerTuning
 from embassy.runtime.failpoints import failpoint
 from embassy.runtime.stop import IDLE_WAIT_SECONDS, Stop
-from embassy.wire.batch_codec import BatchEncoder
-from embassy.wire.head_search import Log
 from embassy.wire.kafka_writer import Appender
-from embassy.wire.sealing import Sealer
-from producers import confirming, patience
+from producers import patience
 from producers.batch_builder import PART_MESSAGES, BatchBuilder
 from producers.beats_seen import BeatsSeen
 from producers.confirming import Confirming
 from producers.copy_lane import CopyLane
 from producers.heartbeat import Stages
-from producers.incarnation import Standing, begin_incarnation, must_follow
 from producers.pgoutput_decoder import Begin, decode_begin, decode_commit
 from producers.renewal import Renewal
 from producers.resting import wait
+from producers.shipping import Shipping
 from producers.slot_reader import SlotReader
 
 _BEGIN, _COMMIT, _RELATION, _TYPE = b"BCRY"
@@ -47,13 +41,6 @@ _DRAIN_SECONDS = 3.0
 EMPTY = Batch((), (), b"", (), 0, complete=True)
 
 
-class Gauges(confirming.Gauges, Protocol):
-    """What the loop tells of itself, once a batch."""
-
-    def captured(self, batch: Batch, encoded_bytes: int) -> None:
-        """A batch was built."""
-
-
 class Tail:
     """One stream's producer, once it has the slot and stands at the head."""
 
@@ -61,57 +48,50 @@ class Tail:
         self,
         *,
         reader: SlotReader,
-        source: SourceIdentity,
-        named: Callable[[bytes], bytes],
         appender: Appender,
-        log: Log,
-        verified: Callable[[SealedRecord], int],
-        sealer: Sealer,
-        builder: BatchBuilder,
-        encoder: BatchEncoder,
-        standing: Standing,
+        shipping: Shipping,
+        confirming: Confirming,
+        renewal: Renewal,
         tuning: ProducerTuning,
         copies: CopyLane,
-        gauges: Gauges,
         renewed: Callable[[Head, Head], None],
         clock: Callable[[], float],
         pulse: Callable[[], None],
-        rotate: threading.Event,
         rouse: Callable[[], None],
         beats: BeatsSeen,
     ) -> None:
+        """Take what the loop turns around.
+
+        Args:
+            reader: of the slot.
+            appender: of the topic, to wait for its acknowledgements.
+            shipping: appends to the topic.
+            confirming: takes acknowledgements and confirms to the slot.
+            renewal: says when a data key has had its time.
+            tuning: limits.
+            copies: asks for places between transactions.
+            renewed: told of the heads before and behind each new KEY but the first.
+            clock: monotonic.
+            pulse: called with each turn.
+            rouse: called when the registry has committed something after a pause.
+            beats: told of each beat that is delivered.
+        """
         self._reader = reader
-        self._source = source
-        self._named = named
         self._appender = appender
-        self._log = log
-        self._verified = verified
-        self._sealer = sealer
-        self._builder = builder
-        self._encoder = encoder
-        self._head = standing.head
+        self._shipping = shipping
+        self._confirming = confirming
+        self._renewal = renewal
         self._tuning = tuning
         self._copies = copies
         self._renewed = renewed
-        self._held = False
-        self._gauges = gauges
-        self._confirming = Confirming(
-            appender=appender,
-            reader=reader,
-            tuning=tuning,
-            copies=copies,
-            gauges=gauges,
-            clock=clock,
-            pulse=pulse,
-            next_offset=standing.next_offset,
-        )
         self._clock = clock
         self._pulse = pulse
-        self._renewal = Renewal(tuning, rotate, clock)
         self._rouse = rouse
         self._beats = beats
+        self._builder = BatchBuilder()
+        self._held = False
         self._carried = False
-        self._resume_lsn = standing.head.resume_lsn
+        self._resume_lsn = shipping.head.resume_lsn
         # the transaction being received
         self._early: list[bytes] = []
         """Received and not looked at yet."""
@@ -133,24 +113,14 @@ class Tail:
 
     def begin(self) -> None:
         """Append a KEY that counts; from then on the topic is this producer's."""
-        self._renewal.begins()
-        self._head, self._confirming.next_offset = begin_incarnation(
-            Standing(self._head, self._confirming.next_offset),
-            sealer=self._sealer,
-            source=self._source,
-            named=self._named,
-            append_and_wait=self._confirming.append_and_wait,
-            log=self._log,
-            verified=self._verified,
-        )
+        self._shipping.begin()
         # A predecessor's last records may have counted since the head was found: they are not sent again.
-        self._resume_lsn = self._head.resume_lsn
-        failpoint(failpoints.PRODUCER_AFTER_KEY_COUNTED)
+        self._resume_lsn = self.head.resume_lsn
 
     @property
     def head(self) -> Head:
         """The last record that was appended."""
-        return self._head
+        return self._shipping.head
 
     def run(self, stop: Stop) -> None:
         """Tail until told to stop, then let what is in flight be acknowledged and confirm it."""
@@ -203,7 +173,7 @@ class Tail:
         if self._part or not self._reader.due:
             return
         self._settle()  # the slot is let go for a moment: what counts by then is what was acknowledged
-        if self._reader.turn(self._resume_lsn, self._source):
+        if self._reader.turn(self._resume_lsn, self._shipping.source):
             self._begin = None
             self._skipping = False
             self._early, self._open, self._open_bytes = [], [], 0
@@ -255,7 +225,7 @@ class Tail:
         """Ship the whole transactions gathered, if it is time."""
         if not self._builder.transactions:
             return
-        if must or (self._appender.inflight == 0 and (self._level or self._clock() >= self._ripe_at)):
+        if must or (self._shipping.idle and (self._level or self._clock() >= self._ripe_at)):
             batch = self._builder.build_whole()
             self._ship(batch, batch.transactions[-1].end_lsn)
 
@@ -268,24 +238,13 @@ class Tail:
         if self._copies.watching:
             self._copies.delivered(begin.xid, messages)
         self._builder.add_part(begin, messages)
-        self._ship(self._builder.build_part(begin, self._part, None), self._head.resume_lsn)
+        self._ship(self._builder.build_part(begin, self._part, None), self.head.resume_lsn)
         self._part += 1
         failpoint(failpoints.PRODUCER_BETWEEN_PARTS)
 
     def _ship(self, batch: Batch, resume_lsn: Lsn) -> None:
         self._copies.before_ship(batch, self._builder.relations.oids_of)
-        encoded = self._encoder.encode(batch)
-        self._gauges.captured(batch, len(encoded))
-        number = -1
-        for sealed in self._sealer.data_records(self._head, encoded, resume_lsn, self._tuning.record_bytes):
-            self._await_room()
-            failpoint(failpoints.PRODUCER_BEFORE_APPEND)
-            number = self._appender.append(sealed.value)
-            failpoint(failpoints.PRODUCER_AFTER_APPEND)
-            self._head = sealed.head
-            self._renewal.sealed(len(sealed.value))
-        committed_at = batch.transactions[-1].committed_at if batch.transactions and batch.complete else 0
-        self._confirming.shipped(number, resume_lsn, committed_at)
+        self._shipping.ship(batch, resume_lsn)
 
     # ------------------------------------------------------------------ copies
 
@@ -306,16 +265,12 @@ class Tail:
     def ship_chunk(self, batch: Batch) -> tuple[int, int]:
         """Ship a batch behind all that was gathered; returns its last append's number, and its record's sequence."""
         self._ship_whole(must=True)
-        self._ship(batch, self._resume_lsn if batch.complete else self._head.resume_lsn)
-        return self._confirming.newest, self._head.sequence
+        self._ship(batch, self._resume_lsn if batch.complete else self.head.resume_lsn)
+        return self._confirming.newest, self.head.sequence
 
     def breathe(self) -> None:
         """Take acknowledgements and keep the source's session alive."""
         self._confirming.breathe()
-
-    def _await_room(self) -> None:
-        while self._confirming.crowded:
-            self._confirming.await_acks()
 
     # ------------------------------------------------------------------ waiting
 
@@ -326,7 +281,7 @@ class Tail:
         some are still to be assembled, its position is ahead of the stream's.
         """
         keepalive = self._reader.keepalive
-        idle = self._begin is None and not self._builder.transactions and self._appender.inflight == 0
+        idle = self._begin is None and not self._builder.transactions and self._shipping.idle
         if keepalive.reply_requested and idle and keepalive.wal_end > self._resume_lsn:
             self._resume_lsn = keepalive.wal_end
             self._ship(EMPTY, keepalive.wal_end)
@@ -347,7 +302,7 @@ class Tail:
             seconds = IDLE_WAIT_SECONDS
             if not self._confirming.crowded:
                 readable.append(self._reader.fileno)
-            if self._builder.transactions and self._appender.inflight == 0:
+            if self._builder.transactions and self._shipping.idle:
                 seconds = max(0.0, min(seconds, self._ripe_at - self._clock()))
             seconds = self._confirming.due_seconds(seconds)
         self._early = wait(
@@ -379,20 +334,19 @@ class Tail:
     def _settle(self) -> None:
         """Ship what is whole, and wait until the cluster has all of it."""
         self._ship_whole(must=True)
-        while self._appender.inflight:
-            self._confirming.await_acks()
+        self._shipping.settle()
 
     def _renew(self) -> None:
         """Begin a new incarnation, with nothing in flight."""
-        before = self._head
-        self.begin()
-        must_follow(before, self._head, self._log.topic)
-        self._renewed(before, self._head)
+        before = self.head
+        self._shipping.renew()
+        self._resume_lsn = self.head.resume_lsn
+        self._renewed(before, self.head)
 
     def _drain(self) -> None:
         """Before stopping: ship what is whole, wait a little for acknowledgements, confirm."""
         self._ship_whole(must=True)
         deadline = self._clock() + _DRAIN_SECONDS
-        while self._appender.inflight and self._clock() < deadline:
+        while not self._shipping.idle and self._clock() < deadline:
             self._confirming.await_acks()
         self._confirming.confirm_once_more()
