@@ -662,7 +662,6 @@ def leavers(captured: TwoDatabases) -> Iterator[None]:
             connection.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}".encode())
 
 
-@pytest.mark.usefixtures("leavers")
 def test_a_table_that_waits_for_its_rows_waits_under_every_name(captured: TwoDatabases, owner: Connection) -> None:
     owner.execute(
         "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY); CREATE TABLE c (id int)"
@@ -688,6 +687,7 @@ def test_a_table_that_waits_for_its_rows_waits_under_every_name(captured: TwoDat
         captured.replica.execute("DELETE FROM public.a")
 
 
+@pytest.mark.usefixtures("leavers")
 def test_what_is_left_to_another_owner_is_so_abroad_and_not_dropped(captured: TwoDatabases) -> None:
     """REASSIGN OWNED fires no event trigger, and DROP OWNED takes what is left."""
     home = captured.source
