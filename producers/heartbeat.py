@@ -86,6 +86,8 @@ class Chore(NamedTuple):
     errand: Errand
     idle_seconds: float = 0.0
     """The same while the registry commits nothing that the stream carries, if that is longer: for what commits change."""
+    wanted: Callable[[], bool] = lambda: True
+    """Whether there is anything to ask at all just now."""
 
 
 class _Due:
@@ -187,7 +189,9 @@ class Heartbeat:
 
     def _work(self, exchange: Exchange) -> None:
         now, carried = time.monotonic(), self._carried()
-        errands = [chore.errand for chore, due in self._chores if due.take(now, carried=carried)]
+        errands = [
+            chore.errand for chore, due in self._chores if chore.wanted() and due.take(now, carried=carried)
+        ]
         exchange.run([Errand(self._beat, partial(self._beaten, carried)), *errands])
 
     def _beat(self) -> Question:

@@ -9,7 +9,7 @@ from embassy.runtime.config import ProducerTuning
 
 
 class Renewal:
-    """Of one stream; used by the producer's loop only, but for the event by which anyone asks."""
+    """Of one stream; used by the producer's loop only, but for what says otherwise."""
 
     def __init__(self, tuning: ProducerTuning, asked: threading.Event, clock: Callable[[], float]) -> None:
         """Take what tells.
@@ -35,7 +35,11 @@ class Renewal:
         """So many bytes were sealed in it."""
         self._bytes += size
 
+    def due_in(self, seconds: float) -> bool:
+        """Whether the time of this one is over in so many seconds; from any thread."""
+        return self._clock() + seconds >= self._until
+
     @property
     def due(self) -> bool:
         """Whether it is time for another."""
-        return self._clock() >= self._until or self._bytes >= self._tuning.rotate_bytes or self._asked.is_set()
+        return self.due_in(0) or self._bytes >= self._tuning.rotate_bytes or self._asked.is_set()

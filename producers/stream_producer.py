@@ -61,6 +61,8 @@ _PUBLICATION_IDLE_SECONDS = 30.0
 """Of a publication that somebody has altered nothing is seen in the stream: so it is looked at all the same."""
 _CLEAR_SECONDS = 60.0
 _AUTHORITY_SECONDS = 10.0
+_BEATS_AHEAD = 2
+"""Of the slowest heart: so long before a data key's time is over the name of the next one is noted."""
 
 
 class Gauges(shipping.Gauges, confirming.Gauges, copier.Gauges, Protocol):
@@ -246,7 +248,8 @@ class StreamProducer:
         )
 
     def _heartbeat(self, loop: Tail, desk: CopyDesk, copies: Copier, sweep: LargeObjectSweep) -> Heartbeat:
-        tuning, slot = self._tuning, self._setup.slot
+        tuning, slot, slowest = self._tuning, self._setup.slot, self._setup.slowest_beat_seconds
+        names = self._incarnations
 
         def ordered(found: Orders) -> None:
             self._rotations.noticed(found.rotation_requested_at)
@@ -257,7 +260,7 @@ class StreamProducer:
             self.name,
             dsn=self._setup.source.dsn,
             slot=slot,
-            pace=Pace(tuning.heartbeat_seconds, self._setup.slowest_beat_seconds),
+            pace=Pace(tuning.heartbeat_seconds, slowest),
             stages=lambda: loop.stages,
             carried=loop.has_carried,
             turns=self._turns,
@@ -265,6 +268,11 @@ class StreamProducer:
             chores=(
                 Chore(Cadence.NONE_SECONDS, sweep.look_where_none()),
                 Chore(0, self._orders.errand(ordered)),
+                Chore(
+                    tuning.heartbeat_seconds,
+                    names.errand(lambda: loop.head.incarnation),
+                    wanted=lambda: loop.renews_in(_BEATS_AHEAD * slowest) and names.lacks(loop.head.incarnation),
+                ),
                 Chore(_SEQUENCES_SECONDS, source_schema.SAMPLE_SEQUENCES, _SEQUENCES_IDLE_SECONDS),
                 Chore(_SLOT_SECONDS, slot_errand(slot, self._slot_gauge), _SLOT_IDLE_SECONDS),
                 Chore(_AUTHORITY_SECONDS, self._authority),

@@ -117,6 +117,10 @@ class Tail:
         # A predecessor's last records may have counted since the head was found: they are not sent again.
         self._resume_lsn = self.head.resume_lsn
 
+    def renews_in(self, seconds: float) -> bool:
+        """Whether the data key will have had its time so soon; from any thread."""
+        return self._renewal.due_in(seconds)
+
     @property
     def head(self) -> Head:
         """The last record that was appended."""
