@@ -157,9 +157,7 @@ def _family(error: psycopg.OperationalError, place: str) -> EmbassyError:
         for pattern, fix in _REFUSALS:
             if pattern.search(text):
                 return ConfigurationError(text, place=place, hint=fix)
-    answers = (
-        "FATAL:" in text
-    )  # a login trigger's words, say, or too many sessions; it may be otherwise in a moment
+    answers = "FATAL:" in text  # as a login trigger does, or too many sessions; it may be otherwise in a moment
     return TransientError(
         text,
         place=place,

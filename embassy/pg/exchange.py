@@ -104,16 +104,11 @@ class Exchange:
         while len(answers) < len(questions):
             try:
                 result = yield from generators.fetch(pgconn)
-            except (
-                errors.OperationalError
-            ) as error:  # libpq tells only of the connection that was closed behind it
-                if not told or told[-1].status != pq.ExecStatus.FATAL_ERROR:
+            except errors.OperationalError as error:
+                reason = _reason(told)
+                if reason is None:
                     raise
-                why = errors.error_from_result(told[-1])
-                broken = isinstance(
-                    why, errors.OperationalError
-                )  # of whatever class the reason is, the session is over
-                raise why if broken else errors.OperationalError(str(why)) from error
+                raise reason from error
             if result is not None:
                 told.append(result)
             elif pgconn.status != pq.ConnStatus.OK:
@@ -135,3 +130,14 @@ class Exchange:
         self._rows.set_pgresult(last)
         row: Row = self._rows.load_row(0, tuple)
         return row
+
+
+def _reason(told: Sequence[pq.abc.PGresult]) -> errors.OperationalError | None:
+    """Why the server ended a session, if that was the last that it told: libpq knows only that it was closed behind it.
+
+    Of whatever class the reason is, the session is over.
+    """
+    if not told or told[-1].status != pq.ExecStatus.FATAL_ERROR:
+        return None
+    why = errors.error_from_result(told[-1])
+    return why if isinstance(why, errors.OperationalError) else errors.OperationalError(str(why))
