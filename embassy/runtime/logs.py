@@ -27,6 +27,9 @@ _ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 _REPEAT_SECONDS = 60.0
 _REMEMBERED = 256
 _NUMBERS = re.compile(r"\d+")
+_BESIDE_AN_ERROR = "error ignored "
+"""How psycopg begins what it says beside an error that it raises: that pipeline, copy or transaction could not be ended
+properly either. The error is told by whoever catches it."""
 
 WITHHELD = "(message withheld, it may quote a row; shown at --log-level debug)"
 
@@ -65,10 +68,16 @@ def configure(*, level: str = "info", json: bool | None = None, stream: TextIO |
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
+    if threshold > logging.DEBUG:
+        handler.addFilter(_not_beside_an_error)
     handler.addFilter(_Repetition(time.monotonic))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(threshold, logging.WARNING))  # libraries speak up only when something is wrong
+
+
+def _not_beside_an_error(record: logging.LogRecord) -> bool:
+    return record.name != "psycopg" or not str(record.msg).startswith(_BESIDE_AN_ERROR)
 
 
 class _Repetition:

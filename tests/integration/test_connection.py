@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -15,8 +18,10 @@ from deploy.lab.ports import free_port
 from embassy.model.errors import ConfigurationError, EmbassyError, TransientError
 from embassy.model.lsn import Lsn
 from embassy.pg.connection import connect, place_of
+from embassy.pg.lost_session import transient
 from embassy.pg.replication_session import ReplicationSession
 from embassy.pg.setup_errors import LOCK_SETTINGS, explained, in_turn
+from embassy.runtime import logs
 from tests.harness.lab import MakeDatabase
 from tests.harness.plain_postgres import MakePlainPostgres, PlainPostgres
 from tests.harness.relay import relay
@@ -299,3 +304,38 @@ def test_a_session_that_breaks_as_it_takes_the_slot_is_tried_again(lab: Lab, mak
                 session.start(Lsn(0))
         finally:
             session.close()
+
+
+def _amid_a_pipeline(session: psycopg.Connection[tuple[object, ...]], end: Callable[[], object]) -> None:
+    def rows() -> Iterator[tuple[int]]:
+        for number in range(100_000):
+            if number == 1_000:
+                end()
+            yield (number,)
+
+    session.cursor().executemany("INSERT INTO deed VALUES (%s)", rows())
+
+
+def _amid_rows(session: psycopg.Connection[tuple[object, ...]], end: Callable[[], object]) -> None:
+    with session.cursor().copy("COPY deed FROM STDIN") as copy:
+        for number in range(1_000_000):
+            if number == 1_000:
+                end()
+            copy.write_row((number,))
+
+
+@pytest.mark.parametrize("amid", [_amid_a_pipeline, _amid_rows])
+def test_a_session_that_somebody_ends_is_an_error_and_no_line_of_a_library_besides(
+    lab: Lab, amid: Callable[..., None]
+) -> None:
+    said = io.StringIO()
+    logs.configure(stream=said)
+    with (
+        lab.home.postgres.connect() as other,
+        connect(lab.source_dsn("ledger"), application_name="x", autocommit=True) as session,
+    ):
+        session.execute("CREATE TEMPORARY TABLE deed (id integer)")
+        end = partial(other.execute, "SELECT pg_terminate_backend(%s, 10000)", (session.info.backend_pid,))
+        with pytest.raises(TransientError, match="connection"), transient("here"):
+            amid(session, end)
+    assert said.getvalue() == ""

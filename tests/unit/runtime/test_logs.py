@@ -102,3 +102,19 @@ def test_a_library_that_repeats_itself_is_heard_once_a_minute(monkeypatch: pytes
         "broker 1: certificate has expired",
         "broker 1: connection refused (after 3 ms)",
     ]
+
+
+def test_only_what_psycopg_says_beside_an_error_that_it_raises_is_left_to_that_error() -> None:
+    stream = io.StringIO()
+    psycopg = logging.getLogger("psycopg")
+    logs.configure(stream=stream)
+    psycopg.warning("error ignored terminating %r: %s", "<Pipeline>", "the connection is lost")
+    psycopg.warning("query cancellation failed: %s", "a timeout")
+    logging.getLogger("library").warning("error ignored in a library")
+    logs.configure(level="debug", stream=stream)
+    psycopg.warning("error ignored terminating %r: %s", "<Pipeline>", "shown to who looks closely")
+    assert [line["event"].partition(":")[2] for line in _lines(stream)] == [
+        " a timeout",
+        "",
+        " shown to who looks closely",
+    ]
