@@ -44,6 +44,12 @@ def test_the_status_says_how_to_connect(lab: Lab) -> None:
         assert site_name in SITES
 
 
+@pytest.mark.parametrize("site", SITES)
+def test_a_broker_maps_the_classes_that_another_one_wrote_down(lab: Lab, site: str) -> None:
+    pid = lab.site(site).kafka.pid
+    assert "/classes.jsa" in Path(f"/proc/{pid}/maps").read_text()
+
+
 def test_each_roles_configuration_is_valid_and_names_only_what_the_role_may_know(lab: Lab) -> None:
     configs = lab.status()["configs"]
     stream = lab.registries["ledger"].stream
