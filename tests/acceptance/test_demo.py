@@ -17,6 +17,7 @@ from deploy.lab import role_configs
 from deploy.lab.databases import ADMIN
 from deploy.lab.lab import Lab
 from deploy.lab.roles import program, roles
+from deploy.lab.waiting import Patience
 from deploy.workload import catalogue
 from embassy.wire.keyring import generate_recipient
 from tests.harness.lab import lab_folder
@@ -104,7 +105,9 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
         assert made.processes() == []
 
 
-def test_a_demonstration_under_faults_is_true_and_a_changed_row_makes_the_next_one_red(stage: Stage) -> None:
+def test_a_demonstration_under_faults_is_true_and_a_changed_row_and_a_wrong_key_make_the_next_ones_red(
+    stage: Stage,
+) -> None:
     registries = str(stage.registries("treasury", "notes"))
     code, shown, said = stage.run("--seconds", "10", "--seed", "7", "--registries", registries, "--keep")
     assert (code, shown["verdict"], shown["complaints"]) == (0, True, []), said
@@ -129,7 +132,7 @@ def test_a_demonstration_under_faults_is_true_and_a_changed_row_makes_the_next_o
     with lab.site("embassy-1").postgres.connect(ADMIN, "notes") as connection:
         connection.execute("SET session_replication_role = replica")
         connection.execute("UPDATE note SET words = 'forged' WHERE id = 42")
-    code, shown, said = stage.run("--seconds", "1", "--faults", "0")
+    code, shown, said = stage.run("--seconds", "1", "--faults", "0", "--keep")
     assert (code, shown["verdict"]) == (4, False)
     assert shown["registries"]["notes"]["tables_mismatched"] == 1
     assert shown["registries"]["treasury"]["tables_mismatched"] == 0
@@ -137,7 +140,25 @@ def test_a_demonstration_under_faults_is_true_and_a_changed_row_makes_the_next_o
     assert complaint.startswith("notes on embassy-1: table")
     assert "forged" in complaint
     assert complaint in said
+
+    (consumer,) = (role for role in everything if role.name == "consumer embassy-1")
+    consumer.end(Patience())
+    change_key(lab)
+    code, shown, said = stage.run("--seconds", "2", "--faults", "0")
+    assert (code, shown["verdict"]) == (4, False)
+    assert any(complaint.startswith("consumer embassy-1") for complaint in shown["complaints"]), said
+    assert any("has not caught up" in complaint for complaint in shown["complaints"]), said
     assert not (stage.home / "state.json").exists()
+
+
+def change_key(lab: Lab) -> None:
+    """Give the embassy another private key than the one that home seals for."""
+    key = role_configs.recipient(lab.layout, "embassy-1")
+    for file in (key, role_configs.public(key)):
+        file.rename(file.with_suffix(".right"))
+    generate_recipient(key)
+    role_configs.public(key).unlink()
+    role_configs.public(key).with_suffix(".right").rename(role_configs.public(key))
 
 
 def test_a_drill_promotes_all_within_the_bound_and_home_finds_out(stage: Stage) -> None:
@@ -162,21 +183,6 @@ def test_a_drill_promotes_all_within_the_bound_and_home_finds_out(stage: Stage) 
     assert way["told"] > sum(figures["written_abroad"] for figures in shown["registries"].values())
 
 
-def test_a_consumer_with_a_wrong_key_makes_the_verdict_red_and_is_named(stage: Stage) -> None:
-    lab = Lab.up(stage.home, registries=stage.registries("treasury"), purpose="demo")
-    key = role_configs.recipient(lab.layout, "embassy-1")
-    for file in (key, role_configs.public(key)):
-        file.rename(file.with_suffix(".right"))
-    generate_recipient(key)
-    role_configs.public(key).unlink()
-    role_configs.public(key).with_suffix(".right").rename(role_configs.public(key))
-
-    code, shown, said = stage.run("--seconds", "2", "--faults", "0")
-    assert (code, shown["verdict"]) == (4, False)
-    assert any(complaint.startswith("consumer embassy-1") for complaint in shown["complaints"]), said
-    assert any("has not caught up" in complaint for complaint in shown["complaints"]), said
-
-
 def test_an_interrupted_demonstration_leaves_nothing_behind(stage: Stage) -> None:
     demo = stage.start("--seconds", "600", "--faults", "0", "--registries", str(stage.registries("notes")))
     assert demo.stderr is not None
@@ -190,8 +196,8 @@ def test_an_interrupted_demonstration_leaves_nothing_behind(stage: Stage) -> Non
     assert stage.processes() == []
 
 
-def test_a_lab_of_somebody_else_is_left_alone(stage: Stage) -> None:
-    lab = Lab.up(stage.home, registries=stage.registries("notes"))
+def test_a_lab_of_somebody_else_is_left_alone(lab: Lab) -> None:
+    stage = Stage(lab.layout.home.parent, {**os.environ, "EMBASSY_LAB_HOME": str(lab.layout.home)})
     demo = stage.start("--seconds", "1")
     out, said = demo.communicate(timeout=SECONDS)
     assert (demo.returncode, out) == (5, "")
