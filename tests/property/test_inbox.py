@@ -253,7 +253,7 @@ class World:
         self.replica.consume(self.rng, len(self.foreign.values), die=False)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(seed=st.integers(0, 2**32), steps=st.integers(1, 400))
 @example(seed=0, steps=3000)
 @example(seed=1, steps=3000)
