@@ -39,7 +39,7 @@ def make_topic(lab: Lab) -> MakeTopic:
     return make
 
 
-def deliver(config: dict[str, Any], topic: str, value: bytes, limit_seconds: float = 30) -> KafkaError | None:
+def deliver(config: dict[str, Any], topic: str, value: bytes, limit_seconds: float = 90) -> KafkaError | None:
     """Append one record; returns the error that it ended with, if any."""
     ended: list[KafkaError | None] = []
     producer = Producer({**config, "log_level": 0, "enable.idempotence": True, "message.timeout.ms": 30_000})
@@ -49,7 +49,7 @@ def deliver(config: dict[str, Any], topic: str, value: bytes, limit_seconds: flo
     return ended[0]
 
 
-def first_record(config: dict[str, Any], topic: str, limit_seconds: float = 30) -> Message:
+def first_record(config: dict[str, Any], topic: str, limit_seconds: float = 90) -> Message:
     """The first record of a topic, or the error that a reader gets instead."""
     consumer = Consumer({**config, "log_level": 0, "group.id": f"embassy-{uuid.uuid4().hex}"})
     try:
@@ -64,7 +64,7 @@ def first_record(config: dict[str, Any], topic: str, limit_seconds: float = 30) 
     pytest.fail("neither a record nor an error in time")
 
 
-def read_values(config: dict[str, Any], topic: str, limit_seconds: float = 30) -> list[bytes]:
+def read_values(config: dict[str, Any], topic: str, limit_seconds: float = 90) -> list[bytes]:
     """Every record of a topic, from its first to the end that it has now."""
     consumer = Consumer({**config, "log_level": 0, "group.id": f"embassy-{uuid.uuid4().hex}"})
     values: list[bytes] = []
@@ -83,7 +83,7 @@ def read_values(config: dict[str, Any], topic: str, limit_seconds: float = 30) -
     return values
 
 
-def append_values(config: dict[str, Any], topic: str, values: list[bytes], limit_seconds: float = 30) -> None:
+def append_values(config: dict[str, Any], topic: str, values: list[bytes], limit_seconds: float = 90) -> None:
     """Append records in order, as any carrier with the right to write could."""
     failures: list[KafkaError] = []
     producer = Producer({**config, "log_level": 0, "enable.idempotence": True, "message.timeout.ms": 30_000})

@@ -19,7 +19,7 @@ from deploy.lab.ports import free_port
 from tests.harness.lab import lab_folder
 
 PASSWORD = "correct horse"
-_START_SECONDS = 30.0
+_START_SECONDS = 90.0
 
 
 @dataclass
@@ -79,7 +79,7 @@ class PlainServers:
         """Stop them all."""
         for server in self._running:
             server.send_signal(signal.SIGINT)
-            server.wait(30)
+            server.wait(90)
 
 
 @pytest.fixture(scope="module")

@@ -121,7 +121,7 @@ def request(home: Connection, name: str, *, waiting: bool) -> None:
 def wait_copied(home: Connection, pipeline: Pipeline, what: str) -> None:
     """Wait until nothing is left to be copied."""
     unfinished = "SELECT schema_name, table_name, reason FROM embassy.table_copy WHERE state <> 'done'"
-    end = time.monotonic() + 90
+    end = time.monotonic() + 270
     while left := home.execute(unfinished).fetchall():
         if time.monotonic() > end:
             tails = [f"{role.stage}\n{role.tail()}" for role in pipeline.running]

@@ -33,7 +33,7 @@ class _Page:
         self.log = log
 
     def get(self, path: str, method: str = "GET", **headers: str) -> tuple[int, str]:
-        connection = http.client.HTTPConnection(self.address, timeout=20)
+        connection = http.client.HTTPConnection(self.address, timeout=60)
         connection.request(method, path, headers=headers)
         answer = connection.getresponse()
         text = answer.read().decode()
@@ -78,7 +78,7 @@ def _console(pipeline: Pipeline) -> Iterator[_Page]:
         assert not file.exists(), "it goes with the console"
     finally:
         popen.kill()
-        popen.wait(10)
+        popen.wait(60)
 
 
 def _shape(value: Any) -> Any:
@@ -89,7 +89,7 @@ def _shape(value: Any) -> Any:
 
 def _looks(closing: ExitStack, address: str) -> Iterator[dict[str, Any]]:
     """What a browser hears that listens from now on."""
-    connection = http.client.HTTPConnection(address, timeout=20)
+    connection = http.client.HTTPConnection(address, timeout=60)
     closing.callback(connection.close)
     connection.request("GET", "/events")
     answer = closing.enter_context(connection.getresponse())
@@ -150,6 +150,6 @@ def test_the_page_follows_what_happens_and_ends_when_told_to(make_pipeline: Make
         assert "? the replica was not seen" in shown.one("section", id="registries").text
 
         page.popen.send_signal(signal.SIGINT)
-        assert page.popen.wait(20) == 0, page.log.read_text()
+        assert page.popen.wait(60) == 0, page.log.read_text()
         list(looks)  # the stream of events ends too
     assert "Traceback" not in page.log.read_text()

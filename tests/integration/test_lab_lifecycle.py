@@ -73,7 +73,7 @@ def start_in_background(folder: Path) -> subprocess.Popen[bytes]:
     )
 
 
-def wait_for_servers(folder: Path, count: int, limit_seconds: float = 60) -> list[Daemon]:
+def wait_for_servers(folder: Path, count: int, limit_seconds: float = 180) -> list[Daemon]:
     """Wait until so many servers of the lab run."""
     file = StateFile(folder / "lab" / "state.json")
     end = time.monotonic() + limit_seconds
@@ -156,7 +156,7 @@ def test_an_interrupted_start_leaves_nothing(folder: Path) -> None:
     with start_in_background(folder) as start:
         running = wait_for_servers(folder, 1)
         start.send_signal(signal.SIGINT)
-        assert start.wait(60) != 0
+        assert start.wait(180) != 0
     assert not any(daemon.alive for daemon in running)
     assert still_running(folder / "lab") == []
     assert not (folder / "lab").exists()

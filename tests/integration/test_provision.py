@@ -459,7 +459,7 @@ def start_applying(pipeline: Pipeline) -> subprocess.Popen[str]:
 
 
 def assert_applied(applying: subprocess.Popen[str]) -> None:
-    said, _ = applying.communicate(timeout=60)
+    said, _ = applying.communicate(timeout=180)
     assert applying.returncode == 0, said
 
 

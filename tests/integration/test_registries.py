@@ -28,7 +28,7 @@ from deploy.workload.verdict import ledger_verdict, resolve_unknown
 from tests.harness.lab import MakeDatabase
 
 SMALL = Scale(people=120, bulk_rows=400, text_bytes=8_000, document_min_bytes=20_000, document_max_bytes=90_000)
-DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = 180.0
 INVARIANTS = [
     (name, invariant.name) for name in catalogue.names() for invariant in catalogue.workload(name).invariants
 ]

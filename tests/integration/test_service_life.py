@@ -101,7 +101,7 @@ def test_a_signal_drains_and_ends_with_0(tmp_path: Path, number: signal.Signals)
     with _systemd(tmp_path) as (address, messages), _service("turning", NOTIFY_SOCKET=address) as popen:
         _until(messages, "READY=1")
         popen.send_signal(number)
-        out, _ = popen.communicate(timeout=20)
+        out, _ = popen.communicate(timeout=60)
         assert "drained" in out
         assert popen.returncode == 0
         assert "STOPPING=1" in _until(messages, "STOPPING=1")[-1]
@@ -114,13 +114,13 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         _until(messages, "STOPPING=1")
         popen.terminate()
         start = time.monotonic()
-        assert popen.wait(20) == 128 + signal.SIGTERM
-        assert time.monotonic() - start < 10, "it did not wait for the drain"
+        assert popen.wait(60) == 128 + signal.SIGTERM
+        assert time.monotonic() - start < 25, "it did not wait for the drain"
 
 
 def test_all_halted_ends_with_the_family_of_the_halt() -> None:
     with _service("halting") as popen:
-        _, err = popen.communicate(timeout=20)
+        _, err = popen.communicate(timeout=60)
         assert popen.returncode == 9
         assert "record 7 is missing" in err
         assert "every stream has halted" in err
@@ -136,7 +136,7 @@ def test_what_has_halted_for_good_stays_for_a_while_with_its_watchdog_fed_until_
             assert _until(messages, "WATCHDOG=1")
             assert popen.poll() is None
             popen.terminate()
-            _, err = popen.communicate(timeout=20)
+            _, err = popen.communicate(timeout=60)
             assert popen.returncode == 9
             assert "every stream has halted" in err
 
@@ -146,7 +146,7 @@ def test_one_halted_stream_keeps_the_process_and_shows_in_its_status(tmp_path: P
         _until(messages, "1 running, 1 halted (halting)")
         assert popen.poll() is None
         popen.terminate()
-        popen.communicate(timeout=20)
+        popen.communicate(timeout=60)
         assert popen.returncode == 9
 
 
@@ -157,4 +157,4 @@ def test_the_watchdog_is_fed_while_the_loops_turn(tmp_path: Path) -> None:
             assert _until(messages, "WATCHDOG=1")
             assert _until(messages, "WATCHDOG=1")
             popen.terminate()
-            popen.communicate(timeout=20)
+            popen.communicate(timeout=60)

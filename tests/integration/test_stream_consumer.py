@@ -186,7 +186,7 @@ class Stream:
             yield running
         finally:
             stop.set()
-            running.thread.join(30)
+            running.thread.join(90)
             ahead.shutdown()
             reader.close()
             readers.close()
@@ -309,7 +309,7 @@ def test_a_second_consumer_waits_and_takes_over(stream: Stream) -> None:
             stream.level(first)
             assert second.gauges.head == 0
             first.stop.set()
-            first.thread.join(30)
+            first.thread.join(90)
             stream.batches(insert(stream, 21, 30))
             stream.carry_new()
             stream.level(second)
@@ -323,7 +323,7 @@ def test_a_consumer_that_only_waits_stops_when_told(stream: Stream) -> None:
         stream.level(first)
         with stream.consumer() as second:
             second.stop.set()
-            second.thread.join(30)
+            second.thread.join(90)
             assert second.errors == []
 
 

@@ -17,7 +17,7 @@ from deploy.lab.roles import Role
 from deploy.lab.waiting import Patience
 from embassy.model.errors import TransientError
 
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 60.0
 WORKS = """
 import http.server, pathlib, signal, sys
 class Answers(http.server.BaseHTTPRequestHandler):

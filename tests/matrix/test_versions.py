@@ -45,7 +45,7 @@ ServerOf = Callable[[str], PlainPostgres]
 PAIRS = [(old, new) for old in SOURCE_VERSIONS for new in SOURCE_VERSIONS if int(old) <= int(new)]
 if os.environ.get("EMBASSY_TEST_MATRIX") != "all":
     PAIRS = [PAIRS[len(SOURCE_VERSIONS) - 1]]
-_RECEIVE_SECONDS = 60.0
+_RECEIVE_SECONDS = 180.0
 _TABLES = """
 CREATE TABLE s.parent (id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v text, big text);
 CREATE TABLE s.child (id serial PRIMARY KEY, parent integer REFERENCES s.parent ON DELETE CASCADE);
