@@ -257,7 +257,7 @@ def _end_writers(connection: psycopg.Connection[Any]) -> None:
     """A beat behind what is forgotten would meet the first one of the epoch that begins."""
     if end_sessions(
         connection, "a.datname = pg_catalog.current_database() AND a.application_name = ANY (%s)", _WRITERS
-    ):
+    ).stayed:
         raise TransientError(
             "a session of the producer that was superseded does not end",
             place=connection.info.dbname,

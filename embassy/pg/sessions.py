@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, LiteralString
+from typing import Any, LiteralString, NamedTuple
 
 import psycopg
 
 _END_SECONDS = 10
 
 
-def end_sessions(connection: psycopg.Connection[Any], which: LiteralString, *values: object) -> list[int]:
-    """End sessions; returns the processes of those that are there still after ten seconds each.
+class Ended(NamedTuple):
+    """What became of sessions that were to end."""
+
+    gone: int
+    stayed: list[int]
+    """The processes of those that are there still."""
+
+
+def end_sessions(connection: psycopg.Connection[Any], which: LiteralString, *values: object) -> Ended:
+    """End sessions; each has ten seconds.
 
     The server says of one that went by itself just then what it says of one that stays, so it is looked for once more.
 
@@ -25,9 +33,10 @@ def end_sessions(connection: psycopg.Connection[Any], which: LiteralString, *val
         values,
     ).fetchall()
     stayed = [pid for pid, ended in told if not ended]
-    if not stayed:
-        return []
-    rows = connection.execute(
-        f"SELECT a.pid FROM pg_catalog.pg_stat_activity a WHERE a.pid = ANY (%s) AND {which}", (stayed, *values)
-    )
-    return [pid for (pid,) in rows]
+    if stayed:
+        rows = connection.execute(
+            f"SELECT a.pid FROM pg_catalog.pg_stat_activity a WHERE a.pid = ANY (%s) AND {which}",
+            (stayed, *values),
+        )
+        stayed = [pid for (pid,) in rows]
+    return Ended(len(told) - len(stayed), stayed)

@@ -164,7 +164,7 @@ def end_holder(connection: psycopg.Connection[Any], slot: str) -> None:
     Raises:
         TransientError: it does not let go.
     """
-    if end_sessions(connection, _HOLDS, slot):
+    if end_sessions(connection, _HOLDS, slot).stayed:
         raise TransientError(
             "a session holds the slot and does not end",
             place=f"slot {slot}",

@@ -11,28 +11,28 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, LiteralString, NamedTuple
 
 import psycopg
 from psycopg import sql
 
-from embassy.model.errors import RefusedError
+from embassy.model.errors import RefusedError, TransientError
 from embassy.pg import large_objects
 from embassy.pg.catalog import brief
 from embassy.pg.own_ddl import enabling, unobserved
 from embassy.pg.presence import has_table
+from embassy.pg.sessions import end_sessions
 from embassy.pg.setup_errors import in_turn
 from embassy.pg.write_triggers import tables_without
 from embassy.runtime import failpoints
 from embassy.runtime.failpoints import failpoint
 
 FENCE = "embassy_fence"
-_END_SECONDS = 10
 
-_WRITERS = """
-SELECT pid FROM pg_catalog.pg_stat_activity
-WHERE datname = pg_catalog.current_database() AND backend_type = 'client backend'
-  AND pid <> pg_catalog.pg_backend_pid()"""
+_WRITERS: LiteralString = (
+    "a.datname = pg_catalog.current_database() AND a.backend_type = 'client backend'"
+    " AND a.pid <> pg_catalog.pg_backend_pid()"
+)
 _FENCED = """
 SELECT n.nspname, c.relname FROM pg_catalog.pg_trigger t
 JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -136,19 +136,20 @@ def fence(
 
     Raises:
         RefusedError: a prepared transaction could still commit.
+        TransientError: a session does not end.
         psycopg.errors.LockNotAvailable: a table stays locked by someone.
     """
     _read_only(connection)  # of registries that are shut at once, the last one sees that all are
     revoke(connection, roles)
     failpoint(failpoints.HOME_AFTER_ROLES)
-    sessions = _end_sessions(connection)
+    sessions = _end_writers(connection, place)
     _refuse_prepared(connection, place)  # one may hold a table, and is in no list of sessions
     _silence_logins(connection)
     tables = tables_without(connection, function="embassy.refuse_fenced_write", enabled="A")
     for schema, name in tables:
         in_turn(connection, partial(_fence_table, connection, schema, name))
     failpoint(failpoints.HOME_AFTER_TABLES)
-    sessions += _end_sessions(connection)  # whoever slipped in before the last trigger was there
+    sessions += _end_writers(connection, place)  # whoever slipped in before the last trigger was there
     _refuse_prepared(connection, place)
     if large_objects.is_carried(connection):
         large_objects.carry_all(connection, wish.stream)
@@ -306,9 +307,15 @@ def _refuse_prepared(connection: psycopg.Connection[Any], place: str) -> None:
         )
 
 
-def _end_sessions(connection: psycopg.Connection[Any]) -> int:
-    ended = connection.execute(
-        f"""SELECT count(pg_catalog.pg_terminate_backend(pid, {_END_SECONDS * 1000})) FROM ({_WRITERS}) AS w"""
-    ).fetchone()
-    assert ended is not None, "an aggregate has one row"
-    return int(ended[0])
+def _end_writers(connection: psycopg.Connection[Any], place: str) -> int:
+    """End every other session of the database; returns how many there were."""
+    ended = end_sessions(connection, _WRITERS)
+    if ended.stayed:
+        pids = ", ".join(map(str, ended.stayed))
+        raise TransientError(
+            f"sessions do not end, and could still commit: server processes {pids}",
+            place=place,
+            hint="look what keeps them (pg_stat_activity; a stopped process, a disk that does not answer), end them on "
+            "the server's machine or restart the server, then run it again",
+        )
+    return ended.gone

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import time
 import tomllib
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from embassy.model.lsn import Lsn
 from embassy.model.observation import SourceSeen
 from embassy.model.record import Head
 from embassy.model.verification import TableName
-from embassy.pg import reign, replica_turn, source_schema, table_copies
+from embassy.pg import reign, replica_turn, sessions, source_schema, table_copies
 from embassy.pg.connection import connect
 from embassy.pg.observation import Databases
 from embassy.pg.sessions import end_sessions
@@ -237,9 +238,23 @@ def test_a_session_that_ends_by_itself_just_then_is_none_that_stays(home: Home) 
     with home.connect("land") as connection, home.connect("land") as other:
         pid = other.info.backend_pid
         gone_before: LiteralString = "CASE a.pid WHEN %s THEN pg_catalog.pg_terminate_backend(a.pid, 10000) END"
-        assert end_sessions(connection, gone_before, pid) == []
+        assert end_sessions(connection, gone_before, pid) == (1, [])
         with pytest.raises(psycopg.OperationalError):
             other.execute("SELECT")
+
+
+def test_a_registry_is_not_shut_while_a_session_stays(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "_END_SECONDS", 1)
+    with home.connect("land") as other:
+        pid = other.info.backend_pid
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            said = home.command("fence", home.plan(1), "-r", "land", code=3).stderr
+        finally:
+            os.kill(pid, signal.SIGCONT)
+    assert f"sessions do not end, and could still commit: server processes {pid}" in said
+    home.command("fence", home.plan(1), "-r", "land")
+    assert home.writable() == ["people"]
 
 
 def test_a_prepared_transaction_is_named_although_it_holds_a_table(home: Home) -> None:
