@@ -31,6 +31,8 @@ class Loss(NamedTuple):
 def loss(progress: Progress, now: float) -> Loss | None:
     """What would be lost if the replica were kept still at an instant; None: it has applied no transaction yet.
 
+    A database that comes home has the embassy's of when that was promoted, before it applies anything.
+
     Counted from the newest commit that is here. Where a clock cannot be right, that is not known: then from when it came
     here, which is later by what it was under way.
 
@@ -41,8 +43,10 @@ def loss(progress: Progress, now: float) -> Loss | None:
     if not progress.committed_at:
         return None
     committed, applied = progress.committed_at / 1e6, progress.applied_at / 1e6
+    if not applied and committed > now + CLOCK_ERROR_SECONDS:
+        return None  # a clock cannot be right, and nothing has come that could be counted from
     ahead_seconds = committed - applied
-    if ahead_seconds <= CLOCK_ERROR_SECONDS:
+    if not applied or ahead_seconds <= CLOCK_ERROR_SECONDS:
         ahead_seconds = 0.0
     since = applied if ahead_seconds else committed
     return Loss(round(max(0.0, now - since) + CLOCK_ERROR_SECONDS, 3), round(ahead_seconds, 3))

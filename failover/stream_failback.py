@@ -44,6 +44,8 @@ class HomeWish(NamedTuple):
     """Of the epoch that superseded it."""
     fenced_at: datetime | None
     """When the embassy saw this database shut, in a switchover; None: a disaster."""
+    sealed_at: datetime | None
+    """When the embassy had what it has of this database, and nobody had written there yet; by the embassy's clock."""
     application_roles: tuple[str, ...]
     by: str
     reason: str
@@ -245,7 +247,13 @@ class StreamFailback:
         self._ports.revoke(
             connection, wish.application_roles
         )  # the others may have been open when this one was shut
-        replica_turn.begin(connection, wish.stream, wish.genesis, level=self._shipped_all(connection))
+        replica_turn.begin(
+            connection,
+            wish.stream,
+            wish.genesis,
+            level=self._shipped_all(connection),
+            as_of=wish.sealed_at,
+        )
         waiting = awaited(connection)
         return f"a replica of epoch {wish.genesis.epoch}" + (
             f"; {len(waiting)} tables wait for rows" if waiting else ", level where that begins"

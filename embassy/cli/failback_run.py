@@ -188,9 +188,8 @@ def _work(options: Options, settings: Settings, order: _Order, lines: _Lines) ->
             nonce=report.plan.nonce,
             site=report.plan.site,
             genesis=_genesis(settings, name, stream, report),
-            fenced_at=None
-            if not entry.get("home_fenced_at")
-            else datetime.fromisoformat(str(entry["home_fenced_at"])),
+            fenced_at=_instant(entry, "home_fenced_at"),
+            sealed_at=_instant(entry, "sealed_at"),
             application_roles=settings.promotion.application_roles,
             by=actor(),
             reason=order.reason,
@@ -213,6 +212,10 @@ def _work(options: Options, settings: Settings, order: _Order, lines: _Lines) ->
             tell=partial(lines.tell, name),
         )
         yield StreamFailback(wish, ports)
+
+
+def _instant(entry: Mapping[str, Any], what: str) -> datetime | None:
+    return datetime.fromisoformat(str(entry[what])) if entry.get(what) else None
 
 
 def _genesis(settings: Settings, name: str, stream: Stream, report: Report) -> Any:

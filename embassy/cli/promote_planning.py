@@ -56,8 +56,8 @@ class Outlook(NamedTuple):
     """Why nothing would be kept for the way home; empty: it would."""
 
     def beyond(self, accepted_seconds: float | None) -> bool:
-        """Whether more would be lost than is accepted; None: nothing is said of that."""
-        return accepted_seconds is not None and self.loss is not None and self.loss.seconds > accepted_seconds
+        """Whether more would be lost than is accepted, or it is not known how much; None: nothing is said of that."""
+        return accepted_seconds is not None and (self.loss is None or self.loss.seconds > accepted_seconds)
 
     def to_json(self) -> dict[str, Any]:
         """For scripts."""

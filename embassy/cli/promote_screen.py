@@ -85,7 +85,13 @@ def show_plan(console: Console, plan: Plan, outlooks: Sequence[Outlook]) -> None
                 f"! {outlook.planned.name}: what would be lost is {ahead(outlook.loss.home_ahead_seconds)}",
                 markup=False,
             )
-        if outlook.loss is not None and outlook.beyond(plan.accept_loss_seconds):
+        if outlook.loss is None and outlook.beyond(plan.accept_loss_seconds):
+            console.print(
+                f"! {outlook.planned.name}: it is not known how much would be lost, for the replica has applied no "
+                "transaction yet: unless the embassy's topic holds one, promote run refuses",
+                markup=False,
+            )
+        elif outlook.loss is not None and outlook.beyond(plan.accept_loss_seconds):
             console.print(
                 f"! {outlook.planned.name}: {outlook.loss.seconds:.1f} s would be lost now, and the plan accepts "
                 f"{plan.accept_loss_seconds} s: unless the embassy's topic holds newer commits, promote run refuses",

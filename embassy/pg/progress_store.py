@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import psycopg
@@ -28,7 +29,8 @@ class Progress(NamedTuple):
     next_offset: int
     """Where reading probably goes on. Only a hint: the chain decides."""
     committed_at: int = 0
-    """Source time of the newest transaction applied, microseconds since 1970 UTC; 0 if there is none yet."""
+    """Source time of the newest transaction applied, microseconds since 1970 UTC; until there is one, the time of which
+    the replica has the source's rows (`enrol`); 0 if that is not known."""
     applied_at: int = 0
     """When the row was last moved, by the replica's clock, microseconds since 1970 UTC; only `read` knows it."""
 
@@ -59,17 +61,34 @@ def read(connection: psycopg.Connection[Any], stream: bytes) -> Progress | None:
     return Progress(head, bytes(key_record), next_offset, *times)
 
 
-def enrol(connection: psycopg.Connection[Any], stream: bytes, genesis: Head) -> bool:
+def enrol(
+    connection: psycopg.Connection[Any], stream: bytes, genesis: Head, *, as_of: datetime | None = None
+) -> bool:
     """Begin a stream at its genesis unless it has a row already; returns whether it was begun.
+
+    Args:
+        connection: with the replica.
+        stream: which.
+        genesis: where it begins.
+        as_of: the rows that are there are the source's of that time; None: not known.
 
     Raises:
         RefusedError: the row is of another enrolment.
     """
     control_store.begin(connection, stream)
     made = connection.execute(
-        f"""INSERT INTO {_TABLE} (stream, epoch, sequence, hash, incarnation, resume_lsn, key_record, next_offset)
-            VALUES (%s, %s, %s, %s, %s, %s::pg_lsn, '', 0) ON CONFLICT (stream) DO NOTHING""",
-        (stream, genesis.epoch, genesis.sequence, genesis.hash, genesis.incarnation, str(genesis.resume_lsn)),
+        f"""INSERT INTO {_TABLE}
+                (stream, epoch, sequence, hash, incarnation, resume_lsn, key_record, next_offset, committed_at)
+            VALUES (%s, %s, %s, %s, %s, %s::pg_lsn, '', 0, %s) ON CONFLICT (stream) DO NOTHING""",
+        (
+            stream,
+            genesis.epoch,
+            genesis.sequence,
+            genesis.hash,
+            genesis.incarnation,
+            str(genesis.resume_lsn),
+            as_of,
+        ),
     )
     if made.rowcount:
         return True
@@ -79,10 +98,11 @@ def enrol(connection: psycopg.Connection[Any], stream: bytes, genesis: Head) -> 
     return False
 
 
-def succeed(connection: psycopg.Connection[Any], stream: bytes, genesis: Head) -> bool:
+def succeed(connection: psycopg.Connection[Any], stream: bytes, genesis: Head, *, as_of: datetime | None) -> bool:
     """Begin a stream's later epoch in a database that had another part in it; returns whether it was begun now.
 
-    Whatever was said about applying the epoch before is forgotten. To be called in the caller's transaction.
+    Whatever was said about applying the epoch before is forgotten. To be called in the caller's transaction, with the
+    arguments of `enrol`.
 
     Raises:
         RefusedError: the row is of this epoch or a later one, and of another enrolment.
@@ -93,7 +113,7 @@ def succeed(connection: psycopg.Connection[Any], stream: bytes, genesis: Head) -
         return False
     connection.execute("DELETE FROM embassy.control WHERE stream = %s", (stream,))
     connection.execute(f"DELETE FROM {_TABLE} WHERE stream = %s", (stream,))
-    return enrol(connection, stream, genesis)
+    return enrol(connection, stream, genesis, as_of=as_of)
 
 
 def check(progress: Progress, genesis: Head) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -229,7 +230,14 @@ def _delete(connection: psycopg.Connection[Any], table: TableName, rows: Touched
     ).rowcount
 
 
-def begin(connection: psycopg.Connection[Any], stream: bytes, genesis: Head, *, level: bool) -> bool:
+def begin(
+    connection: psycopg.Connection[Any],
+    stream: bytes,
+    genesis: Head,
+    *,
+    level: bool,
+    as_of: datetime | None = None,
+) -> bool:
     """Let a consumer begin: all of it in one transaction; returns whether it was begun now.
 
     Args:
@@ -237,6 +245,8 @@ def begin(connection: psycopg.Connection[Any], stream: bytes, genesis: Head, *, 
         stream: the stream.
         genesis: of the epoch that supersedes the database.
         level: whether its rows are the source's where that epoch begins; else `clear` has noted what is missing.
+        as_of: when that was, by the source's clock: nothing was committed there before that is not here or noted as
+            missing. None: not known, and the database cannot be promoted before it has applied something.
 
     Raises:
         TransientError: a session of the producer's does not end; to be tried again.
@@ -250,7 +260,7 @@ def begin(connection: psycopg.Connection[Any], stream: bytes, genesis: Head, *, 
             table_copies.await_no_more(connection)
         else:
             connection.execute("UPDATE embassy.awaited_copy SET after_copy = 0")
-        return progress_store.succeed(connection, stream, genesis)
+        return progress_store.succeed(connection, stream, genesis, as_of=as_of)
 
 
 def _end_writers(connection: psycopg.Connection[Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -277,3 +278,43 @@ def test_after_a_disaster_home_is_brought_level_whatever_is_killed_and_what_neve
     homecoming.await_equal_objects()
     assert all(pipeline.alive(role) for role in back.values())
     _assert_told_by_every_run(homecoming, report)
+
+
+def test_home_is_opened_where_the_embassy_is_lost_before_anything_of_its_epoch_has_come(
+    homecoming: Homecoming,
+) -> None:
+    pipeline = homecoming.pipeline
+    roles = pipeline.start_all()
+    with pipeline.source() as connection:
+        _write(connection, 0)
+    pipeline.wait_level()
+    for role in roles.values():
+        pipeline.kill(role)
+    with pipeline.source() as connection:
+        _write(connection, 50, 1)
+    report = homecoming.promote_disaster()
+    with homecoming.abroad() as connection:
+        _write(connection, 100, 1)  # which nobody sees again
+    stopped = homecoming.come_home(report, "-o", str(pipeline.folder / "bundle"), "--wait", "1", code=3)
+    assert "nothing has moved for 1 s" in stopped
+
+    accepted = ("--mode", "disaster", "--accept-incomplete", "--accept-loss")
+    little = ("promote", "plan", *accepted, "1", "-o", str(pipeline.folder / "little.json"))
+    assert "would be lost now" in homecoming.command(HOME, *little, code=4)
+    last = homecoming.run_plan(HOME, homecoming.plan(HOME, *accepted, "3600"))
+    opened = homecoming.report(last)
+    left = homecoming.report(report)["sealed_at"]
+    assert opened["last_commit_at"] == left, "that is what home has"
+    apart = datetime.fromisoformat(opened["sealed_at"]) - datetime.fromisoformat(left)
+    assert opened["loss_seconds_upper_bound"] >= apart.total_seconds()
+    assert "public.account" in opened["verified"]["tables_incomplete"]
+    with pipeline.source() as connection:
+        _write(connection, 200, 1)
+
+    # The embassy is found again: what it had committed is kept.
+    homecoming.home_enrols_again()
+    found = pipeline.folder / "found"
+    said = homecoming.come_home(last, "-o", str(found), code=5, config=EMBASSY)
+    assert "a replica of epoch 3" in said
+    (kept,) = _lines(found / f"{pipeline.name}.jsonl")
+    assert kept["changes"][0]["new"]["owner"] == "owner 100"

@@ -29,3 +29,10 @@ def test_a_commit_that_came_before_it_was_made_tells_no_time() -> None:
     assert found is not None
     assert (found.seconds, found.home_ahead_seconds) == (61, 3 * 3600)
     assert "home's clock is 10800 s ahead of this site's, or more" in found.words
+
+
+def test_a_database_to_which_nothing_has_come_yet_is_as_of_when_it_was_superseded() -> None:
+    found = loss(_progress(_NOW - 60, 0), _NOW)
+    assert found is not None
+    assert (found.seconds, found.home_ahead_seconds) == (61, 0)
+    assert loss(_progress(_NOW + 60, 0), _NOW) is None, "of clocks that do not agree nothing can be counted"
