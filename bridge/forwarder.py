@@ -45,6 +45,9 @@ class Gauges(Protocol):
     def ignored(self, standing: Standing) -> None:
         """A record did not count."""
 
+    def missing(self, sequence: int | None) -> None:
+        """The next record is missing, although later ones have come; None: it is not."""
+
 
 class Limits(NamedTuple):
     """Bounds of memory and patience."""
@@ -156,7 +159,7 @@ class Carriage:
             pulse: called while it lives.
         """
         self._follower = follower
-        self._judge = Judge(follower, gauges.ignored)
+        self._judge = Judge(follower, gauges.ignored, gauges.missing)
         self._appender = appender
         self._limits = limits
         self._gauges = gauges

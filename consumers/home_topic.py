@@ -125,6 +125,8 @@ class _Untold:
 
     def ignored(self, standing: Standing) -> None: ...
 
+    def missing(self, sequence: int | None) -> None: ...
+
 
 def _until(events: Iterator[Event], upto: Lsn) -> Iterator[Event]:
     for event in events:

@@ -39,6 +39,9 @@ class Gauges(Protocol):
     def ignored(self, standing: Standing) -> None:
         """A record did not count."""
 
+    def missing(self, sequence: int | None) -> None:
+        """The next record is missing, although later ones have come; None: it is not."""
+
 
 class KeyTaken(NamedTuple):
     """A new incarnation of the producer has begun."""
@@ -77,7 +80,7 @@ class Inbox:
             gauges: told what comes.
         """
         self._follower = follower
-        self._judge = Judge(follower, gauges.ignored)
+        self._judge = Judge(follower, gauges.ignored, gauges.missing)
         self._opener = opener
         self._gauges = gauges
         self._records = 0

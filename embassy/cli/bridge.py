@@ -70,7 +70,11 @@ class _Fleet:
     def assignment(self, name: str, stream: Stream) -> Assignment:
         gauges = BridgeGauges(self._service.metrics, name, link=self._link)
         return Assignment(
-            name, partial(self._build, name, stream, gauges), gauges.newest_seconds, stream.rpo_seconds
+            name,
+            partial(self._build, name, stream, gauges),
+            gauges.newest_seconds,
+            stream.rpo_seconds,
+            gauges.held,
         )
 
     def _build(self, name: str, stream: Stream, gauges: BridgeGauges) -> Forwarder:

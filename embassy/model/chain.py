@@ -134,6 +134,11 @@ class Follower:
         self._missing_since: float | None = None
         self._counted = _Counted()
 
+    @property
+    def missing(self) -> int | None:
+        """The number of the next record, if later ones have come without it; None: it is not missing."""
+        return None if self._missing_since is None else self.head.sequence + 1
+
     def judge(self, record: SealedRecord, generation: int, offset: int) -> Standing:
         """Take the record as the new head if it counts; whose it is has been told by `signers`.
 

@@ -137,12 +137,31 @@ class ProducerGauges:
         self._active.set(0)
 
 
-class BridgeGauges:
+class _Gap:
+    """Whether the next record of a stream is missing: its loop turns and holds what came behind that, until it halts."""
+
+    def __init__(self) -> None:
+        self._sequence: int | None = None
+
+    def missing(self, sequence: int | None) -> None:
+        """The next record is missing, although later ones have come; None: it is not."""
+        self._sequence = sequence
+
+    def held(self) -> str:
+        """Why nothing passes; empty if that is not so."""
+        sequence = self._sequence
+        return (
+            "" if sequence is None else f"record {sequence} is missing, and later ones have come: nothing passes"
+        )
+
+
+class BridgeGauges(_Gap):
     """A bridge's stream, under its opaque name."""
 
     def __init__(
         self, metrics: Metrics, registry: str, *, link: ClusterLink, wall: Callable[[], float] = time.time
     ) -> None:
+        super().__init__()
         self._passage = Passage(metrics, registry, "bridged", wall)
         self._records = metrics.counter(catalogue.RECORDS, registry=registry, stage="bridged")
         self._bytes = metrics.counter(catalogue.BYTES, registry=registry, stage="bridged")
@@ -168,7 +187,7 @@ class BridgeGauges:
         self._ignored.count(standing)
 
 
-class ConsumerGauges:
+class ConsumerGauges(_Gap):
     """A consumer's stream."""
 
     def __init__(
@@ -179,6 +198,7 @@ class ConsumerGauges:
         delay_seconds: float = 0,
         wall: Callable[[], float] = time.time,
     ) -> None:
+        super().__init__()
         self._received = Passage(metrics, registry, "received", wall)
         self._passage = Passage(metrics, registry, "applied", wall)
         self._events = metrics.counter(catalogue.EVENTS, registry=registry, stage="applied")
@@ -219,8 +239,8 @@ class ConsumerGauges:
         self._frozen_gauge.set(frozen)
 
     def held(self) -> str:
-        """Why nothing is applied on purpose; empty if that is not so."""
-        return "frozen: nothing is applied until two persons lift it" if self._frozen else ""
+        """Why nothing is applied, be it on purpose; empty if that is not so."""
+        return "frozen: nothing is applied until two persons lift it" if self._frozen else super().held()
 
     def replayed(self, reason: str) -> None:
         """A batch was applied change by change."""

@@ -73,7 +73,7 @@ class Assignment(NamedTuple):
     rpo_seconds: float
     """How old that may become before the stream no longer passes as ready."""
     held: Callable[[], str] = str
-    """Why the stream is held back on purpose; empty if it is not."""
+    """Why the loop, although it turns, lets nothing pass; empty if it does."""
 
 
 class Observer(Protocol):

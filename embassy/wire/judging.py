@@ -29,16 +29,21 @@ class Judge:
     they continue the stream but for their signatures.
     """
 
-    def __init__(self, follower: Follower, ignored: Callable[[Standing], None]) -> None:
+    def __init__(
+        self, follower: Follower, ignored: Callable[[Standing], None], missing: Callable[[int | None], None]
+    ) -> None:
         """Take up the stream.
 
         Args:
             follower: stands before the first record that will come.
             ignored: told of each that does not count.
+            missing: told after each look which record is missing; see `Follower.missing`.
         """
         self._follower = follower
         self._ignored = ignored
+        self._missing = missing
         self._held: list[_Read] = []
+        missing(follower.missing)
 
     def counting(self, fetched: Iterable[Fetched]) -> Iterator[tuple[Fetched, SealedRecord]]:
         """Those that count, in order; the follower's head is each one's while it is looked at.
@@ -63,6 +68,7 @@ class Judge:
                     yield one, record
                 else:
                     self._ignored(standing)
+            self._missing(self._follower.missing)
 
     def _generations(self, run: list[_Read]) -> list[int]:
         found = iter(self._follower.signers.of_run([record for _, record in run if record is not None]))

@@ -9,6 +9,7 @@ from deploy.lab import databases
 from embassy.model.record import RecordKind
 from embassy.wire.record_codec import decode_record
 from tests.faults.test_attacks import commit, home_values, shown
+from tests.faults.test_outages import get
 from tests.harness.kafka import MakeTopic, read_values
 from tests.harness.pipeline import MakePipeline, Pipeline, poll_until
 
@@ -76,7 +77,7 @@ def test_a_recreated_foreign_topic_is_filled_again_from_home(
     consumer = pipeline.start("consumer")
     assert consumer.exit_code() == 9, consumer.tail()
     assert "it was emptied or recreated" in consumer.tail()
-    pipeline.start("bridge")
+    bridge = pipeline.start("bridge")
     abroad = pipeline.lab.client_config(pipeline.embassy, "admin")
     poll_until(lambda: len(read_values(abroad, pipeline.topic)) >= held, "the bridge has carried all of it again")
     pipeline.start("consumer")
@@ -84,6 +85,18 @@ def test_a_recreated_foreign_topic_is_filled_again_from_home(
     pipeline.start("producer")
     pipeline.wait_level()
     assert shown(pipeline) == [1, 2, 3, 4, 5, 6, 7]
+
+    # What the bridge has to carry next is gone at home.
+    pipeline.stop(bridge)
+    carried = read_values(abroad, pipeline.topic)[-1]
+    missing = f"record {decode_record(carried).header.sequence + 1} is missing, and later ones have come"
+    poll_until(lambda: home_values(pipeline)[-1] != carried, "home has more")
+    pass_over(pipeline, "home")
+    address = pipeline.folder / "address"
+    bridge = pipeline.start("bridge", EMBASSY_ADDRESS_FILE=str(address))
+    poll_until(address.is_file, "the bridge answers")
+    poll_until(lambda: missing in get(address, "/readyz")[1], "the bridge is not ready")
+    assert pipeline.alive(bridge)
 
 
 @pytest.mark.parametrize("loss", ["made anew", "emptied by retention"])

@@ -62,6 +62,9 @@ class Recorded:
     def applied(self, transactions: int, changes: int, resume_lsn: Lsn, committed_at: int) -> None:
         self.transactions += transactions
 
+    def missing(self, sequence: int | None) -> None:
+        pass
+
     def ignored(self, standing: Standing) -> None:
         self.others.append(standing)
 

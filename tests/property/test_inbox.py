@@ -30,6 +30,9 @@ class Ignored:
     def received(self, head: Head, timestamp_ms: int) -> None:
         """Not counted."""
 
+    def missing(self, sequence: int | None) -> None:
+        pass
+
     def ignored(self, standing: Standing) -> None:
         """Not counted."""
 

@@ -60,7 +60,7 @@ class Counted:
         self.ignored: list[Standing] = []
         self.error = ""
         follower = Follower(ENROLMENT.genesis(), topic="s-x", signers=signers, clock=lambda: 0.0, hold_seconds=9)
-        judge = Judge(follower, self.ignored.append)
+        judge = Judge(follower, self.ignored.append, lambda _sequence: None)
         self.contents: list[tuple[bytes, bytes]] = []
         try:
             for piece in pieces:

@@ -79,6 +79,8 @@ class Quiet:
 
     def ignored(self, standing: object) -> None: ...
 
+    def missing(self, sequence: int | None) -> None: ...
+
 
 class Fetches:
     """A subscription whose records have all come; then it ends the loop."""

@@ -28,6 +28,9 @@ class Counting:
     def received(self, head: Head, timestamp_ms: int) -> None:
         self.heads.append(head.sequence)
 
+    def missing(self, sequence: int | None) -> None:
+        pass
+
     def ignored(self, standing: Standing) -> None:
         self.others.append(standing)
 
