@@ -36,6 +36,11 @@ class Command(NamedTuple):
     stored: Sequence[Mapping[str, str]]
     shapes: Sequence[Mapping[str, Any]]
 
+    @property
+    def backslashes(self) -> bool:
+        """Whether one escapes in its text's plain strings."""
+        return self.settings.get("standard_conforming_strings") == "off"
+
     def __str__(self) -> str:
         named = ", ".join([str(found["identity"]) for found in self.objects if found.get("identity")])
         return f"DDL {self.ordinal}, {self.tag}" + (f" ({named})" if named else "")
@@ -66,18 +71,17 @@ def text_of(command: Command, query: str) -> str | None:
     """
     if command.how == "statement":
         return query
-    backslashes = command.settings.get("standard_conforming_strings") == "off"
     if command.how == "context":
-        inner = innermost(query, command.tag, command.nth, backslashes=backslashes)
+        inner = innermost(query, command.tag, command.nth, backslashes=command.backslashes)
         return None if inner is None else without_concurrently(inner)
-    found = statements(query, backslashes=backslashes)
+    found = statements(query, backslashes=command.backslashes)
     if command.how == "body":
         if not 0 < command.nth <= len(found) or not is_tagged(found[command.nth - 1], command.tag):
             raise Unreadable(f"the function's statement {command.nth} is not {command.tag}")
         return without_concurrently(found[command.nth - 1])
     if any(map(of_extension, found)) and not any(is_tagged(statement, command.tag) for statement in found):
         return None  # a script dropped something, and the replica's script does so too
-    return without_concurrently(pick(query, command.tag, command.nth, backslashes=backslashes))
+    return without_concurrently(pick(query, command.tag, command.nth, backslashes=command.backslashes))
 
 
 def _command(row: Mapping[str, bytes | None]) -> Command:

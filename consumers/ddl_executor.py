@@ -9,9 +9,10 @@ do it by hand, and note that.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from consumers import untold_indexes
 from consumers.ddl import Command, text_of
 from consumers.sql_terms import quoted
 from consumers.text_rows import INT8_OID, TEXT_OID
@@ -67,8 +68,8 @@ _FOUND = {
     "DROP DOMAIN": "to_regtype",
 }
 """By what of a command's objects is looked up here whether they are there."""
-_OF_PARTITIONED = " ON ONLY "
-"""In the text of an index that is valid only with an index of each partition."""
+_NOT_THERE = "42P01"
+_CASCADES = re.compile(r"\bCASCADE$", re.IGNORECASE)
 _MISSING_ROLE = re.compile(r'role "(.*)" does not exist')
 
 
@@ -89,7 +90,8 @@ class DdlExecutor:
         if self._one("SELECT true FROM embassy.ddl_by_hand WHERE ordinal = %s", command.ordinal):
             return
         statement = self._statement(command)
-        if statement is None or self._is_done(command):
+        statement = statement and self._of_what_is_there(command, statement)
+        if statement is None:
             return
         unproven = self._unproven(command, statement)
         columns_before = {
@@ -101,11 +103,7 @@ class DdlExecutor:
             replica_schema.unsilence(self._session.connection)
             awaited = awaited_tables.held(self._session.connection)
             failpoint(CONSUMER_BEFORE_DDL)
-            if unproven is None:
-                self._run(command, statement)
-            else:
-                self._run(command, unproven)
-                self._take_for_valid(command)
+            self._carry_out(command, statement, unproven)
             failpoint(CONSUMER_AFTER_DDL)
             if trusted:
                 self._session.connection.execute(_TRUST, tuple(map(list, zip(*trusted, strict=True))))
@@ -134,16 +132,21 @@ class DdlExecutor:
             raise self._failed(command, f'role "{command.role}" does not exist', query)
         return statement
 
-    def _is_done(self, command: Command) -> bool:
-        """Whether it drops what never came, and nothing else.
+    def _of_what_is_there(self, command: Command, statement: str) -> str | None:
+        """A DROP without what never came; None if that is all.
 
         That is an index whose building CONCURRENTLY has failed, or what was made over a temporary table. Afterwards both
         sides are alike in any case.
         """
         found = _FOUND.get(command.tag)
-        return found is not None and all(
-            self._one(f"SELECT pg_catalog.{found}(%s) IS NULL", dropped["identity"]) for dropped in command.objects
-        )
+        if found is None:
+            return statement
+        dropped = [str(what["identity"]) for what in command.objects]
+        there = [name for name in dropped if self._one(f"SELECT pg_catalog.{found}(%s) IS NOT NULL", name)]
+        if len(there) == len(dropped):
+            return statement
+        behaviour = " CASCADE" if _CASCADES.search(statement) else ""
+        return f"{command.tag} {', '.join(there)}{behaviour}" if there else None
 
     def _unproven(self, command: Command, statement: str) -> str | None:
         """The statement without the proof of foreign keys, where rows are still being copied: the source has proven them.
@@ -154,11 +157,10 @@ class DdlExecutor:
             return None
         if not self._one(_COPYING):
             return None
-        backslashes = command.settings.get("standard_conforming_strings") == "off"
         try:
-            constraint = validated_constraint(statement, backslashes=backslashes)
+            constraint = validated_constraint(statement, backslashes=command.backslashes)
             if constraint is None:
-                return without_validation(statement, backslashes=backslashes)
+                return without_validation(statement, backslashes=command.backslashes)
         except Unreadable:
             return None
         tables = [shape["table"] for shape in command.shapes]
@@ -197,6 +199,33 @@ class DdlExecutor:
         self._session.run([*enter, _set("role", command.role)])
         self._session.run([Call(Query(statement))] if statement else [])
         self._session.run([_set("role", "none"), *leave])
+
+    def _carry_out(self, command: Command, statement: str, unproven: str | None) -> None:
+        if unproven is not None:
+            self._run(command, unproven)
+            self._take_for_valid(command)
+        elif command.objects and all(what["type"] == "index" for what in command.objects):
+            self._run_about_indexes(command, statement)
+        else:
+            if command.tag == "ALTER TABLE":
+                untold_indexes.lend(self._session, command, statement)
+            self._run(command, statement)
+
+    def _run_about_indexes(self, command: Command, statement: str) -> None:
+        """Those that the replica lacks are made, as they have become; what is not valid at the source need not be."""
+        try:
+            with self._session.connection.transaction():
+                self._run(command, statement)
+        except StatementFailed as failure:
+            version = self._session.connection.info.server_version // 10_000
+            if failure.sqlstate != _NOT_THERE or any(shape["version"] != version for shape in command.shapes):
+                raise
+            for shape in command.shapes:
+                self._compare(command, shape, statement)
+            names = [what["identity"] for what in command.objects]
+            there = all(self._one("SELECT pg_catalog.to_regclass(%s) IS NOT NULL", name) for name in names)
+            if there and not untold_indexes.renames(statement, backslashes=command.backslashes):
+                self._run(command, statement)
 
     def _guard(self) -> None:
         """New tables are written by nobody else; new triggers do not repeat what they did at the source."""
@@ -252,26 +281,11 @@ class DdlExecutor:
         kinds = ("columns", "constraints", "indexes") if ours["version"] == theirs["version"] else ("columns",)
         for kind in kinds:
             lacking = [what for what in theirs[kind] if what not in ours[kind]]
-            if lacking and not (kind == "indexes" and self._made(lacking)):
+            if lacking and not (kind == "indexes" and untold_indexes.make(self._session, lacking)):
                 has = [what for what in ours[kind] if what not in theirs[kind]]
                 instead = f", and has {'; '.join(has)}" if has else ""
                 why = f"{name} differs from the source's: the replica lacks {'; '.join(lacking)}{instead}"
                 raise self._failed(command, why, statement)
-
-    def _made(self, indexes: Sequence[str]) -> bool:
-        """Make indexes that the source has, and that no statement of the stream has made; False: they cannot be made.
-
-        What a failed CREATE INDEX CONCURRENTLY left behind becomes an index by REINDEX, which does not travel, or by a
-        TRUNCATE, if it failed in its last transaction, where event triggers run and may wait for a lock in vain. The
-        source's text says all; the index becomes the table's owner's.
-        """
-        if any(_OF_PARTITIONED in what for what in indexes):
-            return False
-        try:
-            self._session.run([Call(Query(what)) for what in indexes])
-        except StatementFailed:
-            return False
-        return True
 
     def _one(self, query: str, *parameters: object) -> Any:
         row = self._session.connection.execute(query.encode(), parameters).fetchone()

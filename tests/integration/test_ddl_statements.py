@@ -420,7 +420,12 @@ def test_what_a_failed_concurrent_index_leaves_behind_can_be_dropped(
     owner.execute("CREATE TABLE twice (id int PRIMARY KEY, x int); INSERT INTO twice VALUES (1, 1), (2, 1)")
     with pytest.raises(psycopg.errors.UniqueViolation):
         owner.execute("CREATE UNIQUE INDEX CONCURRENTLY torn ON twice (x)")
-    owner.execute("DROP INDEX torn")
+    owner.execute("ALTER INDEX torn SET (fillfactor = 70)")
+    owner.execute("ALTER TABLE torn RENAME TO ripped")
+    owner.execute("COMMENT ON INDEX ripped IS 'to be renamed'")
+    owner.execute("CREATE INDEX whole ON twice (x)")
+    owner.execute("DROP INDEX ripped, whole")
+    carry(captured)
     owner.execute("CREATE INDEX whole ON twice (x)")
     carry(captured)
     owner.execute("DROP INDEX whole")
@@ -440,6 +445,31 @@ def test_what_a_failed_concurrent_index_leaves_behind_can_be_rebuilt(
     owner.execute("DROP INDEX torn")
     owner.execute("INSERT INTO twice VALUES (3, 1)")
     carry(captured)
+
+
+def test_what_a_failed_concurrent_index_leaves_behind_can_be_used_once_it_is_rebuilt(
+    captured: TwoDatabases, owner: Connection
+) -> None:
+    uses = (
+        "COMMENT ON INDEX torn IS 'x'",
+        "ALTER INDEX torn RENAME TO ripped",
+        "ALTER TABLE twice REPLICA IDENTITY USING INDEX torn; UPDATE twice SET id = 7 WHERE x = 1",
+        "ALTER TABLE twice CLUSTER ON torn, ADD y text DEFAULT 'a'",
+        'ALTER TABLE twice ADD CONSTRAINT "A b" UNIQUE USING INDEX torn, ADD UNIQUE (id, x)',
+        """ALTER TABLE twice DROP CONSTRAINT twice_pkey, ADD CONSTRAINT twice_pkey PRIMARY KEY USING INDEX torn;
+        UPDATE twice SET x = 7 WHERE x = 1""",
+    )
+    for use in uses:
+        owner.execute("CREATE TABLE twice (id int PRIMARY KEY, x int NOT NULL)")
+        owner.execute("INSERT INTO twice VALUES (1, 1), (2, 1)")
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            owner.execute("CREATE UNIQUE INDEX CONCURRENTLY torn ON twice (x)")
+        owner.execute("UPDATE twice SET x = id")
+        owner.execute("REINDEX INDEX torn")
+        owner.execute(use.encode())
+        carry(captured)
+        owner.execute("DROP TABLE twice; CREATE TABLE IF NOT EXISTS last (id int PRIMARY KEY)")
+        carry(captured)
 
 
 def test_a_table_may_be_altered_before_its_concurrent_index_is_told_of(
