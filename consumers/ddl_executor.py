@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from consumers import untold_indexes
+from consumers import untold
 from consumers.ddl import Command, text_of
 from consumers.sql_terms import quoted
 from consumers.text_rows import INT8_OID, TEXT_OID
@@ -127,7 +127,7 @@ class DdlExecutor:
         try:
             statement = text_of(command, query)
         except Unreadable as error:
-            raise self._failed(command, f"its text cannot be told: {error}", query) from error
+            raise self._failed(command, f"its text cannot be told: {error}", query, told=False) from error
         if not self._one("SELECT true FROM pg_catalog.pg_roles WHERE rolname = %s", command.role):
             raise self._failed(command, f'role "{command.role}" does not exist', query)
         return statement
@@ -208,7 +208,7 @@ class DdlExecutor:
             self._run_about_indexes(command, statement)
         else:
             if command.tag == "ALTER TABLE":
-                untold_indexes.lend(self._session, command, statement)
+                untold.lend(self._session, command, statement)
             self._run(command, statement)
 
     def _run_about_indexes(self, command: Command, statement: str) -> None:
@@ -224,7 +224,7 @@ class DdlExecutor:
                 self._compare(command, shape, statement)
             names = [what["identity"] for what in command.objects]
             there = all(self._one("SELECT pg_catalog.to_regclass(%s) IS NOT NULL", name) for name in names)
-            if there and not untold_indexes.renames(statement, backslashes=command.backslashes):
+            if there and not untold.renames(statement, backslashes=command.backslashes):
                 self._run(command, statement)
 
     def _guard(self) -> None:
@@ -281,7 +281,7 @@ class DdlExecutor:
         kinds = ("columns", "constraints", "indexes") if ours["version"] == theirs["version"] else ("columns",)
         for kind in kinds:
             lacking = [what for what in theirs[kind] if what not in ours[kind]]
-            if lacking and not (kind == "indexes" and untold_indexes.make(self._session, lacking)):
+            if lacking and not untold.make(self._session, name, kind, lacking):
                 has = [what for what in ours[kind] if what not in theirs[kind]]
                 instead = f", and has {'; '.join(has)}" if has else ""
                 why = f"{name} differs from the source's: the replica lacks {'; '.join(lacking)}{instead}"
@@ -291,14 +291,18 @@ class DdlExecutor:
         row = self._session.connection.execute(query.encode(), parameters).fetchone()
         return None if row is None else row[0]
 
-    def _failed(self, command: Command, reason: str, text: str) -> IntegrityError:
+    def _failed(self, command: Command, reason: str, text: str, *, told: bool = True) -> IntegrityError:
         missing = _MISSING_ROLE.search(reason)
-        way_out = f"CREATE ROLE {quoted(missing[1])} here" if missing else "let the replica have what it needs"
+        given = f"CREATE ROLE {quoted(missing[1])} here" if missing else "let the replica have what it needs"
+        by_hand = (
+            f"do by hand what it does, then INSERT INTO embassy.ddl_by_hand VALUES ({command.ordinal}, 'why')"
+        )
+        again = "start the consumer again"
+        way_out = f"{given} and {again}; or {by_hand}" if told else f"{by_hand} and {again}"
         return IntegrityError(
             f"{command} cannot be executed as {command.role}: {reason}: {' '.join(text.split())[:_STATEMENT_BRIEF]}",
             place=self._session.place,
-            hint=f"{way_out} and start the consumer again; or do by hand what it does, then INSERT INTO "
-            f"embassy.ddl_by_hand VALUES ({command.ordinal}, 'why'); nothing of this transaction is in the replica",
+            hint=f"{way_out}; nothing of this transaction is in the replica",
         )
 
 

@@ -195,6 +195,9 @@ def without_concurrently(statement: Statement) -> str:
     for word in statement.words:
         if word.text == "CONCURRENTLY":
             return statement.text[: word.start] + statement.text[word.end :]
+    *before, last = statement.words
+    if last.text == "FINALIZE" and before[-1].text != "." and any(word.text == "DETACH" for word in before[:-2]):
+        return statement.text[: last.start]  # what an interrupted DETACH … CONCURRENTLY has begun
     return statement.text
 
 

@@ -279,6 +279,7 @@ DECLARE
     shapes jsonb := '[]';
     settings jsonb;
     released oid[] := '{}';
+    detached oid[] := '{}';
     tablespace name := pg_catalog.current_setting('default_tablespace');
     role text := pg_catalog.current_setting('embassy.ddl_role');                -- now: DDL below would overwrite it
     path text := pg_catalog.current_setting('embassy.ddl_search_path');
@@ -422,9 +423,10 @@ BEGIN
                    'table', t.relation::regclass::text, 'column', m.name, 'value', m.value)), '[]')
         INTO stored
         FROM embassy.ddl_tables(relations) t (relation), embassy.missing_values(t.relation) m;
+        detached := ARRAY(SELECT d.relation FROM embassy.ddl_detached(relations) d (relation));
         FOR relation IN SELECT r.relation FROM embassy.ddl_rewritten(query) r (relation)
                         WHERE NOT embassy.is_published(r.relation)
-                        UNION SELECT d.relation FROM embassy.ddl_detached(relations) d (relation)
+                        UNION SELECT pg_catalog.unnest(detached)
                         UNION SELECT t.relation FROM embassy.ddl_tables(relations) t (relation)
                         WHERE embassy.is_published(t.relation)
                           AND (embassy.lacks_identity(t.relation) OR embassy.breaks_updates(t.relation)) LOOP
@@ -453,7 +455,7 @@ BEGIN
             ARRAY(SELECT t.relation FROM embassy.ddl_tables(relations) t (relation))) u (relation);
     END IF;
     SELECT coalesce(pg_catalog.jsonb_agg(embassy.table_shape(t.relation)), '[]')
-    INTO shapes FROM embassy.ddl_tables(relations) t (relation);
+    INTO shapes FROM embassy.ddl_tables(relations || detached) t (relation);
     BEGIN
         PERFORM embassy.follow_copies();
     EXCEPTION WHEN serialization_failure OR deadlock_detected OR lock_not_available THEN

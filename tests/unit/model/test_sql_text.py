@@ -145,6 +145,13 @@ def test_an_index_is_made_within_a_transaction_too() -> None:
     assert without_concurrently(pick(_STRING, "CREATE INDEX", 1)) == 'CREATE UNIQUE INDEX  "I;" ON a (id)'
 
 
+@pytest.mark.parametrize("rest", ["b", "finalize", "s.finalize", "b FINALIZE", 's."b" finalize'])
+def test_what_was_begun_concurrently_is_done_as_a_whole(rest: str) -> None:
+    (statement,) = statements(f"ALTER TABLE a DETACH PARTITION {rest}")
+    whole = rest.split(" ", maxsplit=1)[0]
+    assert without_concurrently(statement).rstrip() == f"ALTER TABLE a DETACH PARTITION {whole}"
+
+
 @pytest.mark.parametrize(
     ("text", "unproven"),
     [

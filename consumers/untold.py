@@ -1,12 +1,13 @@
-"""Indexes that the source has, and that no statement of the stream has made.
+"""What tables have at the source, and no statement of the stream has made; the source's text of it says all.
 
 What a failed CREATE INDEX CONCURRENTLY left behind becomes an index by REINDEX, which does not travel, or by a TRUNCATE,
-if it failed in its last transaction, where event triggers run and may wait for a lock in vain. The source's text says
-all; such an index becomes the table's owner's.
+if it failed in its last transaction, where event triggers run and may wait for a lock in vain. It becomes the table's
+owner's. And DETACH PARTITION … CONCURRENTLY gives the partition a CHECK for its bounds.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from consumers.ddl import Command
@@ -15,6 +16,7 @@ from embassy.pg.apply_session import ApplySession, Call, Query, StatementFailed
 
 _OF_PARTITIONED = " ON ONLY "
 """In the text of an index that is valid only with an index of each partition."""
+_CHECK = re.compile(r'("([^"]|"")+"|[^ "]+) CHECK \(')
 _NAME_OF = """
 SELECT pg_catalog.format('%%I', a.name), pg_catalog.format('%%I', b.name)
 FROM pg_catalog.pg_class t, LATERAL (SELECT (pg_catalog.parse_ident(%s))[1]) a (name),
@@ -24,12 +26,23 @@ WHERE t.oid = pg_catalog.to_regclass(%s)
 """Nothing if the table's schema has an index of that name."""
 
 
-def make(session: ApplySession, indexes: Sequence[str]) -> bool:
-    """Make indexes from the source's texts; False: they cannot be made."""
-    if any(_OF_PARTITIONED in what for what in indexes):
+def make(session: ApplySession, table: str, kind: str, lacking: Sequence[str]) -> bool:
+    """Make what a table lacks; False: it cannot be made.
+
+    Args:
+        session: the replica's.
+        table: its name, as SQL writes it.
+        kind: ``indexes`` or ``constraints``.
+        lacking: the source's texts.
+    """
+    if kind == "indexes" and not any(_OF_PARTITIONED in what for what in lacking):
+        texts = list(lacking)
+    elif kind == "constraints" and all(map(_CHECK.match, lacking)):
+        texts = [f"ALTER TABLE {table} ADD CONSTRAINT {what}" for what in lacking]
+    else:
         return False
     try:
-        session.run([Call(Query(what)) for what in indexes])
+        session.run([Call(Query(text)) for text in texts])
     except StatementFailed:
         return False
     return True
