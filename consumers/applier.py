@@ -3,7 +3,8 @@
 *Fast:* wave by wave, in each wave deletes, then updates, then inserts, one statement a segment, behind a savepoint;
 statements travel together, the INSERTs of a few rows too, and only COPY needs exchanges of its own. Each count must be
 the segment's. *Exact:* whatever surprises there (a constraint that only the source's order satisfies, a count) rolls
-back to the savepoint, and `consumers.replay` decides.
+back to the savepoint, and `consumers.replay` decides. Statements of DDL, first in their transaction, stand behind none:
+all of it is rolled back.
 
 The planner is told how to look for rows, segment by segment. What it would choose by itself, from statistics that are
 stale or for a table that was small a moment ago, may compare each row with each. Where that leaves nothing to choose, a
@@ -15,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from consumers.chunk_writer import ChunkWriter
-from consumers.ddl import commands
+from consumers.ddl import commands, holds_ddl
 from consumers.ddl_executor import DdlExecutor
 from consumers.replay import Replay
 from consumers.sql_builder import Access, copy, truncate
@@ -31,6 +32,7 @@ from embassy.runtime.failpoints import CONSUMER_BEFORE_REPLAY, failpoint
 _SAVEPOINT = Query("SAVEPOINT embassy_batch")
 _RELEASE = Query("RELEASE SAVEPOINT embassy_batch")
 _ROLLBACK_TO = Call(Query("ROLLBACK TO SAVEPOINT embassy_batch"))
+_ROLLBACK = Call(Query("ROLLBACK"))
 
 _SWITCHES = ("enable_nestloop", "enable_hashjoin", "enable_mergejoin", "enable_seqscan", "enable_bitmapscan")
 _ON = {
@@ -83,6 +85,7 @@ class Applier:
         self._replayed = replayed
         self._pulse = pulse
         self._has_savepoint = False
+        self._is_first = False
         self._access = Access.BY_KEY
 
     def begin(self) -> None:
@@ -90,6 +93,7 @@ class Applier:
         self._session.begin()
         self._unfinished.forget()
         self._has_savepoint = False
+        self._is_first = True
         self._access = Access.BY_KEY
 
     def apply(self, batch: Batch) -> None:
@@ -99,16 +103,17 @@ class Applier:
             IntegrityError: it cannot be applied.
             TransientError: the session ended, or the server asks to try later.
         """
+        first, self._is_first = self._is_first, False
         if batch.chunk is not None:
             self._leave_savepoint()
             self._chunks.write(batch)
             return
         if not batch.segments:
             return
-        if self._has_savepoint:
-            self._session.defer(_RELEASE)
-        self._session.defer(_SAVEPOINT)
-        self._has_savepoint = True
+        self._leave_savepoint()
+        if not (first and holds_ddl(batch)):  # behind a savepoint, a new type's new values cannot be used
+            self._session.defer(_SAVEPOINT)
+            self._has_savepoint = True
         access = self._access
         try:
             try:
@@ -166,7 +171,9 @@ class Applier:
 
     def _back_to_savepoint(self, access: Access) -> None:
         """Undo what was done of the batch, and suppose nothing about it any more."""
-        self._session.run([_ROLLBACK_TO])
+        self._session.run([_ROLLBACK_TO if self._has_savepoint else _ROLLBACK])
+        if not self._has_savepoint:
+            self._session.begin()
         self._access = access
         self._unfinished.doubt()
 

@@ -217,8 +217,8 @@ class ReplicaWriter:
 
     def _take_batch(self, event: BatchOpened, done: int) -> None:
         batch = event.batch
-        if not batch.complete and not self.parts_open:
-            self.commit()  # only the large transaction may be rolled back with its parts
+        if (not batch.complete or holds_ddl(batch)) and not self.parts_open:
+            self.commit()  # only the large transaction may be rolled back with its parts, or what goes with statements
         beats = not done and not self._open and self._beat is None and self._is_beat(batch)
         if not beats:
             self._apply_beat()

@@ -29,6 +29,7 @@ from tests.harness.pipeline import poll_until
 from tests.harness.two_databases import Connection, TwoDatabases, new_pair
 
 _NOT_ENFORCED_VERSION = 180_000
+_ENUM_AT_ONCE_VERSION = 170_000
 _SEARCH_PATH = {"search_path": '"$user", public'}
 
 
@@ -533,6 +534,22 @@ def test_a_new_value_of_an_enum_can_be_used_at_once(captured: TwoDatabases, owne
     owner.execute("ALTER TYPE mood ADD VALUE 'b'")
     owner.execute("INSERT INTO m VALUES ('b')")
     carry(captured)
+    if captured.source.info.server_version < _ENUM_AT_ONCE_VERSION:
+        return
+    owner.execute(
+        """BEGIN; CREATE TYPE state AS ENUM ('a'); ALTER TYPE state ADD VALUE 'b';
+        CREATE TABLE s (state state PRIMARY KEY DEFAULT 'b'); INSERT INTO s DEFAULT VALUES; COMMIT"""
+    )
+    carry(captured)
+    # what home's order alone satisfies is done anew, from the transaction's beginning
+    owner.execute(
+        """BEGIN; CREATE TYPE kind AS ENUM ('a'); ALTER TYPE kind ADD VALUE 'b';
+        CREATE TABLE k (id int PRIMARY KEY, kind kind UNIQUE); INSERT INTO k VALUES (1, 'a'), (2, 'b');
+        UPDATE k SET kind = NULL WHERE id = 1; UPDATE k SET kind = 'a' WHERE id = 2; UPDATE k SET kind = 'b' WHERE id = 1;
+        COMMIT"""
+    )
+    captured.apply(captured.batches())
+    captured.compare()
 
 
 def test_triggers_that_always_fire_are_followed_under_every_name(
