@@ -64,6 +64,9 @@ class Gauges(inbox.Gauges, replica_writer.Gauges, verifier.Gauges, Protocol):
     def frozen(self, *, frozen: bool) -> None:
         """Whether the stream is frozen."""
 
+    def awaits(self, holder: str) -> None:
+        """Who applies the stream instead, and is waited for; empty: nobody."""
+
 
 class StreamConsumer:
     """Applies one stream."""
@@ -289,6 +292,7 @@ class StreamConsumer:
         while not CONSUMER_LEASE.try_take(session.connection, self._enrolment.stream):
             if not holder:
                 holder = CONSUMER_LEASE.in_whose_hands(session.connection, self._enrolment.stream)
+                self._gauges.awaits(holder)
                 self._log.info("waiting: another consumer applies this stream", holder=holder)
             if self._until is not None and self._clock() - since > _LEASE_SECONDS:
                 raise StaleError(
@@ -300,6 +304,7 @@ class StreamConsumer:
             self._authority(session.connection)
             if stop.wait(_LEASE_POLL_SECONDS):
                 return False
+        self._gauges.awaits("")
         return True
 
     def _progress(self, session: ApplySession) -> Progress:

@@ -206,6 +206,7 @@ class ConsumerGauges(_Gap):
         self._ignored = _Ignored(metrics, registry)
         self._frozen_gauge = metrics.gauge(catalogue.FROZEN, registry=registry)
         self._frozen = False
+        self._awaited = ""
         metrics.gauge(catalogue.APPLY_DELAY, registry=registry).set(delay_seconds)
         self._replayed: dict[str, Counter] = {}
         self._bind_replayed = partial(metrics.counter, catalogue.REPLAYED, registry=registry)
@@ -238,8 +239,14 @@ class ConsumerGauges(_Gap):
         self._frozen = frozen
         self._frozen_gauge.set(frozen)
 
+    def awaits(self, holder: str) -> None:
+        """Who applies the stream instead, and is waited for; empty: nobody."""
+        self._awaited = holder
+
     def held(self) -> str:
         """Why nothing is applied, be it on purpose; empty if that is not so."""
+        if self._awaited:
+            return f"waiting: another consumer applies this stream: {self._awaited}"
         return "frozen: nothing is applied until two persons lift it" if self._frozen else super().held()
 
     def replayed(self, reason: str) -> None:

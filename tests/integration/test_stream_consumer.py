@@ -54,6 +54,7 @@ class Recorded:
     others: list[Standing] = field(default_factory=list)
     replays: list[str] = field(default_factory=list)
     freezes: list[bool] = field(default_factory=list)
+    awaited: list[str] = field(default_factory=list)
 
     def received(self, head: Head, timestamp_ms: int) -> None:
         assert timestamp_ms > 0
@@ -73,6 +74,9 @@ class Recorded:
 
     def frozen(self, *, frozen: bool) -> None:
         self.freezes.append(frozen)
+
+    def awaits(self, holder: str) -> None:
+        self.awaited.append(holder)
 
     def verified(self, rows: Mapping[str, int], succeeded_at: float | None) -> None:
         assert (rows, succeeded_at) == ({}, None)
