@@ -84,14 +84,16 @@ class Authority:
         """
         return self._issue(name, server=True)
 
-    def _issue(self, name: str, *, server: bool) -> tuple[str, str]:
+    def _issue(self, name: str, *, server: bool, end: datetime | None = None) -> tuple[str, str]:
         ca = x509.load_pem_x509_certificate(self.ca.read_bytes())
         ca_key = serialization.load_pem_private_key((self.folder / "ca.key").read_bytes(), password=None)
         assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
         key = ec.generate_private_key(ec.SECP256R1())
         purposes = [ExtendedKeyUsageOID.CLIENT_AUTH, *([ExtendedKeyUsageOID.SERVER_AUTH] if server else [])]
         builder = (
-            _builder(_name(name), ca.subject, key.public_key(), ca.not_valid_before_utc, ca.not_valid_after_utc)
+            _builder(
+                _name(name), ca.subject, key.public_key(), ca.not_valid_before_utc, end or ca.not_valid_after_utc
+            )
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(signs_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)

@@ -52,6 +52,7 @@ _LIVENESS = {
 _PASSING = re.compile(
     "the database system is|too many|remaining connection slots|max_wal_senders|canceling authentication|terminating"
 )
+_EXPIRED = re.compile("certificate (has )?expired")
 _REFUSALS = tuple(
     (re.compile(pattern), fix)
     for pattern, fix in (
@@ -118,7 +119,7 @@ def connect(
         }
         connection: psycopg.Connection[Any] = psycopg.connect(make_conninfo(**parameters), autocommit=autocommit)
     except psycopg.OperationalError as error:
-        raise _family(error, place) from error
+        raise _family(error, place, given.get("sslcert")) from error
     except psycopg.ProgrammingError as error:
         # libpq's words quote the place that it stumbled over, which may be a piece of the password
         raise ConfigurationError(
@@ -151,8 +152,11 @@ def _escaped(value: str) -> str:
     return value.replace("\\", "\\\\").replace(" ", "\\ ")
 
 
-def _family(error: psycopg.OperationalError, place: str) -> EmbassyError:
+def _family(error: psycopg.OperationalError, place: str, certificate: Any) -> EmbassyError:
     text = " ".join(str(error).split())
+    if _EXPIRED.search(text):  # each attempt reads the file: a stream that waits goes on with what takes its place
+        mine = certificate or "the client's certificate"
+        return TransientError(text, place=place, hint=f"{mine} has expired: put a valid one in its place")
     if not _PASSING.search(text):
         for pattern, fix in _REFUSALS:
             if pattern.search(text):

@@ -22,6 +22,7 @@ from embassy.pg.lost_session import transient
 from embassy.pg.replication_session import ReplicationSession
 from embassy.pg.setup_errors import LOCK_SETTINGS, explained, in_turn
 from embassy.runtime import logs
+from tests.harness.certificates import expired, renew
 from tests.harness.lab import MakeDatabase
 from tests.harness.plain_postgres import MakePlainPostgres, PlainPostgres
 from tests.harness.relay import relay
@@ -152,6 +153,17 @@ def test_a_strangers_authority_is_a_matter_of_the_configuration(lab: Lab) -> Non
     )
     assert type(error) is ConfigurationError
     assert "sslcert" in error.hint
+
+
+def test_an_expired_certificate_is_named_and_read_again_once_it_is_replaced(lab: Lab, tmp_path: Path) -> None:
+    authority = lab.home.postgres.authority
+    files = expired(authority, ADMIN, tmp_path)
+    dsn = make_conninfo(lab.source_dsn("ledger", ADMIN), sslcert=str(files.certificate), sslkey=str(files.key))
+    error = refused(dsn)
+    assert type(error) is TransientError
+    assert f"{files.certificate} has expired" in error.hint
+    renew(files, authority, ADMIN)
+    connect(dsn, application_name="x").close()
 
 
 def test_a_key_that_others_may_read_is_refused(lab: Lab, tmp_path: Path) -> None:
