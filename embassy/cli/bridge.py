@@ -56,8 +56,8 @@ class _Fleet:
         foreign = need(settings.kafka.foreign, "kafka.foreign")
         need(settings.keys.operators, "keys.operators")
         site = settings.site
-        home_link = service.link(catalogue.BRIDGE_CONNECTED, "home")
-        self._link = service.link(catalogue.BRIDGE_CONNECTED, site)
+        home_link = service.link(catalogue.BRIDGE_CONNECTED, "home", home)
+        self._link = service.link(catalogue.BRIDGE_CONNECTED, site, foreign)
         self._writer = KafkaWriter(foreign, f"bridge-{site}", self._link.refused, delivery=Delivery.ONCE)
         service.closing.callback(self._writer.close, CLOSE_SECONDS)
         self._reader = StreamsReader(home, f"bridge-{site}", home_link.heard)

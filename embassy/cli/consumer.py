@@ -86,7 +86,7 @@ class _Fleet:
         self._cluster = need(settings.kafka.foreign, "kafka.foreign")
         need(settings.keys.operators, "keys.operators")
         self._recipients = self._holder()
-        link = service.link(catalogue.KAFKA_CONNECTED, settings.site)
+        link = service.link(catalogue.KAFKA_CONNECTED, settings.site, self._cluster)
         self._reader = StreamsReader(self._cluster, f"consumer-{settings.site}", link.heard)
         service.closing.callback(self._reader.close)
         self._readers = ReaderPool(self._cluster, f"consumer-{settings.site}-resume")

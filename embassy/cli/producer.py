@@ -91,7 +91,7 @@ class _Fleet:
         self._turns = Turns()
         self._beats: dict[bytes, BeatsSeen] = {}
         service.reloaded_by(self._reload)
-        self._link = service.link(catalogue.KAFKA_CONNECTED, "home")
+        self._link = service.link(catalogue.KAFKA_CONNECTED, "home", self._cluster)
         self._writer = KafkaWriter(self._cluster, f"producer-{settings.site}", self._link.refused)
         service.closing.callback(self._writer.close, CLOSE_SECONDS)
         self._readers = ReaderPool(self._cluster, f"producer-{settings.site}-head")

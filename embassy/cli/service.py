@@ -26,7 +26,7 @@ from embassy.runtime import metrics as catalogue
 from embassy.runtime.audit_line import JSON
 from embassy.runtime.audit_log import AuditLog
 from embassy.runtime.cluster_link import ClusterLink
-from embassy.runtime.config import Settings, Stream
+from embassy.runtime.config import KafkaCluster, Settings, Stream
 from embassy.runtime.exit_codes import ExitCode
 from embassy.runtime.gauges import LifecycleGauges
 from embassy.runtime.health import Answers, HealthServer, Listen
@@ -34,6 +34,7 @@ from embassy.runtime.lifecycle import Supervisor
 from embassy.runtime.metrics import Metric, Metrics
 from embassy.runtime.supervised_stream import Assignment
 from embassy.runtime.systemd import Systemd
+from embassy.wire.client_certificate import ClientCertificate
 from embassy.wire.enrolment import Enrolment, load_enrolment
 from embassy.wire.verifying import RecordVerifier
 
@@ -157,9 +158,10 @@ class Service:
         except EmbassyError as error:
             self._log.error("this could not be entered into the audit log", action=action, error=str(error))
 
-    def link(self, metric: Metric, site: str) -> ClusterLink:
+    def link(self, metric: Metric, site: str, cluster: KafkaCluster) -> ClusterLink:
         """A cluster that the service depends on; /readyz tells whether it answers."""
-        link = ClusterLink(self.metrics, metric, component=self.component, site=site)
+        doubt = ClientCertificate(cluster).doubt
+        link = ClusterLink(self.metrics, metric, component=self.component, site=site, doubt=doubt)
         self._links.append(link)
         return link
 

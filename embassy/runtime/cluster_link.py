@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import structlog
 
@@ -13,8 +14,20 @@ from embassy.runtime.metrics import Metric, Metrics
 class ClusterLink:
     """Whether a Kafka cluster answers; tells the log when that changes, and only then."""
 
-    def __init__(self, metrics: Metrics, metric: Metric, *, component: str, site: str) -> None:
+    def __init__(
+        self, metrics: Metrics, metric: Metric, *, component: str, site: str, doubt: Callable[[], str] = str
+    ) -> None:
+        """Nothing was heard from it yet.
+
+        Args:
+            metrics: of the process.
+            metric: is 1 while it answers.
+            component: for the log.
+            site: where the cluster is.
+            doubt: what may be wrong with this client's own certificate; empty: nothing.
+        """
         self._site = site
+        self._doubt = doubt
         self._gauge = metrics.gauge(metric, site=site)
         self._log = structlog.get_logger(component=component, site=site)
         self._up: bool | None = None
@@ -39,13 +52,16 @@ class ClusterLink:
             self._gauge.set(0)
         self._log.warning(
             "no broker of the cluster can be reached; waiting, nothing is given up",
-            hint="are the brokers up and reachable, and their certificates valid?",
+            hint=self._doubt() or "are the brokers up and reachable, and their certificates valid?",
         )
 
     def ready(self) -> Check:
         """Whether the cluster answers; one not heard from yet has the benefit of the doubt."""
         words = {None: "not heard from yet", True: "answers", False: "no broker can be reached"}
-        return Check(f"kafka at {self._site}", self._up is not False, words[self._up])
+        doubt = self._doubt() if self._up is False else ""
+        return Check(
+            f"kafka at {self._site}", self._up is not False, words[self._up] + (f"; {doubt}" if doubt else "")
+        )
 
     def heard(self, up: bool) -> None:  # noqa: FBT001 - the clients' callback
         """For a client that reads: records came, or all brokers are down."""

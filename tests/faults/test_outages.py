@@ -20,6 +20,7 @@ from deploy.lab import role_configs
 from deploy.lab.postgres_server import PostgresServer
 from deploy.lab.server import Server
 from tests.faults.test_attacks import commit, shown
+from tests.harness.certificates import expired, renew
 from tests.harness.kafka import read_values
 from tests.harness.pipeline import MakePipeline, Pipeline, RoleProcess, Stage, poll_until
 
@@ -167,6 +168,25 @@ def set_topic_limit(pipeline: Pipeline, limit_bytes: int) -> None:
     entry = ConfigEntry("max.message.bytes", str(limit_bytes), incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, pipeline.topic, incremental_configs=[entry])
     admin.incremental_alter_configs([resource])[resource].result(30)
+
+
+def test_an_expired_certificate_is_named_and_so_is_one_that_waits_for_a_restart(
+    make_pipeline: MakePipeline, tmp_path: Path
+) -> None:
+    pipeline, address = make_pipeline(_SCHEMA), tmp_path / "address"
+    kafka = pipeline.lab.home.kafka
+    files = expired(kafka.authority, "producer", tmp_path)
+    own = {"certificate": str(files.certificate), "key": str(files.key)}
+    pipeline.write_configs(kafka={"home": {"bootstrap": kafka.bootstrap, "ca": str(files.ca), **own}})
+    producer = start_with_address(pipeline, address)
+    poll_until(lambda: f"{files.certificate} expired at 2" in get(address, "/readyz")[1], "it is named")
+    hints = [event.get("hint", "") for event in producer.events if event.get("site") == "home"]
+    assert any(f"{files.certificate} expired at 2" in hint for hint in hints), producer.tail()
+    renew(files, kafka.authority, "producer")
+    poll_until(lambda: "restart the process" in get(address, "/readyz")[1], "it says what it takes")
+    pipeline.stop(producer)
+    start_with_address(pipeline, address)
+    poll_until(lambda: get(address, "/readyz")[0] == 200, "it goes on")
 
 
 def test_a_consumer_with_a_wrong_key_says_so(make_pipeline: MakePipeline, tmp_path: Path) -> None:
