@@ -24,6 +24,8 @@ _CERTIFICATES = (
     "one that the broker trusts; and none may have expired"
 )
 
+_DISK = "the broker cannot write to its disk: its log tells why; make room, and start it again if it has ended"
+
 _LOG = logging.getLogger("embassy.kafka")
 
 
@@ -64,6 +66,7 @@ def as_embassy_error(error: KafkaError, place: str) -> EmbassyError:
 
 
 def unreachable(error: KafkaError, place: str) -> TransientError:
-    """A cluster to which no connection is made, and where to look: at its certificates, or on the way to it."""
-    hint = _CERTIFICATES if error.code() == KafkaError._SSL else "is the broker up, and reachable from here?"
+    """A cluster that does not serve just now, and where to look: at its disk, its certificates, or on the way to it."""
+    where = {KafkaError._SSL: _CERTIFICATES, KafkaError.KAFKA_STORAGE_ERROR: _DISK}
+    hint = where.get(error.code(), "is the broker up, and reachable from here?")
     return TransientError(f"{error.name()}: {error.str()}", place=place, hint=hint)
