@@ -59,6 +59,10 @@ _REFUSALS = tuple(
         ("private key", "make the key file readable by its owner only"),
         ("does not match host name", "connect to a name that the server's certificate has"),
         ("certificate authentication failed", "use the certificate whose common name is the role"),
+        (
+            "certificate verify failed",
+            "the server's certificate is not of the authority in sslrootcert of the dsn, or has expired",
+        ),
         ("certificate|unknown ca|alert", "check sslrootcert, sslcert and sslkey of the dsn"),
         ("server does not support SSL|sslmode", "switch TLS on at the server, or check sslmode of the dsn"),
         ("no encryption", "set sslmode=verify-full in the dsn"),

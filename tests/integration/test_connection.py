@@ -147,6 +147,7 @@ def test_a_strangers_authority_is_a_matter_of_the_configuration(lab: Lab) -> Non
     other = lab.site("embassy-1").postgres.authority
     error = refused(make_conninfo(lab.source_dsn("ledger", ADMIN), sslrootcert=str(other.ca)))
     assert type(error) is ConfigurationError
+    assert "the server's certificate" in error.hint
     files = other.client(ADMIN)
     error = refused(
         make_conninfo(lab.source_dsn("ledger", ADMIN), sslcert=str(files.certificate), sslkey=str(files.key))
