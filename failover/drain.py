@@ -42,6 +42,8 @@ class Arrived(NamedTuple):
     """1 if a transaction has begun whose end has not come, else 0."""
     missing: int | None
     """The number of a record that is missing, although later ones are there; None: nothing is."""
+    cut: bool
+    """The log does not reach back to the replica's head: what came behind that may be gone, and nothing tells of it."""
 
 
 class LogEnd:
@@ -53,6 +55,7 @@ class LogEnd:
         self._head = head
         self._first = head
         self._offset = locate(log, head, signers, next_offset)
+        self._cut = _is_cut(log, head, self._offset, next_offset)
         self._beyond = False
         self._records = 0
         self._open = False
@@ -78,6 +81,7 @@ class LogEnd:
             self._records,
             int(self._open),
             self._head.sequence + 1 if self._beyond else None,
+            self._cut and not self._records,
         )
 
     def _judge(self, record: SealedRecord, generation: int) -> None:
@@ -95,6 +99,14 @@ class LogEnd:
             self._open = linked.resume_lsn == before.resume_lsn
 
 
+def _is_cut(log: Log, head: Head, offset: int, next_offset: int) -> bool:
+    """Whether a log has lost the place behind a head, where it is not at the offset that the replica has noted."""
+    low, high = log.bounds()
+    if low == high:
+        return high != next_offset  # else it was read to its end, and then retention passed
+    return head.sequence > 0 and offset <= low and not low <= next_offset <= high
+
+
 class Applying(Protocol):
     """A consumer that applies the stream in this process while its context is entered, if none other does."""
 
@@ -107,7 +119,7 @@ class Left(NamedTuple):
 
     level: bool
     records: int | None
-    """None: the log cannot be read."""
+    """None: the log cannot be read, or does not hold the place any more."""
     transactions_open: int
     missing: int | None
 
@@ -243,8 +255,9 @@ class Reach:
             if not self._accept_undrained:
                 raise self._unread(error) from error
             return Left(level=False, records=None, transactions_open=0, missing=None)
-        level = progress.head.resume_lsn >= arrived.resume_lsn
-        return Left(level, arrived.records, arrived.transactions_open, arrived.missing)
+        level = progress.head.resume_lsn >= arrived.resume_lsn and not arrived.cut
+        records = None if arrived.cut else arrived.records
+        return Left(level, records, arrived.transactions_open, arrived.missing)
 
     def _head_of(self, progress: Progress) -> Head:
         return with_generation(progress.head, progress.key_record, self._signers)
@@ -252,6 +265,12 @@ class Reach:
     def _reached(self, first: Progress, progress: Progress, arrived: Arrived, *, endless: bool = False) -> Drained:
         if arrived.missing is not None:
             return self._stuck(first, progress, f"record {arrived.missing} is missing, and later ones are there")
+        if arrived.cut:
+            why = (
+                "the embassy's topic no longer holds what the replica has applied, and so perhaps not what came behind "
+                "that: it was emptied or made anew"
+            )
+            return self._stuck(first, progress, why)
         records = progress.head.sequence - first.head.sequence
         words = f"all {records} records that were left are applied" if records else "nothing was left"
         return Drained(records, words + ("; more keeps coming" if endless else ""))

@@ -28,6 +28,8 @@ from embassy.model.lsn import Lsn
 from embassy.runtime.failpoints import ENVIRONMENT, PROMOTION
 from embassy.wire.keyring import Identity, generate_operator
 from embassy.wire.promotion_plan import PlanFile
+from tests.faults.test_attacks import carry
+from tests.faults.test_continuity import pass_over
 from tests.harness.meanwhile import meanwhile
 from tests.harness.pipeline import MakePipeline, Pipeline, poll_until
 
@@ -333,9 +335,12 @@ def _a_plan_tells_of_a_cluster_that_does_not_answer(
 
 
 def _whoever_has_the_broker_and_the_clock_wrong_keeps_nobody_from_it(ceremony: Ceremony) -> None:
-    """The embassy's topic is deleted, home's clock was three hours ahead, and a copy never ended."""
+    """The embassy's topic is emptied and deleted, home's clock was three hours ahead, and a copy never ended."""
     pipeline = ceremony.pipeline
     admin = pipeline.lab.admin_client(pipeline.embassy)
+    carry(pipeline, [b"of which nobody knows any more what it was"])
+    pass_over(pipeline, pipeline.embassy)
+    assert "no longer holds what the replica has applied" in ceremony.run(ceremony.approve(ceremony.plan()), 5)
     admin.delete_topics([pipeline.topic])[pipeline.topic].result(30)
     ceremony.at_replica("UPDATE embassy.progress SET committed_at = applied_at + interval '3 hours' RETURNING 1")
     refused = ceremony.run(ceremony.approve(ceremony.plan(code=4)), 9)

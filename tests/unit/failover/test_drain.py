@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from embassy.model.errors import ConfigurationError, EmbassyError, IntegrityError, TransientError
+from embassy.model.errors import ConfigurationError, EmbassyError, IntegrityError, RefusedError, TransientError
 from embassy.pg.progress_store import Progress
 from embassy.wire.enrolment import Enrolment
 from embassy.wire.verifying import RecordVerifier
@@ -102,3 +102,22 @@ def test_a_cluster_that_answers_again_is_drained_although_it_might_be_left() -> 
     progress = Progress(writer.head, log.values[0], 1)
     drained = reach(log, progress, ENROLMENT, stall_seconds=60, undrained=True).drain()
     assert drained.words == "nothing was left"
+
+
+@pytest.mark.parametrize("made_anew", [False, True])
+def test_of_a_log_that_was_emptied_nobody_says_that_nothing_was_left(*, made_anew: bool) -> None:
+    writer = Writer()
+    log = MemoryLog(values=[writer.key()])
+    progress = Progress(writer.head, log.values[0], 1)
+    log.truncate_front(1)
+    assert reach(log, progress, ENROLMENT).drain().words == "nothing was left", "it was read to its end before"
+    log.values.append(b"what nobody has read")
+    log.truncate_front(1)
+    if made_anew:
+        log = MemoryLog()
+    with pytest.raises(RefusedError, match="no longer holds what the replica has applied"):
+        reach(log, progress, ENROLMENT).drain()
+    accepting = reach(log, progress, ENROLMENT, undrained=True)
+    assert "the plan accepts that" in accepting.drain().words
+    left = accepting.left(progress)
+    assert (left.level, left.records) == (False, None)
