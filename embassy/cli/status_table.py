@@ -97,8 +97,8 @@ def _notes(look: Look, thresholds: Thresholds, config: str) -> Iterator[Text]:
         style = "" if health.state.healthy else _COLOURS[health.state]
         lead = "note" if health.state.healthy else "!"
         for cause in health.causes:
-            if cause.condition is Condition.UNKNOWN and look.problems:
-                continue  # the problem itself is told below
+            if cause.condition is Condition.UNKNOWN and look.problems and len(health.causes) == 1:
+                continue  # the problem itself is told below, and explains nothing else
             told = told_of(entry, cause) if cause is health.cause else f"also ({cause.stage.value}) {cause.text}"
             # reasons and names are the words of whoever may freeze a stream, or make a table
             words = printable(f"{lead} {entry.registry}: {told} → {remedy_of(entry, cause.remedy, config)}")

@@ -93,12 +93,15 @@ class Health(NamedTuple):
     def cause(self) -> Finding | None:
         """What to look at first: a promotion, else what is broken, else the first stale stage; None if nothing is amiss.
 
-        Nothing of the stream is applied behind a promotion: a bridge that has gone silent since explains nothing.
+        Nothing of the stream is applied behind a promotion: a bridge that has gone silent since explains nothing. But
+        what could not be read in front of a stale stage may explain it: a cluster that is away, above all.
         """
         known = [finding for finding in self.findings if finding.condition is not Condition.UNKNOWN]
         promoted = [finding for finding in known if finding.condition in (Condition.PROMOTING, Condition.PROMOTED)]
         broken = [finding for finding in known if finding.condition is Condition.BROKEN]
-        return next(iter((*promoted, *broken, *known, *self.findings)), None)
+        stale = {Condition.STALLED, Condition.CATCHING_UP}
+        behind = self.findings if known and known[0].condition in stale else known
+        return next(iter((*promoted, *broken, *behind, *self.findings)), None)
 
 
 def assess(observation: Observation, limits: Limits) -> Health:

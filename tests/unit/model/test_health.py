@@ -7,7 +7,17 @@ import pytest
 from embassy.model.health import Condition, Stage, State, assess
 from embassy.model.lsn import Lsn
 from embassy.model.measures import Limits
-from embassy.model.observation import Absent, Beat, Clock, FenceSeen, Observation, ReplicaSeen, Side, TopicSeen
+from embassy.model.observation import (
+    Absent,
+    Beat,
+    Clock,
+    ControlSeen,
+    FenceSeen,
+    Observation,
+    ReplicaSeen,
+    Side,
+    TopicSeen,
+)
 from tests.harness.observations import (
     ALL_SIDES,
     BRIDGE,
@@ -89,6 +99,19 @@ def test_a_database_that_has_not_come_home_is_told_what_makes_it_follow() -> Non
         (told,) = (f for f in health.findings if f.stage is Stage.CONSUMER and at in f.text)
         assert "the stream is of epoch 2" in told.text
         assert "failback run" in told.remedy
+
+
+def test_a_cluster_that_is_away_comes_before_what_it_may_explain() -> None:
+    health = assess(old(120)._replace(foreign=None), LIMITS)
+    assert health.state is State.STALLED
+    assert [cause.stage for cause in health.causes] == [Stage.BRIDGE, Stage.CONSUMER]
+    assert "Kafka could not be read" in health.causes[0].text
+    fresh = assess(well()._replace(foreign=None), LIMITS)
+    assert (fresh.state, [cause.stage for cause in fresh.causes]) == (State.FOLLOWING, [Stage.BRIDGE])
+    frozen = ControlSeen(NOW, "anna", "to see", 0)
+    told = assess(well()._replace(foreign=None, replica=REPLICA._replace(control=frozen)), LIMITS).cause
+    assert told is not None
+    assert told.stage is Stage.CONSUMER
 
 
 def test_a_source_alone_proves_nothing_of_delivery() -> None:
