@@ -9,6 +9,7 @@ the streams that read one server share a budget. Source: PostgreSQL documentatio
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 
 from psycopg.conninfo import conninfo_to_dict
 
@@ -28,6 +29,7 @@ def share(dsn: str, all_dsns: Iterable[str], budget: int) -> int:
     return min(_MOST, budget // max(streams, 1))
 
 
+@cache  # each of a thousand streams asks about all
 def _server(dsn: str) -> tuple[str, str]:
     parts = conninfo_to_dict(dsn)
     return str(parts.get("host") or parts.get("hostaddr") or ""), str(parts.get("port") or 5432)

@@ -24,7 +24,7 @@ def test_the_default_port_is_a_port() -> None:
     assert share("host=a dbname=x", ["host=a dbname=x", "host=a port=5432 dbname=y"], 100 * _MIB) == 50 * _MIB
 
 
-@given(hosts=st.lists(_HOSTS, min_size=1, max_size=200), budget=st.integers(0, 1 << 40))
+@given(hosts=st.lists(_HOSTS, min_size=1, max_size=40), budget=st.integers(0, 1 << 40))
 def test_the_streams_of_a_server_never_ask_for_more_than_its_budget(hosts: list[str], budget: int) -> None:
     dsns = [_dsn(host, number) for number, host in enumerate(hosts)]
     for host in hosts:
