@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-_VALID = timedelta(days=30)
-_RENEW_BEFORE_END = timedelta(days=7)
+_VALID = timedelta(days=90)
+_RENEW_BEFORE_END = timedelta(days=30)
 _CLOCK_SKEW = timedelta(minutes=5)
 
 

@@ -16,6 +16,7 @@ from embassy.cli.points import POINT
 from embassy.cli.service import CLOCK, Service, address_file_option
 from embassy.model.control import Freeze, Point
 from embassy.model.errors import EmbassyError
+from embassy.pg.connection import certificate_of
 from embassy.pg.lost_session import TriedAgain
 from embassy.runtime import metrics as catalogue
 from embassy.runtime.audit_line import JSON
@@ -116,6 +117,7 @@ class _Fleet:
     def assignment(self, name: str, stream: Stream) -> Assignment:
         replica = self._service.options.need(stream.replica, f"streams.{name}.replica")
         self._service.metrics.gauge(catalogue.REGISTRY_INFO, registry=name).set(1)
+        self._service.shows(certificate_of(replica.dsn))
         self.authorities[name] = Authority(
             name,
             replica.dsn,

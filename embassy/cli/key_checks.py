@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from embassy.cli.key_report import enrolment_entries, key_entries, keyd_entries
 from embassy.model.diagnosis import Level, Remark
 from embassy.model.errors import EmbassyError
+from embassy.model.wording import iso
+from embassy.pg.connection import certificate_of
+from embassy.runtime.certificates import content_of, end_of
 from embassy.runtime.config import Settings, Stream
 from embassy.runtime.config_origins import redacted
 from embassy.wire.enrolment import load_enrolment
 from embassy.wire.keyring import load_identity
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_EARLY_SECONDS = 21 * 86_400
+_RENEW = "put a new one in its place; services that use it for Kafka are to be restarted"
 
 
 def key_remarks(settings: Settings, streams: Mapping[str, Stream], config: Path) -> Iterator[Remark]:
@@ -40,6 +46,7 @@ def key_remarks(settings: Settings, streams: Mapping[str, Stream], config: Path)
     if settings.keys.identity_files and any(stream.source for stream in streams.values()):
         yield from _producer(settings, streams, settings.keys.identity_files)
     yield from _passwords(streams, config)
+    yield from _certificates(settings, streams)
 
 
 def _producer(settings: Settings, streams: Mapping[str, Stream], paths: tuple[Path, ...]) -> Iterator[Remark]:
@@ -88,8 +95,7 @@ def _producer(settings: Settings, streams: Mapping[str, Stream], paths: tuple[Pa
 
 
 def _passwords(streams: Mapping[str, Stream], config: Path) -> Iterator[Remark]:
-    dsns = [end.dsn for stream in streams.values() for end in (stream.source, stream.replica) if end is not None]
-    if all(redacted(dsn) == dsn for dsn in dsns):
+    if all(redacted(dsn) == dsn for dsn in _dsns(streams)):
         return
     mode = config.stat().st_mode
     if mode & _OTHERS:
@@ -102,3 +108,26 @@ def _passwords(streams: Mapping[str, Stream], config: Path) -> Iterator[Remark]:
         )
     else:
         yield Remark("KY05", Level.OK, str(config), "its passwords are its owner's")
+
+
+def _certificates(settings: Settings, streams: Mapping[str, Stream]) -> Iterator[Remark]:
+    clusters = [cluster for cluster in (settings.kafka.home, settings.kafka.foreign) if cluster is not None]
+    paths = [cluster.certificate for cluster in clusters]
+    paths += [path for dsn in _dsns(streams) if (path := certificate_of(dsn)) is not None]
+    now = time.time()
+    for path in dict.fromkeys(paths):
+        end = end_of(content_of(path))
+        if end is None:
+            yield Remark(
+                "KY06", Level.FAIL, str(path), "no certificate can be read there", "put one there, in PEM"
+            )
+        elif end <= now:
+            yield Remark("KY06", Level.FAIL, str(path), f"expired at {iso(end)}", _RENEW)
+        elif end <= now + _EARLY_SECONDS:
+            yield Remark("KY06", Level.WARN, str(path), f"expires at {iso(end)}", _RENEW)
+        else:
+            yield Remark("KY06", Level.OK, str(path), f"valid until {iso(end)}")
+
+
+def _dsns(streams: Mapping[str, Stream]) -> list[str]:
+    return [end.dsn for stream in streams.values() for end in (stream.source, stream.replica) if end is not None]

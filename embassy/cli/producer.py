@@ -12,6 +12,7 @@ from embassy.cli.authority_watch import Authority, AuthorityWatch, SourceLook
 from embassy.cli.options import Options, pass_options
 from embassy.cli.service import CLOCK, CLOSE_SECONDS, Service, address_file_option
 from embassy.model.errors import ConfigurationError
+from embassy.pg.connection import certificate_of
 from embassy.pg.exchange import Errand
 from embassy.pg.lost_session import TriedAgain
 from embassy.runtime import metrics as catalogue
@@ -148,6 +149,7 @@ class _Fleet:
             stream=bytes.fromhex(stream.stream),
         )
         self.authorities[name] = Authority(name, source.dsn, authority)
+        self._service.shows(certificate_of(source.dsn))
         self.slots.append(Watched(name, source.dsn, stream.slot, gauges.slot, gauges.slot_lost))
         return Assignment(
             name,

@@ -25,6 +25,7 @@ from embassy.model.errors import EmbassyError
 from embassy.runtime import metrics as catalogue
 from embassy.runtime.audit_line import JSON
 from embassy.runtime.audit_log import AuditLog
+from embassy.runtime.certificates import CertificateEnds
 from embassy.runtime.cluster_link import ClusterLink
 from embassy.runtime.config import KafkaCluster, Settings, Stream
 from embassy.runtime.exit_codes import ExitCode
@@ -85,6 +86,7 @@ class Service:
         self.closing = ExitStack()
         self.supervisor: Supervisor | None = None
         self._links: list[ClusterLink] = []
+        self._certificates = CertificateEnds(self.metrics)
         self._verifiers: dict[str, RecordVerifier] = {}
         self._reloads: list[Callable[[], None]] = []
         self._listen = Listen.parse(self.settings.metrics.listen)
@@ -161,9 +163,15 @@ class Service:
     def link(self, metric: Metric, site: str, cluster: KafkaCluster) -> ClusterLink:
         """A cluster that the service depends on; /readyz tells whether it answers."""
         doubt = ClientCertificate(cluster).doubt
+        self._certificates.shown(cluster.certificate, follow=False)
         link = ClusterLink(self.metrics, metric, component=self.component, site=site, doubt=doubt)
         self._links.append(link)
         return link
+
+    def shows(self, certificate: Path | None) -> None:
+        """Sessions with a database show this certificate; None: they show none."""
+        if certificate is not None:
+            self._certificates.shown(certificate, follow=True)
 
     def running(self, name: str) -> bool:
         """Whether a stream's loop turns."""
@@ -193,7 +201,7 @@ class Service:
             reload=self.reload,
         )
         answers = Answers(
-            self.metrics.exposition,
+            self._exposition,
             supervisor.live,
             lambda: [*supervisor.ready(), *(link.ready() for link in self._links)],
         )
@@ -216,6 +224,10 @@ class Service:
         if supervisor.stuck:
             self._leave(code)
         return code
+
+    def _exposition(self, accept: str = "") -> tuple[bytes, str]:
+        self._certificates.look()
+        return self.metrics.exposition(accept)
 
     def _on_dead_thread(self, observer: LifecycleGauges) -> Callable[[threading.ExceptHookArgs], None]:
         """A client's own thread that dies takes no stream along; it must not go unnoticed."""

@@ -82,6 +82,7 @@ CHECKS: Mapping[str, str] = {
     "KY03": "the enrolment names this producer's identity",
     "KY04": "the producer wraps data keys for somebody",
     "KY05": "the configuration shows no password to others",
+    "KY06": "the certificates that clusters and databases are shown are valid for three weeks more",
 }
 """Every check by its code; codes are never used again for something else."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, LiteralString
 
 import psycopg
@@ -150,6 +151,15 @@ def place_of(dsn: str) -> str:
     """
     parts = conninfo_to_dict(dsn)
     return f"{parts.get('user', '')}@{parts.get('host', '')}:{parts.get('port', 5432)}/{parts.get('dbname', '')}"
+
+
+def certificate_of(dsn: str) -> Path | None:
+    """The client's certificate that a connection string names; each connection reads the file anew."""
+    try:
+        named = conninfo_to_dict(dsn).get("sslcert")
+    except psycopg.ProgrammingError:
+        return None  # whoever connects says so
+    return Path(str(named)) if named else None
 
 
 def _escaped(value: str) -> str:

@@ -74,6 +74,9 @@ STREAM_HALTED = _gauge(
     "stream_halted", "registry component reason", "1 if the stream has stopped on purpose and waits for someone."
 )
 KAFKA_CONNECTED = _gauge("kafka_connected", "site", "1 while the cluster answers.")
+CERTIFICATE_EXPIRES = _gauge(
+    "certificate_expires_timestamp_seconds", "file", "Until when a certificate that the process shows is valid."
+)
 
 # ---------------------------------------------------------------------- producer
 
@@ -129,7 +132,7 @@ OPERATION_STEP_START = _gauge(
 
 CATALOGUE: tuple[Metric, ...] = (
     *(BUILD_INFO, REGISTRY_INFO, RPO_TARGET, HEARTBEAT, POSITION, EVENTS, TRANSACTIONS, RECORDS, BYTES),
-    *(STAGE_DURATION, ERRORS, STREAM_RUNNING, STREAM_HALTED, KAFKA_CONNECTED),
+    *(STAGE_DURATION, ERRORS, STREAM_RUNNING, STREAM_HALTED, KAFKA_CONNECTED, CERTIFICATE_EXPIRES),
     *(BRIDGE_CONNECTED, IGNORED, DUPLICATES, GAPS, APPLY_HALTED, FROZEN, APPLY_DELAY, REPLAYED),
     *(VERIFY_ROWS, VERIFY_SUCCESS),
     *(EPOCH, WRITABLE, OPERATION_STEP_START),

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from embassy.model.wording import iso
+from embassy.runtime.certificates import content_of, end_of
 from embassy.runtime.config import KafkaCluster
 
 
@@ -25,31 +25,14 @@ class ClientCertificate:
             wall: seconds since 1970 UTC.
         """
         self._wall = wall
-        self._used = {path: _content(path) for path in (cluster.certificate, cluster.ca)}
+        self._used = {path: content_of(path) for path in (cluster.certificate, cluster.ca)}
 
     def doubt(self) -> str:
         """Why brokers may not take it, or the other way round, with the way out; empty: nothing is known."""
         for path, content in self._used.items():
-            if _content(path) != content:
+            if content_of(path) != content:
                 return f"{path} was replaced since this process read it: restart the process"
-            end = _end(content)
+            end = end_of(content)
             if end is not None and end <= self._wall():
                 return f"{path} expired at {iso(end)}: put a valid one in its place, then restart the process"
         return ""
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""  # whoever makes a client of it says so
-
-
-def _end(content: bytes) -> float | None:
-    """Until when a file's first certificate is valid, seconds since 1970 UTC; None: none can be read."""
-    from cryptography import x509  # noqa: PLC0415 - a service has no use for it before the day of trouble
-
-    try:
-        return x509.load_pem_x509_certificates(content)[0].not_valid_after_utc.timestamp()
-    except ValueError:
-        return None

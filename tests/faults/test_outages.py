@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -17,6 +19,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # re-exported 
 )
 
 from deploy.lab import role_configs
+from deploy.lab.databases import PRODUCER
 from deploy.lab.postgres_server import PostgresServer
 from deploy.lab.server import Server
 from tests.faults.test_attacks import commit, shown
@@ -250,7 +253,13 @@ def test_health_and_metrics_answer(make_pipeline: MakePipeline, tmp_path: Path) 
     pipeline.wait_level()
     assert get(address, "/livez")[0] == 200
     assert get(address, "/readyz?verbose")[0] == 200
-    assert 'embassy_position_bytes{registry="registry",stage="published"}' in get(address, "/metrics")[1]
+    told = get(address, "/metrics")[1]
+    assert 'embassy_position_bytes{registry="registry",stage="published"}' in told
+    kafka, postgres = pipeline.lab.home.kafka.authority, pipeline.lab.home.postgres.authority
+    certificates = {str(kafka.client("producer").certificate), str(postgres.client(PRODUCER).certificate)}
+    ends = re.findall(r'^embassy_certificate_expires_timestamp_seconds\{file="(.*)"\} (.*)$', told, re.MULTILINE)
+    assert {file for file, _ in ends} == certificates
+    assert all(float(end) > time.time() for _, end in ends)
     assert pipeline.stop(role) == 0
 
 

@@ -11,7 +11,12 @@ from deploy.lab.certificates import Authority, ClientCertificate, _write_private
 
 def expired(authority: Authority, role: str, folder: Path) -> ClientCertificate:
     """One of a role that has just ended, in a folder of its own."""
-    key, chain = authority._issue(role, server=False, end=datetime.now(UTC) - timedelta(seconds=1))
+    return ending(authority, role, folder, timedelta(seconds=-1))
+
+
+def ending(authority: Authority, role: str, folder: Path, left: timedelta) -> ClientCertificate:
+    """One of a role that ends then, in a folder of its own."""
+    key, chain = authority._issue(role, server=False, end=datetime.now(UTC) + left)
     files = ClientCertificate(folder / f"{role}.pem", folder / f"{role}.key", authority.ca)
     _write_private(files.key, key)
     files.certificate.write_text(chain, encoding="ascii")

@@ -8,6 +8,7 @@ import time
 import tomllib
 import uuid
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -40,6 +41,7 @@ from embassy.pg.source_checks import SourceSubject, source_remarks
 from embassy.runtime.config import KafkaCluster, load
 from embassy.wire.kafka_checks import ClusterSubject, cluster_remarks
 from embassy.wire.keyring import generate_identity
+from tests.harness import certificates
 from tests.harness.command import embassy
 from tests.harness.kafka import MakeTopic
 from tests.harness.lab import MakeDatabase
@@ -695,6 +697,23 @@ def test_a_password_that_others_may_read_is_found(producer_config: Path) -> None
     assert "s3cret" not in str(found)
     producer_config.chmod(0o600)
     assert load_key_remarks(producer_config) == []
+
+
+def test_a_certificate_that_ends_soon_or_has_ended_is_found(
+    lab: Lab, producer_config: Path, tmp_path: Path
+) -> None:
+    content = tomllib.loads(producer_config.read_text())
+    soon = certificates.ending(lab.home.kafka.authority, "producer", tmp_path, timedelta(days=9))
+    gone = certificates.expired(lab.home.postgres.authority, "embassy_producer", tmp_path)
+    content["kafka"]["home"]["certificate"] = str(soon.certificate)
+    dsn = content["streams"]["registry"]["source"]["dsn"]
+    content["streams"]["registry"]["source"]["dsn"] = f"{dsn} sslcert={gone.certificate}"
+    role_configs._write(producer_config, content)
+    found = load_key_remarks(producer_config)
+    assert codes(found) == [("KY06", "WARN"), ("KY06", "FAIL")]
+    assert [remark.place for remark in found] == [str(soon.certificate), str(gone.certificate)]
+    gone.certificate.unlink()
+    assert "no certificate can be read" in load_key_remarks(producer_config)[1].text
 
 
 def test_a_database_without_a_stream_is_not_called_well(lab: Lab, make_database: MakeDatabase) -> None:
