@@ -86,8 +86,8 @@ def doctor(
     """Examine databases, clusters and keys, and say what to change.
 
     Examines what the configuration names: the sources (home), the clusters (kafka), the replicas (embassy) and the
-    key files (keys), or only the sections given. Changes nothing. A service's configuration is examined as that
-    service: with its role and its certificates.
+    key files and certificates (keys), or only the sections given. Changes nothing. A service's configuration is
+    examined as that service: with its role and its certificates.
 
     \b
     embassy -c home-admin.toml doctor
